@@ -1,0 +1,3 @@
+//! `kubectl perennial …`: the plugin role by the name that kubectl looks for.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! Arguments → role → exit code; nothing else.
+
+fn main() {}
