@@ -38,7 +38,9 @@ class Traffic:
         self._random = random.Random(seed)
         self._order: list[int] = []
 
-    def next_body(self) -> bytes:
+    def next_body(self, caller: str) -> bytes:
+        """The next rows; in this protocol a body doesn't name its caller."""
+        del caller
         if len(self._order) < self._rows_per_request:
             self._order = self._random.sample(range(self._size), self._size)
         count = min(self._rows_per_request, len(self._order))
@@ -107,15 +109,14 @@ async def send(session: aiohttp.ClientSession, url: str, caller: str, body: byte
         return "", type(error).__name__
 
 
-async def replay(options: argparse.Namespace) -> Tally:
-    traffic = Traffic(options.file, options.rows_per_request, options.seed)
+async def replay(options: argparse.Namespace, url: str, traffic) -> Tally:
+    """Sends what `traffic` gives until it is told to end. Anything with `next_body(caller)` is traffic."""
     callers = [f"caller-{number:04}" for number in range(options.callers)]
     random.Random(options.seed).shuffle(callers)
     tally, stop, sent = Tally(), asyncio.Event(), 0
     loop = asyncio.get_running_loop()
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, stop.set)
-    url = f"{options.url.rstrip('/')}/v2/models/{options.model}/infer"
     gap = options.rows_per_request / options.rate
     began = loop.time()
     window, window_began, failed_before = 0, began, 0
@@ -131,11 +132,11 @@ async def replay(options: argparse.Namespace) -> Tally:
                 await asyncio.sleep(wait)
             caller = callers[turn % len(callers)]
             start = loop.time()
-            version, failure = await send(session, url, caller, traffic.next_body())
+            version, failure = await send(session, url, caller, traffic.next_body(caller))
             tally.add(caller, version, options.rows_per_request, (loop.time() - start) * 1000, failure)
             if tally.rows >= (window + 1) * options.window:
                 now = loop.time()
-                say("window", file=options.file.name, window=window, rows=options.window, seconds=round(now - window_began, 1),
+                say("window", source=options.source, window=window, rows=options.window, seconds=round(now - window_began, 1),
                     failed=tally.failed - failed_before, **tally.latency())
                 window, window_began, failed_before = window + 1, now, tally.failed
 
@@ -159,14 +160,12 @@ async def replay(options: argparse.Namespace) -> Tally:
     return tally
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("file", type=pathlib.Path)
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """What every kind of traffic has."""
     parser.add_argument("--url", required=True)
-    parser.add_argument("--model", default="arrival-delay")
     parser.add_argument("--callers", type=int, default=400)
     parser.add_argument("--rows-per-request", type=int, default=5)
-    parser.add_argument("--rate", type=float, default=200, help="rows per second to aim at")
+    parser.add_argument("--rate", type=float, default=150, help="rows per second to aim at")
     parser.add_argument("--concurrency", type=int, default=16)
     parser.add_argument("--window", type=int, default=5000, help="rows between two `window` lines")
     parser.add_argument("--rows", type=int, default=0, help="end after so many rows")
@@ -175,11 +174,24 @@ def main() -> None:
     parser.add_argument("--timeout", type=float, default=10, help="seconds until a request counts as failed")
     parser.add_argument("--report", type=float, default=2, help="seconds between `progress` lines")
     parser.add_argument("--seed", type=int, default=2013)
+
+
+def run(options: argparse.Namespace, url: str, traffic) -> None:
+    tally = asyncio.run(replay(options, url, traffic))
+    say("summary", source=options.source, **tally.totals())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("file", type=pathlib.Path)
+    parser.add_argument("--model", default="arrival-delay")
+    add_options(parser)
     options = parser.parse_args()
     if not options.file.is_file():
         sys.exit(f"{options.file} doesn't exist.")
-    tally = asyncio.run(replay(options))
-    say("summary", file=options.file.name, **tally.totals())
+    options.source = options.file.name
+    traffic = Traffic(options.file, options.rows_per_request, options.seed)
+    run(options, f"{options.url.rstrip('/')}/v2/models/{options.model}/infer", traffic)
 
 
 if __name__ == "__main__":
