@@ -1,0 +1,335 @@
+//! How a release rolls out: steps, analysis, and the status of a rollout. One engine for models and prompts.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Duration,
+    gate::{Gate, GateStatus, Verdict},
+};
+
+/// How a candidate becomes stable. Without steps: weights 10 and 50 with gates on `errorRate` and `latencyP95`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [{
+    "rule": "!has(self.steps) || self.steps.filter(s, has(s.setWeight)).map(s, s.setWeight).isSorted()",
+    "message": "steps: weights must not fall from one setWeight to the next; to take traffic back, abort"
+}]))]
+pub struct RolloutSpec {
+    /// The ladder, copied into status when a rollout starts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 50))]
+    pub steps: Option<Vec<Step>>,
+    /// How live traffic is judged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub analysis: Option<Analysis>,
+    /// Names of Evaluations that the candidate must pass before it gets traffic.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32), inner(length(min = 1, max = 63)))]
+    pub evaluations: Vec<String>,
+    /// How long the promoted revision is watched, with the old one's pods kept (default 10m).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bake: Option<Duration>,
+    /// How long a state may take, waits that a person asked for not counted (default 30m).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub progress_deadline: Option<Duration>,
+}
+
+/// One step: exactly one of its members.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [{
+    "rule": "(has(self.setWeight) ? 1 : 0) + (has(self.pause) ? 1 : 0) == 1",
+    "message": "a step is one thing: write either setWeight or pause"
+}]))]
+pub struct Step {
+    /// Percentage of callers that the candidate serves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 100))]
+    pub set_weight: Option<i32>,
+    /// Wait: for a duration, or with `{}` until promoted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pause: Option<Pause>,
+}
+
+/// A wait.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Pause {
+    /// How long; absent: until someone promotes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub duration: Option<Duration>,
+}
+
+/// How live traffic is judged during a rollout.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Analysis {
+    /// How often (default 15s).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interval: Option<Duration>,
+    /// Bounds that stay armed in every state but idle; edits hold at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 50))]
+    pub gates: Option<Vec<Gate>>,
+    /// Requests that the candidate must have served before a step may end (default 100).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 1_000_000_000))]
+    pub min_requests: Option<i64>,
+    /// What a step's end without enough data means (default Inconclusive).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub no_data: Option<NoData>,
+    /// What to do at a step's end while a verdict is Inconclusive (default Hold, until progressDeadline).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_inconclusive: Option<OnInconclusive>,
+}
+
+/// What missing data means. Never a pass.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum NoData {
+    /// Wait at this step, with the deadline's clock stopped.
+    Wait,
+    /// The verdict is Inconclusive.
+    #[default]
+    Inconclusive,
+    /// The gate fails.
+    Fail,
+}
+
+/// What an Inconclusive verdict at a step's end leads to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum OnInconclusive {
+    /// Stay at this step until there is a verdict or the deadline is reached.
+    #[default]
+    Hold,
+    /// Abort the rollout.
+    Abort,
+}
+
+/// A metric that gates and triggers can name beside the built-in ones.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MetricSource {
+    /// The name that gates use.
+    #[schemars(length(min = 1, max = 63))]
+    pub name: String,
+    /// A metric of an Evaluation.
+    pub evaluation: EvaluationMetric,
+}
+
+/// A metric of an Evaluation in the same namespace.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EvaluationMetric {
+    /// Name of the Evaluation.
+    #[schemars(length(min = 1, max = 63))]
+    pub name: String,
+    /// The metric in its results.
+    #[schemars(length(min = 1, max = 128))]
+    pub metric: String,
+}
+
+/// Where a rollout is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum RolloutState {
+    /// No candidate.
+    #[default]
+    Idle,
+    /// The candidate's pods start and its evaluations run, at weight 0.
+    Preparing,
+    /// Going through the steps.
+    Stepping,
+    /// At a step that waits for a person.
+    Paused,
+    /// At weight 100; clients of stable move over.
+    Promoting,
+    /// The candidate is stable; the old pods stay until the bake ends.
+    Baking,
+    /// Back to stable = 100, until every gateway says so.
+    RollingBack,
+}
+
+/// How a rollout ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Outcome {
+    /// The candidate became stable.
+    Promoted,
+    /// A gate or a deadline took it back; the revision is rejected.
+    RolledBack,
+    /// Somebody aborted it, or there was not enough data.
+    Aborted,
+    /// Another spec took its place.
+    Superseded,
+    /// The spec went back to stable's.
+    Withdrawn,
+}
+
+/// The running rollout, and, idle or not, the gateway's routing table: `weight` and `epoch`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RolloutStatus {
+    /// Where it is.
+    #[serde(default)]
+    pub state: RolloutState,
+    /// Percentage of callers that go to the candidate. Stable has the rest.
+    #[serde(default)]
+    pub weight: i32,
+    /// Grows with every change of what the gateway routes (weight, stable, candidate); gateways report the one they serve.
+    #[serde(default)]
+    pub epoch: i64,
+    /// When every ready gateway was first seen to serve `epoch`; a step's clock starts here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub applied_time: Option<Time>,
+    /// Index into `steps` of the step that is going on.
+    #[serde(default)]
+    pub step: i32,
+    /// The ladder as it was when the rollout started.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub steps: Vec<Step>,
+    /// When the rollout started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_time: Option<Time>,
+    /// When the present state or step began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Time>,
+    /// When the present state runs out of time; absent while its clock stands still.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<Time>,
+    /// The revision that was stable before the promotion, until the bake ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous: Option<String>,
+    /// Each armed gate with its numbers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gates: Vec<GateStatus>,
+    /// Each evaluation that the candidate must pass.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub evaluations: Vec<EvaluationGate>,
+    /// What is decided but not finished: why it is rolling back, and the outcome it will have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ending: Option<Ending>,
+}
+
+/// Why and how a rollout is ending.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Ending {
+    /// The outcome that will stand in the history.
+    pub outcome: Outcome,
+    /// CamelCase reason.
+    pub reason: String,
+    /// One sentence.
+    pub message: String,
+}
+
+/// An Evaluation that the candidate must pass, as the rollout last saw it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EvaluationGate {
+    /// Name of the Evaluation.
+    pub name: String,
+    /// Its verdict on this candidate's attempt.
+    pub verdict: Verdict,
+    /// One sentence.
+    #[serde(default)]
+    pub message: String,
+}
+
+/// A revision that must not get traffic again until `retry`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RejectedRevision {
+    /// The revision's hash.
+    pub revision: String,
+    /// The version it served, for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// CamelCase reason: `GateFailed`, `EvaluationFailed`, `Aborted`, `ProgressDeadlineExceeded`, …
+    pub reason: String,
+    /// One sentence with metric, value and bound.
+    pub message: String,
+    /// When.
+    pub time: Time,
+}
+
+/// One finished rollout.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct HistoryEntry {
+    /// The candidate's revision.
+    pub revision: String,
+    /// The candidate's version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// CamelCase reason.
+    pub reason: String,
+    /// One sentence.
+    pub message: String,
+    /// When it started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_time: Option<Time>,
+    /// When it ended.
+    pub end_time: Time,
+}
+
+/// A revision that serves, or is tried.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RevisionStatus {
+    /// Hash of the revision; its ControllerRevision is `<release>-<hash>`.
+    pub revision: String,
+    /// Model or prompt version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// Digest of the artifact, or of the canonical prompt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
+    /// Where the artifact is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uri: Option<String>,
+    /// Pods wanted.
+    #[serde(default)]
+    pub replicas: i32,
+    /// Pods that can answer. A prompt's revision has none and is always available.
+    #[serde(default)]
+    pub available_replicas: i32,
+    /// Since when it is stable, or a candidate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Time>,
+    /// Candidates: the attempt, grows with each rollout of this release; Evaluations run for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempt: Option<i64>,
+    /// Candidates: whether a spec edit (`Spec`) or a new model version (`Version`) brought it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<CandidateSource>,
+    /// What the revision's pods say is wrong, in the container's own words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+}
+
+/// What brought a candidate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum CandidateSource {
+    /// An edit of the spec.
+    Spec,
+    /// A new model version.
+    Version,
+    /// The `rollback-to` command.
+    Rollback,
+}
+
+/// How the gateway serves this release.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct GatewayStatus {
+    /// The gateway port that is this release's own; its Service leads there.
+    pub port: i32,
+    /// Gateway pods that are ready.
+    #[serde(default)]
+    pub total: i32,
+    /// Of those, how many serve the present epoch.
+    #[serde(default)]
+    pub applied: i32,
+}

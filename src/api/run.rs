@@ -1,0 +1,242 @@
+//! What the operator tells a training or evaluation pod, and what the pod answers.
+//!
+//! The spec is the environment variable [`RUN_ENV`]; the answers are `/progress` and `/report` on
+//! [`super::SUPERVISOR_PORT`], and a summary of at most 4 KiB as termination message.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{
+    Duration,
+    evaluation::{Evaluator, Predictions, TableSource},
+    gate::MetricValue,
+    model_deployment::Protocol,
+    revision::{ModelReference, Signature},
+    training_job::{Dataset, DatasetStatus, Progress},
+};
+
+/// Environment variable with the run's spec as JSON (`$` doubled, as the kubelet expands `$(NAME)`).
+pub const RUN_ENV: &str = "PERENNIAL_RUN";
+/// Where the supervisor binary is put by the init container: an emptyDir.
+pub const BIN_DIR: &str = "/perennial/bin";
+/// Where inputs are: `/perennial/inputs/<dataset>/`.
+pub const INPUT_DIR: &str = "/perennial/inputs";
+/// Where claims are mounted, read-only: `/perennial/volumes/<dataset>/` holds the *parent directory* of what the URI names
+/// (the claim's root for a file at its root); the supervisor links it into [`INPUT_DIR`].
+pub const VOLUME_DIR: &str = "/perennial/volumes";
+/// Where the trainer writes (`PERENNIAL_OUTPUT_DIR`): for `pvc://` outputs the claim at `<output>/<version>`, else an
+/// emptyDir that the supervisor uploads from.
+pub const OUTPUT_DIR: &str = "/perennial/output";
+/// Progress lines (`PERENNIAL_PROGRESS_FILE`).
+pub const PROGRESS_FILE: &str = "/perennial/run/progress.jsonl";
+/// Directory of the progress file and of the supervisor's own state: an emptyDir.
+pub const RUN_DIR: &str = "/perennial/run";
+
+/// A training run, for `perennial supervise -- COMMAND ARGS…`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TrainingRun {
+    /// Namespace of the TrainingJob.
+    pub namespace: String,
+    /// Name of the TrainingJob.
+    pub name: String,
+    /// UID of the TrainingJob.
+    pub uid: String,
+    /// Attempt, from 1.
+    pub attempt: i32,
+    /// Model name.
+    pub model: String,
+    /// Version to write.
+    pub version: String,
+    /// URI of the version: `<output>/<version>`.
+    pub output: String,
+    /// Datasets, as in the spec. Credentials of dataset *i* are environment variables with the prefix
+    /// `PERENNIAL_CRED_<i>_`, those of the output `PERENNIAL_CRED_OUT_` (envFrom with prefix), so that two sets don't mix.
+    pub datasets: Vec<Dataset>,
+    /// Parameters.
+    pub parameters: BTreeMap<String, String>,
+    /// Stall time-out, enforced by the supervisor: the trainer is ended, exit code [`EXIT_STALLED`].
+    pub stall_timeout: Option<Duration>,
+    /// Deadline of the whole run, enforced by the supervisor (and by the operator): exit code [`EXIT_DEADLINE`].
+    pub deadline: Option<Timestamp>,
+    /// How long to wait at the end for the operator to have read the report.
+    pub acknowledge_timeout: Duration,
+}
+
+/// The supervisor's exit codes that are not the trainer's own.
+pub const EXIT_INPUT: i32 = 190;
+/// The trainer wrote no progress for too long.
+pub const EXIT_STALLED: i32 = 191;
+/// The run's deadline has passed.
+pub const EXIT_DEADLINE: i32 = 192;
+/// The output could not be published.
+pub const EXIT_OUTPUT: i32 = 193;
+/// The run's spec makes no sense to this supervisor.
+pub const EXIT_SPEC: i32 = 194;
+
+/// What an evaluation pod does: `perennial evaluate`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EvaluationRunSpec {
+    /// Namespace of the Evaluation.
+    pub namespace: String,
+    /// Name of the Evaluation.
+    pub name: String,
+    /// Number of the run.
+    pub number: i64,
+    /// What is measured.
+    pub target: EvaluationTarget,
+    /// Rows and labels (dataset index 0 for mounts and credentials), unless the target is a file with labels in it.
+    pub dataset: Option<TableSource>,
+    /// The label's column.
+    pub label: Option<String>,
+    /// Columns that the model is given; absent: the signature's.
+    pub features: Option<Vec<String>>,
+    /// Columns that identify a row.
+    pub key: Option<Vec<String>>,
+    /// Column with the time of a row.
+    pub time: Option<String>,
+    /// Reference for drift (dataset index 1).
+    pub reference: Option<TableSource>,
+    /// Evaluators; empty: by the label's type.
+    pub evaluators: Vec<Evaluator>,
+    /// Seed.
+    pub seed: u64,
+    /// Deadline.
+    pub deadline: Option<Timestamp>,
+    /// How long to wait at the end for the operator to have read the report.
+    pub acknowledge_timeout: Duration,
+}
+
+/// What is measured. Index 2 for the mount and credentials of a predictions file.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum EvaluationTarget {
+    /// Revisions behind the gateway's internal addresses.
+    #[serde(rename_all = "camelCase")]
+    Model {
+        /// Address of the revision that is measured: `http://perennial-gateway.NS.svc:9467/revisions/models/NAME/HASH`.
+        url: String,
+        /// Address of stable, when there is one to compare with.
+        baseline_url: Option<String>,
+        /// What it speaks.
+        protocol: Protocol,
+        /// Its signature.
+        signature: Option<Signature>,
+    },
+    /// A file.
+    Predictions(Predictions),
+}
+
+/// `GET /progress`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ProgressAnswer {
+    /// `Inputs`, `Running`, `Publishing`, `Done`.
+    pub stage: String,
+    /// The last progress line.
+    pub progress: Option<Progress>,
+}
+
+/// `GET /report`: 404 until the run has ended (well or badly), then this. The pod exits once it was read with
+/// `GET /report?acknowledge=true`, or after the acknowledge time-out.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Report {
+    /// The summary, which is also the termination message.
+    pub summary: Summary,
+    /// Everything `metrics.json` said, or the evaluators computed.
+    #[serde(default)]
+    pub metrics: Vec<MetricValue>,
+    /// Profile of the training data (`stats::profile::Profile`), at most 256 KiB.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub profile: Option<Value>,
+    /// The version, without `profile`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<ModelReference>,
+    /// What was read.
+    #[serde(default)]
+    pub datasets: Vec<DatasetStatus>,
+}
+
+/// Termination message: JSON of at most 4 KiB.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Summary {
+    /// Whether it ended well.
+    pub succeeded: bool,
+    /// CamelCase reason when not: `DigestMismatch`, `CheckFailed`, `InputUnreadable`, `TrainerFailed`, `Stalled`,
+    /// `DeadlineExceeded`, `OutputUnwritable`, `TargetUnreachable`, …
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// One sentence.
+    pub message: String,
+    /// Whether trying again can't help (a digest mismatch, a failed check).
+    #[serde(default)]
+    pub permanent: bool,
+    /// The trainer's exit code.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i32>,
+    /// The trainer's last log line.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_line: Option<String>,
+    /// Digest of the version that was published.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
+    /// Rows measured, for an evaluation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rows: Option<i64>,
+    /// Digest of an evaluation's dataset.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dataset_digest: Option<String>,
+}
+
+/// `manifest.json`, written last: the version exists once it does.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Manifest {
+    /// The version; its digest covers every file but this one.
+    pub model: ModelReference,
+    /// Files: path, digest, bytes.
+    pub files: Vec<ManifestFile>,
+    /// Datasets that were read.
+    pub datasets: Vec<DatasetStatus>,
+    /// Parameters.
+    pub parameters: BTreeMap<String, String>,
+    /// Metrics.
+    pub metrics: Vec<MetricValue>,
+    /// Profile of the training data.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub profile: Option<Value>,
+    /// UID of the TrainingJob; a manifest of another run in the same place is an error.
+    pub uid: String,
+}
+
+/// A file of a version.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ManifestFile {
+    /// Path below the version.
+    pub path: String,
+    /// `sha256:…` of its bytes.
+    pub digest: String,
+    /// Its bytes.
+    pub size_bytes: i64,
+}
+
+/// What the init container of a model server does: `perennial fetch`, spec in [`RUN_ENV`]. It fetches the artifact to
+/// `target` (an emptyDir, mounted read-only into the server), verifies it, and fails with a sentence. For `pvc://` the claim's
+/// parent directory is mounted at `/perennial/volumes/model`, and the artifact is copied.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FetchRun {
+    /// Artifact URI. Credentials: environment with the prefix `PERENNIAL_CRED_0_`.
+    pub uri: String,
+    /// What it must be; absent only in a resolve pod, which prints the digest in its [`Summary`].
+    pub digest: Option<String>,
+    /// Directory to put it into.
+    pub target: String,
+}
