@@ -1,1 +1,13 @@
-//! stats
+//! Statistics, all pure: no clock, no randomness but a seeded one, no IO.
+//!
+//! | module | what it answers |
+//! | --- | --- |
+//! | [`sketch`] | what did this column, or these latencies, look like: bounded, mergeable, the same bytes in whatever order |
+//! | [`profile`] | what did the training data look like, and how much do samples of it differ from the whole |
+//! | [`drift`] | is this sample from the same distribution as that one: tests, distances, live comparison |
+//! | [`random`] | the one seeded generator that bootstraps and simulations use |
+
+pub mod drift;
+pub mod profile;
+pub mod random;
+pub mod sketch;
