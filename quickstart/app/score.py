@@ -4,11 +4,13 @@ Flights of one day share their weather and their jams, so resampling single rows
 days are drawn instead, the same days for every model, so that the difference is paired.
 
     python3 score.py /data/untouched-july.parquet before=/models/A after=/models/B
+    python3 score.py /data/untouched-july.parquet --versions-in /models   # the oldest and the newest version there
 """
 
 import argparse
 import json
 import pathlib
+import sys
 
 import joblib
 import numpy as np
@@ -65,11 +67,20 @@ def score(rows: pd.DataFrame, models: dict[str, object], draws: int, seed: int) 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("rows", type=pathlib.Path)
-    parser.add_argument("models", nargs="+", metavar="NAME=FOLDER")
+    parser.add_argument("models", nargs="*", metavar="NAME=FOLDER")
+    parser.add_argument("--versions-in", type=pathlib.Path, metavar="FOLDER", help="a TrainingJob's output")
     parser.add_argument("--draws", type=int, default=500)
     parser.add_argument("--seed", type=int, default=2013)
     options = parser.parse_args()
     models = {}
+    if options.versions_in:
+        # A version exists once its manifest does; names sort by time.
+        versions = sorted(path.parent for path in options.versions_in.glob("*/manifest.json"))
+        if len(versions) < 2:
+            sys.exit(f"{options.versions_in} holds {len(versions)} finished versions; comparing needs two.")
+        options.models += [f"{folder.name}={folder}" for folder in (versions[0], versions[-1])]
+    elif not options.models:
+        parser.error("Name models as NAME=FOLDER, or give --versions-in.")
     for entry in options.models:
         name, separator, folder = entry.partition("=")
         if not separator:
