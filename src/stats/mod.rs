@@ -2,11 +2,13 @@
 //!
 //! | module | what it answers |
 //! | --- | --- |
+//! | [`bucket`] | what gateways count of live requests, and what planners read of it |
 //! | [`sketch`] | what did this column, or these latencies, look like: bounded, mergeable, the same bytes in whatever order |
 //! | [`profile`] | what did the training data look like, and how much do samples of it differ from the whole |
 //! | [`drift`] | is this sample from the same distribution as that one: tests, distances, live comparison |
 //! | [`random`] | the one seeded generator that bootstraps and simulations use |
 
+pub mod bucket;
 pub mod drift;
 pub mod profile;
 pub mod random;

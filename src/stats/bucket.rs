@@ -1,0 +1,461 @@
+//! Live measurements: one-minute buckets that gateways fill, and what planners read of them.
+//!
+//! A gateway pod counts each answered request into the bucket of (release, revision, epoch, minute of the answer's end); the
+//! operator keeps the buckets of every gateway process by that key, so reading twice counts once, and hands planners a
+//! [`ReleaseMeasurements`]. A bucket of a minute that is over changes no more.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::sketch::{LatencyHistogram, RowSketch};
+
+/// A gateway keeps buckets of at most so many minutes.
+pub const MAX_MINUTES: i64 = 180;
+/// Callers told apart in one bucket; requests of further ones are counted, but belong to no cluster.
+pub const MAX_CALLERS: usize = 65_536;
+
+/// Answer of a gateway to `GET /buckets?since=MINUTE`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Buckets {
+    /// The process that counted: another one starts from nothing.
+    pub process: String,
+    /// The gateway's present minute: buckets before it are final, this one still grows. Ask next with `since` = this.
+    pub minute: i64,
+    /// Buckets of the minutes from `since`, in no particular order.
+    pub buckets: Vec<Bucket>,
+}
+
+/// Answer of a gateway to `GET /epochs`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Epochs {
+    /// The process that answers.
+    pub process: String,
+    /// By release uid.
+    pub releases: BTreeMap<String, ServedEpoch>,
+}
+
+/// The routing of one release that a gateway serves now.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ServedEpoch {
+    /// `status.rollout.epoch` of what is served.
+    pub epoch: i64,
+    /// A newer epoch was read but can't be served yet: why, as a sentence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting: Option<String>,
+    /// What keeps this release's callers from being answered, as a CamelCase reason and a sentence (`CredentialsMissing: …`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+}
+
+/// What one revision of a release answered in one minute under one epoch.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Bucket {
+    /// UID of the release.
+    pub release: String,
+    /// Hash of the revision.
+    pub revision: String,
+    /// Epoch under which the requests were routed.
+    pub epoch: i64,
+    /// The candidate's weight under that epoch, 0 to 100.
+    pub weight: i32,
+    /// Unix minute in which the answers ended.
+    pub minute: i64,
+    /// Counts.
+    pub traffic: Traffic,
+    /// Rows of inputs seen, for models whose signature is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub features: Option<RowSketch>,
+}
+
+/// Counts of answered requests; mergeable.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Traffic {
+    /// Requests.
+    pub requests: u64,
+    /// Of those, failed by the revision or its backend: 5xx, time-outs, broken connections. A 4xx is the caller's.
+    pub errors: u64,
+    /// Microseconds from the request's head to the answer's last byte.
+    pub latency: LatencyHistogram,
+    /// Microseconds to the answer's first byte of body, for prompts.
+    pub first_byte: LatencyHistogram,
+    /// How requests and errors cluster in callers: the units of `stats::sequential`.
+    pub callers: Callers,
+    /// Requests without a caller's key, placed at random. Each is also a caller of its own in `callers`.
+    pub unkeyed: u64,
+    /// Of those, errors.
+    pub unkeyed_errors: u64,
+    /// Requests whose caller was beyond [`MAX_CALLERS`].
+    pub unclustered: u64,
+    /// Requests that said how many tokens they took.
+    pub with_usage: u64,
+    /// Tokens of their prompts.
+    pub prompt_tokens: u64,
+    /// Tokens of their answers.
+    pub completion_tokens: u64,
+    /// Requests whose inputs were not understood (`FeaturesUnknown`).
+    pub features_unknown: u64,
+    /// Requests whose inputs were not looked at because there was too much to do, or the body was too long.
+    pub features_dropped: u64,
+}
+
+/// Sums over callers, of a caller's requests `n`, errors `e` and error rate `e / n` within one minute on one gateway.
+///
+/// Enough for the mean of callers' rates with its variance, and for the ratio estimate Σe / Σn with its
+/// cluster-robust variance Σ(e − R·n)² / (Σn)² (Cochran, Sampling Techniques, 1977, section 9A).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Callers {
+    /// Number of callers.
+    pub count: u64,
+    /// Σ n.
+    pub requests: u64,
+    /// Σ e.
+    pub errors: u64,
+    /// Σ e/n.
+    pub rates: f64,
+    /// Σ (e/n)².
+    pub rates_squared: f64,
+    /// Σ n².
+    pub requests_squared: f64,
+    /// Σ e².
+    pub errors_squared: f64,
+    /// Σ e·n.
+    pub errors_requests: f64,
+}
+
+impl Callers {
+    /// Adds a caller with so many requests and errors.
+    pub fn add(&mut self, requests: u64, errors: u64) {
+        if requests == 0 {
+            return;
+        }
+        let (n, e) = (requests as f64, errors as f64);
+        self.count += 1;
+        self.requests += requests;
+        self.errors += errors;
+        self.rates += e / n;
+        self.rates_squared += (e / n) * (e / n);
+        self.requests_squared += n * n;
+        self.errors_squared += e * e;
+        self.errors_requests += e * n;
+    }
+
+    /// Adds others' callers.
+    pub fn merge(&mut self, other: &Self) {
+        self.count += other.count;
+        self.requests += other.requests;
+        self.errors += other.errors;
+        self.rates += other.rates;
+        self.rates_squared += other.rates_squared;
+        self.requests_squared += other.requests_squared;
+        self.errors_squared += other.errors_squared;
+        self.errors_requests += other.errors_requests;
+    }
+
+    /// Independent requests that these are worth at least, however alike one caller's are: (Σn)² / Σn² (Kish, 1965).
+    pub fn effective_requests(&self) -> f64 {
+        if self.requests_squared > 0.0 {
+            (self.requests as f64).powi(2) / self.requests_squared
+        } else {
+            0.0
+        }
+    }
+}
+
+impl Traffic {
+    /// Adds all that `other` has counted.
+    pub fn merge(&mut self, other: &Self) {
+        self.requests += other.requests;
+        self.errors += other.errors;
+        self.latency.merge(&other.latency);
+        self.first_byte.merge(&other.first_byte);
+        self.callers.merge(&other.callers);
+        self.unkeyed += other.unkeyed;
+        self.unkeyed_errors += other.unkeyed_errors;
+        self.unclustered += other.unclustered;
+        self.with_usage += other.with_usage;
+        self.prompt_tokens += other.prompt_tokens;
+        self.completion_tokens += other.completion_tokens;
+        self.features_unknown += other.features_unknown;
+        self.features_dropped += other.features_dropped;
+    }
+
+    /// Errors by request; `None` without requests.
+    pub fn error_rate(&self) -> Option<f64> {
+        (self.requests > 0).then(|| self.errors as f64 / self.requests as f64)
+    }
+}
+
+/// What gateways say of one release, merged over them: the part of a planner's `Observed` that is live.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ReleaseMeasurements {
+    /// Gateway pods of the namespace that aren't terminating.
+    pub gateways: Vec<Gateway>,
+    /// Buckets of all gateway processes, also of pods that are gone, by (minute, epoch, revision). Minutes older than
+    /// [`MAX_MINUTES`] are in `older`.
+    pub buckets: Vec<Arc<Bucket>>,
+    /// Input rows of older minutes by hour, where a drift window needs them.
+    pub older: Vec<Arc<HourlyFeatures>>,
+    /// Minutes before this one are final in every gateway that could be read. `None`: nothing was read yet.
+    pub final_before: Option<i64>,
+    /// Since when (unix minute) there are measurements in this operator's memory: windows that begin before lack data.
+    pub since: Option<i64>,
+}
+
+/// One gateway pod.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Gateway {
+    /// Name of the pod.
+    pub pod: String,
+    /// Whether the cluster calls it ready.
+    pub ready: bool,
+    /// The epoch of the release that it serves; `None`: it couldn't be asked, or doesn't know the release.
+    pub epoch: Option<i64>,
+    /// Why it doesn't serve the newest epoch it has read.
+    pub waiting: Option<String>,
+    /// What keeps callers from being answered (`CredentialsMissing: …`).
+    pub problem: Option<String>,
+    /// Why it can't be read, as a sentence that says what to do; `None`: it was read.
+    pub unreachable: Option<String>,
+}
+
+/// Input rows of one revision in one hour.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct HourlyFeatures {
+    /// Hash of the revision.
+    pub revision: String,
+    /// Unix hour.
+    pub hour: i64,
+    /// The rows.
+    pub features: RowSketch,
+    /// Requests whose inputs were not understood.
+    pub features_unknown: u64,
+}
+
+/// Traffic of both sides under one epoch in one minute: what may be compared with each other.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Stratum {
+    /// Epoch.
+    pub epoch: i64,
+    /// The candidate's weight.
+    pub weight: i32,
+    /// Unix minute.
+    pub minute: i64,
+    /// What stable answered.
+    pub stable: Traffic,
+    /// What the candidate answered.
+    pub candidate: Traffic,
+}
+
+/// Input rows of a window.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct WindowFeatures {
+    /// The rows; `None`: no row was seen.
+    pub rows: Option<RowSketch>,
+    /// Requests whose inputs were not understood.
+    pub unknown: u64,
+    /// Requests whose inputs were not looked at.
+    pub dropped: u64,
+}
+
+impl ReleaseMeasurements {
+    /// Ready gateways.
+    pub fn ready(&self) -> usize {
+        self.gateways.iter().filter(|g| g.ready).count()
+    }
+
+    /// Ready gateways that serve this epoch or a later one.
+    pub fn applied(&self, epoch: i64) -> usize {
+        let serves = |g: &&Gateway| g.ready && g.epoch.is_some_and(|e| e >= epoch);
+        self.gateways.iter().filter(serves).count()
+    }
+
+    /// Whether there is a ready gateway, and every ready one serves this epoch.
+    pub fn is_applied(&self, epoch: i64) -> bool {
+        self.ready() > 0 && self.applied(epoch) == self.ready()
+    }
+
+    /// Why measurements or epochs can't be read, if they can't: the first ready gateway's sentence.
+    pub fn blocked(&self) -> Option<&str> {
+        self.gateways
+            .iter()
+            .filter(|g| g.ready)
+            .find_map(|g| g.unreachable.as_deref())
+    }
+
+    /// What keeps callers from being answered, as a ready gateway says it.
+    pub fn problem(&self) -> Option<&str> {
+        self.gateways
+            .iter()
+            .filter(|g| g.ready)
+            .find_map(|g| g.problem.as_deref())
+    }
+
+    /// Both sides by (epoch, minute), in order, for the minutes from `from` on and where either had requests.
+    pub fn strata(&self, stable: &str, candidate: &str, from: i64) -> Vec<Stratum> {
+        let mut strata: BTreeMap<(i64, i64), Stratum> = BTreeMap::new();
+        for bucket in self.buckets.iter().filter(|b| b.minute >= from) {
+            let is_stable = bucket.revision == stable;
+            if !is_stable && bucket.revision != candidate {
+                continue;
+            }
+            let stratum = strata
+                .entry((bucket.minute, bucket.epoch))
+                .or_insert_with(|| Stratum {
+                    epoch: bucket.epoch,
+                    weight: bucket.weight,
+                    minute: bucket.minute,
+                    ..Stratum::default()
+                });
+            if is_stable {
+                stratum.stable.merge(&bucket.traffic);
+            } else {
+                stratum.candidate.merge(&bucket.traffic);
+            }
+        }
+        strata.into_values().collect()
+    }
+
+    /// All that a revision answered in the minutes `from..to`.
+    pub fn traffic(&self, revision: &str, from: i64, to: i64) -> Traffic {
+        let mut total = Traffic::default();
+        for bucket in self.of(revision, from, to) {
+            total.merge(&bucket.traffic);
+        }
+        total
+    }
+
+    /// Input rows of a revision in the minutes `from..to`, of whole hours where the minutes are gone. Of sketches that
+    /// don't go together (a column that changed its kind) the later one is left out and its rows count as unknown.
+    pub fn features(&self, revision: &str, from: i64, to: i64) -> WindowFeatures {
+        let mut window = WindowFeatures::default();
+        for hour in &self.older {
+            if hour.revision == revision && hour.hour * 60 >= from && hour.hour * 60 + 60 <= to {
+                window.add(&hour.features);
+                window.unknown += hour.features_unknown;
+            }
+        }
+        for bucket in self.of(revision, from, to) {
+            window.unknown += bucket.traffic.features_unknown;
+            window.dropped += bucket.traffic.features_dropped;
+            if let Some(rows) = &bucket.features {
+                window.add(rows);
+            }
+        }
+        window
+    }
+
+    fn of(&self, revision: &str, from: i64, to: i64) -> impl Iterator<Item = &Arc<Bucket>> {
+        self.buckets
+            .iter()
+            .filter(move |b| b.revision == revision && (from..to).contains(&b.minute))
+    }
+}
+
+impl WindowFeatures {
+    fn add(&mut self, rows: &RowSketch) {
+        match &mut self.rows {
+            None => self.rows = Some(rows.clone()),
+            Some(all) => {
+                if all.merge(rows).is_err() {
+                    self.unknown += rows.rows;
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stats::sketch::{Cell, ColumnKind};
+
+    fn bucket(revision: &str, epoch: i64, minute: i64, requests: u64, errors: u64) -> Arc<Bucket> {
+        let mut traffic = Traffic {
+            requests,
+            errors,
+            ..Traffic::default()
+        };
+        traffic.callers.add(requests, errors);
+        let mut rows = RowSketch::new([("temp", ColumnKind::Numeric)]);
+        rows.add([("temp", Cell::Number(minute as f64))]);
+        Arc::new(Bucket {
+            release: "u".into(),
+            revision: revision.into(),
+            epoch,
+            weight: 10,
+            minute,
+            traffic,
+            features: Some(rows),
+        })
+    }
+
+    #[test]
+    fn strata_pair_what_both_sides_answered_in_the_same_minute_under_the_same_epoch() {
+        let live = ReleaseMeasurements {
+            buckets: vec![
+                bucket("s", 1, 10, 100, 1),
+                bucket("c", 1, 10, 10, 2),
+                bucket("s", 2, 10, 50, 0),
+                bucket("x", 2, 10, 7, 7),
+                bucket("s", 2, 11, 40, 0),
+                bucket("s", 2, 11, 2, 1),
+                bucket("c", 2, 9, 1, 1),
+            ],
+            ..ReleaseMeasurements::default()
+        };
+        let strata = live.strata("s", "c", 10);
+        let seen: Vec<_> = strata
+            .iter()
+            .map(|s| (s.minute, s.epoch, s.stable.requests, s.candidate.requests))
+            .collect();
+        assert_eq!(seen, [(10, 1, 100, 10), (10, 2, 50, 0), (11, 2, 42, 0)]);
+        assert_eq!(strata[2].stable.callers.count, 2);
+        assert_eq!(live.traffic("s", 10, 11).requests, 150);
+        assert_eq!(live.features("s", 10, 12).rows.map(|r| r.rows), Some(4));
+    }
+
+    #[test]
+    fn an_epoch_is_applied_only_when_every_ready_gateway_serves_it() {
+        let gateway = |ready, epoch| Gateway {
+            ready,
+            epoch,
+            ..Gateway::default()
+        };
+        let mut live = ReleaseMeasurements::default();
+        assert!(
+            !live.is_applied(0),
+            "nobody serves when there is no gateway"
+        );
+        live.gateways = vec![gateway(true, Some(3)), gateway(false, Some(1))];
+        assert!(live.is_applied(3) && !live.is_applied(4));
+        live.gateways.push(gateway(true, None));
+        assert!(!live.is_applied(3));
+        assert_eq!((live.applied(3), live.ready()), (1, 2));
+    }
+
+    #[test]
+    fn callers_sums_give_the_cluster_robust_variance() {
+        let pairs = [(10u64, 1u64), (1, 1), (4, 0), (25, 3)];
+        let mut callers = Callers::default();
+        for (n, e) in pairs {
+            callers.add(n, e);
+        }
+        let ratio = callers.errors as f64 / callers.requests as f64;
+        let direct: f64 = pairs
+            .iter()
+            .map(|(n, e)| (*e as f64 - ratio * *n as f64).powi(2))
+            .sum();
+        let from_sums = callers.errors_squared - 2.0 * ratio * callers.errors_requests
+            + ratio * ratio * callers.requests_squared;
+        assert!((direct - from_sums).abs() < 1e-9);
+        assert!((callers.effective_requests() - 1600.0 / 742.0).abs() < 1e-9);
+    }
+}
