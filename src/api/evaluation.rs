@@ -24,7 +24,7 @@ use super::{
     namespaced,
     status = "EvaluationStatus",
     derive = "PartialEq",
-    validation = "size(self.metadata.name) <= 40 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')::metadata.name must be a DNS-1035 label of at most 40 characters: lower-case letters, digits and -, beginning with a letter",
+    validation = kube::core::Rule::new("size(self.metadata.name) <= 40 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')").message("metadata.name must be a DNS-1035 label of at most 40 characters: lower-case letters, digits and -, beginning with a letter"),
     printcolumn = r#"{"name":"Verdict","type":"string","jsonPath":".status.verdict"}"#,
     printcolumn = r#"{"name":"Target","type":"string","jsonPath":".status.lastRun.target"}"#,
     printcolumn = r#"{"name":"Rows","type":"integer","jsonPath":".status.lastRun.rows"}"#,

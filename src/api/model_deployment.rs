@@ -37,7 +37,7 @@ use super::{
         status_replicas_path = ".status.replicas",
         label_selector_path = ".status.selector"
     ),
-    validation = "size(self.metadata.name) <= 40 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')::metadata.name must be a DNS-1035 label of at most 40 characters: lower-case letters, digits and -, beginning with a letter",
+    validation = kube::core::Rule::new("size(self.metadata.name) <= 40 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')").message("metadata.name must be a DNS-1035 label of at most 40 characters: lower-case letters, digits and -, beginning with a letter"),
     printcolumn = r#"{"name":"Phase","type":"string","jsonPath":".status.phase"}"#,
     printcolumn = r#"{"name":"Stable","type":"string","jsonPath":".status.stable.version"}"#,
     printcolumn = r#"{"name":"Candidate","type":"string","jsonPath":".status.candidate.version"}"#,

@@ -23,7 +23,7 @@ use super::{
     namespaced,
     status = "TrainingJobStatus",
     derive = "PartialEq",
-    validation = "size(self.metadata.name) <= 52 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')::metadata.name must be a DNS-1035 label of at most 52 characters: lower-case letters, digits and -, beginning with a letter",
+    validation = kube::core::Rule::new("size(self.metadata.name) <= 52 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')").message("metadata.name must be a DNS-1035 label of at most 52 characters: lower-case letters, digits and -, beginning with a letter"),
     printcolumn = r#"{"name":"Phase","type":"string","jsonPath":".status.phase"}"#,
     printcolumn = r#"{"name":"Version","type":"string","jsonPath":".status.model.version"}"#,
     printcolumn = r#"{"name":"Attempts","type":"integer","jsonPath":".status.attempts"}"#,
