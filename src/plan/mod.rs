@@ -6,6 +6,7 @@
 pub mod gateway;
 pub mod pod;
 pub mod revision;
+pub mod rollout;
 
 use jiff::Timestamp;
 use serde_json::Value;
