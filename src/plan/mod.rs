@@ -7,6 +7,7 @@ pub mod gateway;
 pub mod pod;
 pub mod revision;
 pub mod rollout;
+pub mod training_job;
 
 use jiff::Timestamp;
 use serde_json::Value;
