@@ -1,0 +1,206 @@
+//! The child of an Evaluation: one Job per run.
+
+use jiff::{SignedDuration, Timestamp};
+use kube::{Resource, ResourceExt};
+use serde_json::{Map, Value, json};
+
+use super::Observed;
+use crate::{
+    api::{
+        Duration, GATEWAY_INTERNAL_PORT, SUPERVISOR_PORT,
+        evaluation::{EvaluationRun, TableSource},
+        label,
+        run::{EXIT_INPUT, EXIT_SPEC, EvaluationRunSpec, EvaluationTarget, RUN_DIR, RUN_ENV},
+    },
+    plan::pod,
+};
+
+/// How long a finished pod waits for the operator to have read its report.
+const ACKNOWLEDGE_SECONDS: u64 = 120;
+/// Seconds that a run may take when the spec doesn't say.
+pub const DEFAULT_DEADLINE: i64 = 3600;
+
+/// Name of a run's Job.
+pub fn job_name(evaluation: &str, number: i64) -> String {
+    format!("{evaluation}-{number}")
+}
+
+/// The sources that a run reads, with the names of their mounts and the indices of their credentials.
+pub fn sources(observed: &Observed) -> Vec<(usize, &'static str, &TableSource)> {
+    let spec = &observed.evaluation.spec;
+    let dataset = spec.dataset.as_ref().map(|d| (0, "dataset", &d.source));
+    let reference = spec.reference.as_ref().map(|r| (1, "reference", r));
+    let predictions = spec
+        .target
+        .predictions
+        .as_ref()
+        .map(|p| (2, "predictions", &p.source));
+    [dataset, reference, predictions]
+        .into_iter()
+        .flatten()
+        .collect()
+}
+
+fn revision_url(observed: &Observed, revision: &str) -> String {
+    let namespace = observed.evaluation.namespace().unwrap_or_default();
+    let release = observed
+        .release
+        .as_ref()
+        .map(ResourceExt::name_any)
+        .unwrap_or_default();
+    format!(
+        "http://perennial-gateway.{namespace}.svc:{GATEWAY_INTERNAL_PORT}/revisions/models/{release}/{revision}"
+    )
+}
+
+fn target(observed: &Observed, run: &EvaluationRun) -> Option<EvaluationTarget> {
+    if let Some(predictions) = &observed.evaluation.spec.target.predictions {
+        return Some(EvaluationTarget::Predictions(predictions.clone()));
+    }
+    let revision = run.revision.as_ref()?;
+    let content = observed.revisions.get(revision)?;
+    Some(EvaluationTarget::Model {
+        url: revision_url(observed, revision),
+        baseline_url: run.baseline.as_ref().map(|b| revision_url(observed, b)),
+        protocol: content.server.protocol(),
+        signature: content.model.signature.clone(),
+    })
+}
+
+/// The Job of a run; `None` while the revision's content isn't known yet.
+pub fn run_job(observed: &Observed, run: &EvaluationRun, start: Timestamp) -> Option<Value> {
+    let owner = &observed.evaluation;
+    let spec = &owner.spec;
+    let name = owner.name_any();
+    let seconds = spec.active_deadline_seconds.unwrap_or(DEFAULT_DEADLINE);
+    let run_spec = EvaluationRunSpec {
+        namespace: owner.namespace().unwrap_or_default(),
+        name: name.clone(),
+        number: run.number,
+        target: target(observed, run)?,
+        dataset: spec.dataset.as_ref().map(|d| d.source.clone()),
+        label: spec.dataset.as_ref().map(|d| d.label.clone()).or_else(|| {
+            spec.target
+                .predictions
+                .as_ref()
+                .and_then(|p| p.label.clone())
+        }),
+        features: spec.dataset.as_ref().and_then(|d| d.features.clone()),
+        key: spec.dataset.as_ref().and_then(|d| d.key.clone()),
+        time: spec
+            .dataset
+            .as_ref()
+            .and_then(|d| d.time.as_ref())
+            .map(|t| t.column.clone()),
+        reference: spec.reference.clone(),
+        evaluators: spec.evaluators.clone(),
+        seed: spec
+            .seed
+            .and_then(|s| u64::try_from(s).ok())
+            .unwrap_or_default(),
+        deadline: Some(start + SignedDuration::from_secs(seconds)),
+        acknowledge_timeout: Duration::from_secs(ACKNOWLEDGE_SECONDS),
+    };
+    let labels = json!({
+        "app.kubernetes.io/name": "perennial",
+        "app.kubernetes.io/instance": name,
+        "app.kubernetes.io/component": "evaluator",
+        "app.kubernetes.io/managed-by": "perennial",
+        label::EVALUATION: name,
+        label::ROLE: "evaluator",
+    });
+    let (mut volumes, mut mounts, mut env_from) = (Vec::new(), Vec::new(), Vec::new());
+    for (volume, path) in [("perennial-run", RUN_DIR), ("perennial-tmp", "/tmp")] {
+        volumes.push(json!({"name": volume, "emptyDir": {}}));
+        mounts.push(json!({"name": volume, "mountPath": path}));
+    }
+    for (index, name, source) in sources(observed) {
+        if let Some((volume, mount)) = pod::input_mount(name, &source.uri) {
+            volumes.push(volume);
+            mounts.push(mount);
+        }
+        if let Some(credentials) = &source.credentials {
+            env_from.push(pod::credentials_env(
+                &format!("PERENNIAL_CRED_{index}_"),
+                credentials,
+            ));
+        }
+    }
+    let mut evaluator = Map::from_iter([
+        ("name".to_owned(), json!("evaluator")),
+        ("image".to_owned(), json!(observed.image)),
+        ("imagePullPolicy".to_owned(), json!("IfNotPresent")),
+        ("command".to_owned(), json!(["/perennial", "evaluate"])),
+        ("securityContext".to_owned(), pod::restricted()),
+        (
+            "resources".to_owned(),
+            json!({"requests": {"cpu": "100m", "memory": "128Mi"}}),
+        ),
+        (
+            "readinessProbe".to_owned(),
+            json!({"httpGet": {"path": "/done", "port": SUPERVISOR_PORT}, "periodSeconds": 1}),
+        ),
+    ]);
+    let (mut pod_labels, annotations, mut pod_spec) = spec
+        .template
+        .as_ref()
+        .map(pod::template_value)
+        .unwrap_or_default();
+    // The overlay: the container `evaluator` may say more, but not what runs in it.
+    let mut others = Vec::new();
+    if let Some(Value::Array(containers)) = pod_spec.remove("containers") {
+        for container in containers {
+            match container {
+                Value::Object(overlay)
+                    if overlay.get("name").and_then(Value::as_str) == Some("evaluator") =>
+                {
+                    for (key, value) in overlay {
+                        if !matches!(key.as_str(), "image" | "command" | "args") {
+                            evaluator.insert(key, value);
+                        }
+                    }
+                }
+                other => others.push(other),
+            }
+        }
+    }
+    pod::prepend(
+        &mut evaluator,
+        "env",
+        vec![
+            json!({"name": RUN_ENV, "value": pod::literal(&serde_json::to_string(&run_spec).unwrap_or_default())}),
+        ],
+    );
+    pod::append(&mut evaluator, "envFrom", env_from);
+    pod::append(&mut evaluator, "volumeMounts", mounts);
+    others.insert(0, Value::Object(evaluator));
+    pod_spec.insert("containers".to_owned(), Value::Array(others));
+    pod::append(&mut pod_spec, "volumes", volumes);
+    pod_spec.insert("restartPolicy".to_owned(), json!("Never"));
+    pod_spec
+        .entry("automountServiceAccountToken")
+        .or_insert(json!(false));
+    if let Some(labels) = labels.as_object() {
+        pod_labels.extend(labels.clone());
+    }
+    Some(json!({
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {
+            "name": job_name(&name, run.number),
+            "namespace": owner.namespace(),
+            "labels": labels,
+            "ownerReferences": [owner.controller_owner_ref(&())],
+        },
+        "spec": {
+            "backoffLimit": 2,
+            "ttlSecondsAfterFinished": 3600,
+            "podFailurePolicy": {"rules": [
+                // What trying again can't mend.
+                {"action": "FailJob", "onExitCodes": {"containerName": "evaluator", "operator": "In", "values": [EXIT_INPUT, EXIT_SPEC]}},
+                {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget"}]},
+            ]},
+            "template": {"metadata": {"labels": pod_labels, "annotations": annotations}, "spec": pod_spec},
+        },
+    }))
+}

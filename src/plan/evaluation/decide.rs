@@ -1,0 +1,533 @@
+//! The decisions about an Evaluation.
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::{
+    api::{batch::v1::Job, core::v1::Pod},
+    apimachinery::pkg::apis::meta::v1::Time,
+};
+use kube::ResourceExt;
+
+use super::{Observed, children, judge, reason};
+use crate::{
+    api::{
+        condition::{self, bounded, kind},
+        evaluation::{EvaluationRun, EvaluationStatus, TargetRevision},
+        gate::Verdict,
+        run::{Report, Summary},
+    },
+    plan::{Action, Event, Plan, Reference, earlier, pod, training_job::Claim},
+};
+
+/// Runs kept.
+const RUNS: usize = 20;
+/// Metrics kept of a run.
+const METRICS: usize = 100;
+/// Runs for one key that may end in `Error` before somebody must help.
+const RETRIES: i32 = 3;
+/// First wait before a run that ended in `Error` is tried again; doubles.
+const RETRY_PERIOD: SignedDuration = SignedDuration::from_secs(30);
+
+/// Decides what to do about an Evaluation.
+pub fn plan(observed: &Observed, now: Timestamp) -> Plan<EvaluationStatus> {
+    let mut decider = Decider {
+        observed,
+        now,
+        status: observed.evaluation.status.clone().unwrap_or_default(),
+        plan: Plan::default(),
+    };
+    decider.status.observed_generation = observed.evaluation.metadata.generation;
+    decider.decide();
+    decider.plan
+}
+
+struct Decider<'a> {
+    observed: &'a Observed,
+    now: Timestamp,
+    status: EvaluationStatus,
+    plan: Plan<EvaluationStatus>,
+}
+
+/// What is to be measured now, or why nothing is.
+enum Wanted {
+    Run(Box<EvaluationRun>),
+    Nothing(String),
+    Waiting(String),
+}
+
+impl<'a> Decider<'a> {
+    fn decide(&mut self) {
+        let wanted = self.wanted();
+        let running = self
+            .status
+            .last_run
+            .clone()
+            .filter(|r| !r.verdict.is_final());
+        if let Some(run) = running {
+            match &wanted {
+                Wanted::Run(key) if same_key(key, &run) => return self.follow(run),
+                // A candidate that starts again, or briefly has no pod, is still the one that is measured.
+                Wanted::Waiting(_) => return self.follow(run),
+                _ => self.abandon(&run),
+            }
+        }
+        match wanted {
+            Wanted::Nothing(why) => self.settled(true, reason::IDLE, why),
+            Wanted::Waiting(why) => self.settled(true, reason::IDLE, why),
+            Wanted::Run(key) => {
+                let before = self
+                    .status
+                    .runs
+                    .iter()
+                    .rev()
+                    .find(|r| same_key(&key, r) || measured_as_candidate(&key, r))
+                    .cloned();
+                match before {
+                    Some(run) if run.verdict == Verdict::Error => self.after_error(*key, &run),
+                    Some(run) => self.measured(&run),
+                    None => self.begin(*key, 0),
+                }
+            }
+        }
+    }
+
+    /// The run that the target asks for, without number and results.
+    fn wanted(&self) -> Wanted {
+        let spec = &self.observed.evaluation.spec;
+        let generation = self
+            .observed
+            .evaluation
+            .metadata
+            .generation
+            .unwrap_or_default();
+        if let Some(predictions) = &spec.target.predictions {
+            return Wanted::Run(Box::new(EvaluationRun {
+                target: predictions.source.uri.clone(),
+                generation,
+                ..EvaluationRun::default()
+            }));
+        }
+        let Some(target) = &spec.target.model_deployment else {
+            return Wanted::Nothing("there is no target".to_owned());
+        };
+        let Some(release) = &self.observed.release else {
+            return Wanted::Nothing(format!(
+                "ModelDeployment {} doesn't exist (yet)",
+                target.name
+            ));
+        };
+        let status = release.status.clone().unwrap_or_default();
+        let stable = status.stable.clone();
+        let side = match target.revision {
+            None => status
+                .candidate
+                .clone()
+                .map(|c| (c, true))
+                .or_else(|| stable.clone().map(|s| (s, false))),
+            Some(TargetRevision::Candidate) => status.candidate.clone().map(|c| (c, true)),
+            Some(TargetRevision::Stable) => stable.clone().map(|s| (s, false)),
+        };
+        let Some((side, candidate)) = side else {
+            return Wanted::Nothing(format!(
+                "ModelDeployment {} has no {} yet",
+                target.name,
+                if target.revision == Some(TargetRevision::Candidate) {
+                    "candidate"
+                } else {
+                    "revision"
+                }
+            ));
+        };
+        let which = if candidate { "candidate" } else { "stable" };
+        let version = side
+            .version
+            .clone()
+            .unwrap_or_else(|| side.revision.clone());
+        if side.available_replicas < 1 {
+            return Wanted::Waiting(format!(
+                "{which} {version} of {} has no pod that answers yet",
+                target.name
+            ));
+        }
+        if status.gateway.as_ref().is_none_or(|g| g.total < 1) {
+            return Wanted::Waiting(format!(
+                "the gateway in front of {} isn't ready yet",
+                target.name
+            ));
+        }
+        if !self.observed.revisions.contains_key(&side.revision) {
+            return Wanted::Waiting(format!(
+                "ControllerRevision {}-{} isn't there yet",
+                target.name, side.revision
+            ));
+        }
+        Wanted::Run(Box::new(EvaluationRun {
+            target: format!("{} {which} {version}", target.name),
+            release: release.uid(),
+            attempt: if candidate {
+                side.attempt.unwrap_or_default()
+            } else {
+                0
+            },
+            baseline: stable
+                .map(|s| s.revision)
+                .filter(|s| candidate && *s != side.revision),
+            revision: Some(side.revision),
+            generation,
+            ..EvaluationRun::default()
+        }))
+    }
+
+    /// Writes the run's number, then makes its Job.
+    fn begin(&mut self, key: EvaluationRun, failures: i32) {
+        if let Some(claim) = self
+            .observed
+            .claims
+            .iter()
+            .find(|(_, state)| **state == Claim::Missing)
+            .map(|(name, _)| name)
+        {
+            let message = format!(
+                "PersistentVolumeClaim {claim} doesn't exist in this namespace: create it, or correct the pvc:// URI that names it"
+            );
+            return self.settled(false, reason::CLAIM_NOT_FOUND, message);
+        }
+        self.status.count += 1;
+        let run = EvaluationRun {
+            number: self.status.count,
+            verdict: Verdict::Running,
+            failures,
+            start_time: Some(Time(self.now)),
+            ..key
+        };
+        self.event(
+            false,
+            reason::RUNNING,
+            format!("run {} measures {}", run.number, run.target),
+        );
+        self.make(run);
+    }
+
+    fn make(&mut self, run: EvaluationRun) {
+        if let Some(words) = self.observed.refused.clone() {
+            let message =
+                format!("the API server refuses the Job that spec.template makes: {words}");
+            return self.end(run, Verdict::Error, reason::TEMPLATE_REFUSED, message);
+        }
+        let start = run.start_time.as_ref().map_or(self.now, |t| t.0);
+        let message = format!("run {} measures {}", run.number, run.target);
+        let job = children::run_job(self.observed, &run, start);
+        self.running(run, message);
+        if let Some(job) = job {
+            self.plan.actions.push(Action::Create(job));
+        }
+    }
+
+    fn follow(&mut self, mut run: EvaluationRun) {
+        let seconds = self
+            .observed
+            .evaluation
+            .spec
+            .active_deadline_seconds
+            .unwrap_or(children::DEFAULT_DEADLINE);
+        let deadline =
+            run.start_time.as_ref().map_or(self.now, |t| t.0) + SignedDuration::from_secs(seconds);
+        if let Some(report) = self.observed.answers.report.clone() {
+            return if report.summary.succeeded {
+                self.judged(run, &report)
+            } else {
+                self.unmeasured(run, &report.summary)
+            };
+        }
+        if self.now >= deadline {
+            self.delete_job(&run);
+            return self.end(
+                run,
+                Verdict::Error,
+                reason::DEADLINE_EXCEEDED,
+                format!("activeDeadlineSeconds: {seconds} have passed without a result"),
+            );
+        }
+        self.check_at(deadline);
+        let name = children::job_name(&self.observed.evaluation.name_any(), run.number);
+        let Some(job) = self.observed.jobs.get(&name) else {
+            return self.make(run);
+        };
+        let pod = self.newest_pod(&name);
+        if let Some(ended) = job_ended(job) {
+            let summary = pod.and_then(|p| pod::summary(p, "evaluator"));
+            return match summary {
+                Some(summary) if !summary.succeeded => self.unmeasured(run, &summary),
+                _ => {
+                    let message = pod
+                        .and_then(|p| p.status.as_ref())
+                        .and_then(|s| {
+                            s.container_statuses
+                                .iter()
+                                .flatten()
+                                .find_map(pod::last_words)
+                        })
+                        .unwrap_or(ended);
+                    self.end(
+                        run,
+                        Verdict::Error,
+                        reason::RUN_FAILED,
+                        format!("the run's pod ended without a report: {message}"),
+                    )
+                }
+            };
+        }
+        match pod.and_then(pod::trouble) {
+            Some(trouble) => {
+                run.message = bounded(format!("{}: {}", trouble.reason, trouble.message));
+                let message = run.message.clone();
+                self.running(run, message);
+            }
+            None => {
+                let message = format!("run {} measures {}", run.number, run.target);
+                self.running(run, message);
+            }
+        }
+    }
+
+    fn judged(&mut self, mut run: EvaluationRun, report: &Report) {
+        run.metrics = report.metrics.iter().take(METRICS).cloned().collect();
+        run.rows = report.summary.rows;
+        run.dataset_digest = report.summary.dataset_digest.clone();
+        // Judged on everything that was measured, not on what is kept.
+        run.gates = self
+            .observed
+            .evaluation
+            .spec
+            .gates
+            .iter()
+            .map(|g| judge::judge(g, &report.metrics))
+            .collect();
+        let verdict = judge::verdict(&run.gates);
+        let worst = run
+            .gates
+            .iter()
+            .find(|g| g.verdict == verdict)
+            .map(|g| g.message.clone());
+        let message = match (verdict, worst) {
+            (Verdict::Passed, Some(_)) => {
+                format!("{}: all {} gates passed", run.target, run.gates.len())
+            }
+            (_, Some(worst)) => format!("{}: {worst}", run.target),
+            (_, None) => format!("{} is measured; there are no gates", run.target),
+        };
+        let reason = match verdict {
+            Verdict::Failed => reason::FAILED,
+            Verdict::Error => reason::RUN_FAILED,
+            Verdict::Inconclusive => reason::INCONCLUSIVE,
+            _ => reason::PASSED,
+        };
+        self.end(run, verdict, reason, message);
+    }
+
+    fn unmeasured(&mut self, mut run: EvaluationRun, summary: &Summary) {
+        if summary.permanent {
+            run.failures = RETRIES;
+        }
+        let reason = summary
+            .reason
+            .clone()
+            .unwrap_or_else(|| "Failed".to_owned());
+        self.end(
+            run,
+            Verdict::Error,
+            reason::RUN_FAILED,
+            format!("{reason}: {}", summary.message),
+        );
+    }
+
+    fn after_error(&mut self, key: EvaluationRun, run: &EvaluationRun) {
+        if run.failures >= RETRIES {
+            return self.measured(run);
+        }
+        let doublings = u32::try_from(run.failures.max(1) - 1).unwrap_or(0).min(8);
+        let retry = run.completion_time.as_ref().map_or(self.now, |t| t.0)
+            + RETRY_PERIOD * (1 << doublings);
+        if self.now >= retry {
+            return self.begin(key, run.failures);
+        }
+        self.check_at(retry);
+        self.measured(run);
+    }
+
+    /// The target is gone, or another one has come: the run isn't needed any more.
+    fn abandon(&mut self, run: &EvaluationRun) {
+        self.delete_job(run);
+        self.note(format!(
+            "run {} of {} is not needed any more",
+            run.number, run.target
+        ));
+        self.status.last_run = self.status.runs.last().cloned();
+    }
+
+    fn end(
+        &mut self,
+        mut run: EvaluationRun,
+        verdict: Verdict,
+        reason: &'static str,
+        message: String,
+    ) {
+        run.verdict = verdict;
+        run.failures += i32::from(verdict == Verdict::Error);
+        run.completion_time = Some(Time(self.now));
+        run.message = bounded(message.clone());
+        self.status.runs.push(run.clone());
+        let surplus = self.status.runs.len().saturating_sub(RUNS);
+        self.status.runs.drain(..surplus);
+        self.event(verdict != Verdict::Passed, reason, message);
+        if let Some(retry) = run
+            .completion_time
+            .as_ref()
+            .filter(|_| verdict == Verdict::Error && run.failures < RETRIES)
+        {
+            self.check_at(retry.0 + RETRY_PERIOD);
+        }
+        self.measured(&run);
+    }
+
+    fn measured(&mut self, run: &EvaluationRun) {
+        self.status.last_run = Some(run.clone());
+        self.status.verdict = run.verdict;
+        let ill = run.verdict == Verdict::Error;
+        self.settled(
+            !ill,
+            if ill {
+                reason::RUN_FAILED
+            } else {
+                reason::MEASURED
+            },
+            run.message.clone(),
+        );
+    }
+
+    fn running(&mut self, run: EvaluationRun, message: String) {
+        self.status.verdict = Verdict::Running;
+        self.status.last_run = Some(run);
+        self.conditions(false, true, false, reason::RUNNING, &message);
+    }
+
+    fn settled(&mut self, ready: bool, reason: &'static str, message: String) {
+        let stalled = !ready && reason != reason::CLAIM_NOT_FOUND;
+        self.conditions(ready, false, stalled, reason, &message);
+    }
+
+    fn conditions(
+        &mut self,
+        ready: bool,
+        reconciling: bool,
+        stalled: bool,
+        reason: &str,
+        message: &str,
+    ) {
+        let generation = self.status.observed_generation;
+        for (kind, value) in [
+            (kind::READY, ready),
+            (kind::RECONCILING, reconciling),
+            (kind::STALLED, stalled),
+        ] {
+            condition::set(
+                &mut self.status.conditions,
+                kind,
+                value,
+                reason,
+                message,
+                generation,
+                self.now,
+            );
+        }
+        self.status.message = bounded(message.to_owned());
+        self.plan
+            .actions
+            .push(Action::Status(Box::new(self.status.clone())));
+        self.note(message.to_owned());
+    }
+
+    fn delete_job(&mut self, run: &EvaluationRun) {
+        let name = children::job_name(&self.observed.evaluation.name_any(), run.number);
+        if let Some(job) = self
+            .observed
+            .jobs
+            .get(&name)
+            .filter(|j| j.metadata.deletion_timestamp.is_none())
+        {
+            self.plan.actions.push(Action::Delete(Reference {
+                api_version: "batch/v1".to_owned(),
+                kind: "Job".to_owned(),
+                namespace: job.namespace().unwrap_or_default(),
+                name,
+                uid: job.uid().unwrap_or_default(),
+            }));
+        }
+    }
+
+    fn newest_pod(&self, job: &str) -> Option<&'a Pod> {
+        let observed = self.observed;
+        observed
+            .pods
+            .iter()
+            .filter(|p| {
+                p.metadata
+                    .owner_references
+                    .iter()
+                    .flatten()
+                    .any(|o| o.kind == "Job" && o.name == job)
+            })
+            .max_by_key(|p| p.metadata.creation_timestamp.as_ref().map(|t| t.0))
+    }
+
+    fn check_at(&mut self, time: Timestamp) {
+        self.plan.check_at = earlier(self.plan.check_at, Some(time));
+    }
+
+    fn note(&mut self, note: String) {
+        self.plan.notes.push(note);
+    }
+
+    fn event(&mut self, warning: bool, reason: &'static str, note: String) {
+        self.plan.events.push(Event {
+            warning,
+            reason,
+            action: "Evaluation",
+            note: bounded(note),
+        });
+    }
+}
+
+/// Whether two runs are for the same key.
+fn same_key(a: &EvaluationRun, b: &EvaluationRun) -> bool {
+    a.release == b.release
+        && a.revision == b.revision
+        && a.attempt == b.attempt
+        && a.generation == b.generation
+        && (a.revision.is_some() || a.target == b.target)
+}
+
+/// Stable needs no run of its own when it was measured as a candidate.
+fn measured_as_candidate(key: &EvaluationRun, run: &EvaluationRun) -> bool {
+    key.revision.is_some()
+        && key.attempt == 0
+        && key.release == run.release
+        && key.revision == run.revision
+        && key.generation == run.generation
+        && run.verdict != Verdict::Error
+}
+
+/// The Job's own words, if it has ended.
+fn job_ended(job: &Job) -> Option<String> {
+    let mut conditions = job
+        .status
+        .iter()
+        .flat_map(|s| s.conditions.iter().flatten());
+    let ended = conditions
+        .find(|c| (c.type_ == "Complete" || c.type_ == "Failed") && c.status == "True")?;
+    Some(
+        ended
+            .message
+            .clone()
+            .unwrap_or_else(|| "its pod is gone".to_owned()),
+    )
+}

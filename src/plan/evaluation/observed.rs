@@ -1,0 +1,33 @@
+//! What an Evaluation's plan is made from.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::{batch::v1::Job, core::v1::Pod};
+
+use crate::{
+    api::{Evaluation, ModelDeployment, revision::ModelRevision},
+    plan::training_job::{Answers, Claim},
+};
+
+/// All that a decision about an Evaluation may look at.
+#[derive(Clone, Debug)]
+pub struct Observed {
+    /// The object, with its status.
+    pub evaluation: Evaluation,
+    /// The ModelDeployment that is its target, if it exists.
+    pub release: Option<ModelDeployment>,
+    /// Content of the release's revisions, by hash.
+    pub revisions: BTreeMap<String, ModelRevision>,
+    /// Jobs of runs that this object owns, by name.
+    pub jobs: BTreeMap<String, Job>,
+    /// Pods of those Jobs.
+    pub pods: Vec<Pod>,
+    /// Each claim that a `pvc://` URI of the spec names.
+    pub claims: BTreeMap<String, Claim>,
+    /// What the running pod answered.
+    pub answers: Answers,
+    /// Image of the operator, which measures.
+    pub image: String,
+    /// What the API server said when it refused this generation's child.
+    pub refused: Option<String>,
+}

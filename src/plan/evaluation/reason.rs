@@ -1,0 +1,24 @@
+//! Reasons of an Evaluation's conditions and Events.
+
+/// There is nothing to measure now.
+pub const IDLE: &str = "Idle";
+/// A run is going on.
+pub const RUNNING: &str = "Running";
+/// What there is to measure is measured; the verdict says how.
+pub const MEASURED: &str = "Measured";
+/// The run's gates passed.
+pub const PASSED: &str = "Passed";
+/// A gate of the run failed.
+pub const FAILED: &str = "Failed";
+/// Too little data for a verdict.
+pub const INCONCLUSIVE: &str = "Inconclusive";
+/// The run could not measure.
+pub const RUN_FAILED: &str = "RunFailed";
+/// A PersistentVolumeClaim that a URI names doesn't exist.
+pub const CLAIM_NOT_FOUND: &str = "ClaimNotFound";
+/// The API server refuses the Job that the template makes; its own words are in the message.
+pub const TEMPLATE_REFUSED: &str = "TemplateRefused";
+/// `activeDeadlineSeconds` have passed.
+pub const DEADLINE_EXCEEDED: &str = "DeadlineExceeded";
+/// The pod can't start: scheduling, image or configuration; the cluster's own words are in the message.
+pub const POD_NOT_STARTING: &str = "PodNotStarting";

@@ -1,0 +1,264 @@
+//! Lives of an Evaluation, decision by decision.
+
+use std::collections::BTreeMap;
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::batch::v1::Job;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::{
+    api::{
+        Evaluation, condition,
+        evaluation::EvaluationStatus,
+        gate::{MetricValue, Verdict},
+        run::{Report, Summary},
+    },
+    plan::{
+        Action, Plan,
+        training_job::{Answers, Claim},
+    },
+};
+
+fn start() -> Timestamp {
+    "2026-01-02T03:04:05Z".parse().unwrap()
+}
+
+fn observed() -> Observed {
+    let evaluation: Evaluation = serde_json::from_value(json!({
+        "apiVersion": "perennial.dev/v1alpha1", "kind": "Evaluation",
+        "metadata": {"name": "quality", "namespace": "team-a", "uid": "e", "generation": 1},
+        "spec": {"target": {"modelDeployment": {"name": "churn"}}, "dataset": {"uri": "pvc://data/holdout.parquet", "label": "churned"},
+                 "gates": [{"metric": "rocAuc", "min": 0.6}],
+                 "template": {"spec": {"nodeSelector": {"a": "b"}, "containers": [{"name": "evaluator", "image": "evil", "resources": {"limits": {"cpu": "1"}}}]}}},
+    }))
+    .unwrap();
+    Observed {
+        evaluation,
+        release: None,
+        revisions: ["aaaa", "bbbb"]
+            .into_iter()
+            .map(|r| (r.to_owned(), Default::default()))
+            .collect(),
+        jobs: BTreeMap::new(),
+        pods: Vec::new(),
+        claims: BTreeMap::from([("data".to_owned(), Claim::Found)]),
+        answers: Answers::default(),
+        image: "perennial:test".to_owned(),
+        refused: None,
+    }
+}
+
+fn release(observed: &mut Observed, status: Value) {
+    observed.release = Some(
+        serde_json::from_value(json!({
+            "apiVersion": "perennial.dev/v1alpha1", "kind": "ModelDeployment", "metadata": {"name": "churn", "namespace": "team-a", "uid": "md"},
+            "spec": {"server": {"template": {"spec": {"containers": [{"name": "server"}]}}}}, "status": status,
+        }))
+        .unwrap(),
+    );
+}
+
+fn serving() -> Value {
+    json!({"stable": {"revision": "aaaa", "version": "v1", "availableReplicas": 1}, "gateway": {"port": 20000, "total": 1}})
+}
+
+fn trying(attempt: i64) -> Value {
+    let mut status = serving();
+    status["candidate"] =
+        json!({"revision": "bbbb", "version": "v2", "availableReplicas": 1, "attempt": attempt});
+    status
+}
+
+fn step(observed: &mut Observed, now: Timestamp) -> Plan<EvaluationStatus> {
+    let plan = plan(observed, now);
+    for action in &plan.actions {
+        match action {
+            Action::Status(status) => observed.evaluation.status = Some((**status).clone()),
+            Action::Create(job) => {
+                let job: Job = serde_json::from_value(job.clone()).unwrap();
+                observed
+                    .jobs
+                    .insert(job.metadata.name.clone().unwrap(), job);
+            }
+            Action::Delete(reference) => {
+                observed.jobs.remove(&reference.name);
+            }
+            Action::Apply(_) | Action::DeleteSelf => {}
+        }
+    }
+    observed.answers = Answers::default();
+    plan
+}
+
+fn status(observed: &Observed) -> &EvaluationStatus {
+    observed.evaluation.status.as_ref().unwrap()
+}
+
+fn answer(observed: &mut Observed, auc: f64) {
+    let metric = |name: &str, value| MetricValue {
+        name: name.to_owned(),
+        value: Some(value),
+        samples: Some(10),
+        ..MetricValue::default()
+    };
+    observed.answers.report = Some(Report {
+        summary: Summary {
+            succeeded: true,
+            rows: Some(10),
+            ..Summary::default()
+        },
+        metrics: vec![metric("rocAuc", auc)],
+        ..Report::default()
+    });
+}
+
+#[test]
+fn nothing_to_measure_is_ready_and_idle() {
+    let mut world = observed();
+    step(&mut world, start());
+    let ready = condition::get(&status(&world).conditions, "Ready").unwrap();
+    assert_eq!(
+        (ready.status.as_str(), ready.reason.as_str()),
+        ("True", reason::IDLE)
+    );
+    assert!(
+        ready.message.contains("churn doesn't exist"),
+        "{}",
+        ready.message
+    );
+}
+
+#[test]
+fn the_number_is_written_before_the_job_and_a_crash_in_between_makes_the_same() {
+    let mut world = observed();
+    release(&mut world, serving());
+    let first = plan(&world, start());
+    let [Action::Status(written), Action::Create(job)] = first.actions.as_slice() else {
+        panic!("{first:?}")
+    };
+    world.evaluation.status = Some((**written).clone());
+    let again = plan(&world, start());
+    assert!(again.actions.contains(&Action::Create(job.clone())));
+    assert_eq!(job["metadata"]["name"], "quality-1");
+}
+
+#[test]
+fn the_overlay_adds_resources_but_not_what_runs() {
+    let mut world = observed();
+    release(&mut world, serving());
+    let plan = plan(&world, start());
+    let Some(Action::Create(job)) = plan.actions.last() else {
+        panic!()
+    };
+    let spec = &job["spec"]["template"]["spec"];
+    assert_eq!(spec["containers"][0]["image"], "perennial:test");
+    assert_eq!(spec["containers"][0]["resources"]["limits"]["cpu"], "1");
+    assert_eq!(spec["nodeSelector"]["a"], "b");
+}
+
+#[test]
+fn a_candidate_is_measured_against_stable_and_kept_under_its_key() {
+    let mut world = observed();
+    release(&mut world, trying(4));
+    step(&mut world, start());
+    let run = status(&world).last_run.clone().unwrap();
+    assert_eq!(
+        (
+            run.revision.as_deref(),
+            run.attempt,
+            run.baseline.as_deref()
+        ),
+        (Some("bbbb"), 4, Some("aaaa"))
+    );
+    answer(&mut world, 0.7);
+    step(&mut world, start());
+    assert_eq!(status(&world).runs[0].verdict, Verdict::Passed);
+    assert!(condition::is_true(&status(&world).conditions, "Ready"));
+    // Promoted: what was measured as a candidate isn't measured again.
+    release(
+        &mut world,
+        json!({"stable": {"revision": "bbbb", "version": "v2", "availableReplicas": 1}, "gateway": {"port": 20000, "total": 1}}),
+    );
+    step(&mut world, start());
+    assert_eq!(status(&world).count, 1);
+    let before = status(&world).clone();
+    assert_eq!(
+        plan(&world, start() + SignedDuration::from_hours(1)).actions,
+        vec![Action::Status(Box::new(before))],
+        "quiet"
+    );
+}
+
+#[test]
+fn a_candidate_that_fails_is_not_the_evaluations_ill_health() {
+    let mut world = observed();
+    release(&mut world, trying(1));
+    step(&mut world, start());
+    answer(&mut world, 0.5);
+    step(&mut world, start());
+    assert_eq!(status(&world).verdict, Verdict::Failed);
+    assert!(condition::is_true(&status(&world).conditions, "Ready"));
+}
+
+#[test]
+fn another_attempt_is_another_run_and_the_old_one_is_dropped() {
+    let mut world = observed();
+    release(&mut world, trying(1));
+    step(&mut world, start());
+    release(&mut world, trying(2));
+    step(&mut world, start());
+    assert_eq!(world.jobs.keys().collect::<Vec<_>>(), ["quality-2"]);
+    assert_eq!(status(&world).last_run.as_ref().unwrap().attempt, 2);
+}
+
+#[test]
+fn an_error_is_tried_again_a_few_times_and_never_passes() {
+    let mut world = observed();
+    release(&mut world, trying(1));
+    let mut now = start();
+    for _ in 0..20 {
+        step(&mut world, now);
+        now += SignedDuration::from_secs(300);
+        if status(&world).verdict == Verdict::Running {
+            world.answers.report = Some(Report {
+                summary: Summary {
+                    reason: Some("TargetUnreachable".to_owned()),
+                    message: "no route".to_owned(),
+                    ..Summary::default()
+                },
+                ..Report::default()
+            });
+        }
+    }
+    assert_eq!(
+        (status(&world).verdict, status(&world).count),
+        (Verdict::Error, 3)
+    );
+    assert!(condition::is_true(&status(&world).conditions, "Stalled"));
+    assert!(status(&world).message.contains("no route"));
+}
+
+#[test]
+fn a_missing_claim_is_named() {
+    let mut world = observed();
+    release(&mut world, serving());
+    world.claims.insert("data".to_owned(), Claim::Missing);
+    step(&mut world, start());
+    assert!(world.jobs.is_empty());
+    assert!(
+        status(&world)
+            .message
+            .contains("PersistentVolumeClaim data")
+    );
+}
+
+#[test]
+fn a_run_without_an_end_is_ended() {
+    let mut world = observed();
+    release(&mut world, serving());
+    step(&mut world, start());
+    step(&mut world, start() + SignedDuration::from_hours(2));
+    assert_eq!(status(&world).verdict, Verdict::Error);
+    assert!(world.jobs.is_empty());
+}
