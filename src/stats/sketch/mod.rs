@@ -15,12 +15,14 @@
 //! assert_eq!((here.samples(), here.nulls()), (1, 1));
 //! ```
 
+mod callers;
 mod category;
 mod column;
 mod latency;
 mod numeric;
 mod row;
 
+pub use callers::{CallerSketch, MAX_CALLERS};
 pub use category::{CategorySketch, MAX_CATEGORIES};
 pub use column::{Cell, ColumnKind, ColumnSketch, KindMismatch};
 pub use latency::LatencyHistogram;
