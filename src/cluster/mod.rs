@@ -1,1 +1,3 @@
-//! cluster
+//! All IO with the cluster.
+
+pub mod measure;

@@ -22,6 +22,8 @@ pub const MAX_CALLERS: usize = 65_536;
 pub struct Buckets {
     /// The process that counted: another one starts from nothing.
     pub process: String,
+    /// Unix minute in which the process started: before it, it has measured nothing.
+    pub started: i64,
     /// The gateway's present minute: buckets before it are final, this one still grows. Ask next with `since` = this.
     pub minute: i64,
     /// Buckets of the minutes from `since`, in no particular order.
