@@ -9,12 +9,13 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::sketch::{LatencyHistogram, RowSketch};
+use super::{
+    sequential::{self, LatencySide, LatencyStratum, Units},
+    sketch::{CallerSketch, LatencyHistogram, RowSketch},
+};
 
 /// A gateway keeps buckets of at most so many minutes.
 pub const MAX_MINUTES: i64 = 180;
-/// Callers told apart in one bucket; requests of further ones are counted, but belong to no cluster.
-pub const MAX_CALLERS: usize = 65_536;
 
 /// Answer of a gateway to `GET /buckets?since=MINUTE`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -87,14 +88,12 @@ pub struct Traffic {
     pub latency: LatencyHistogram,
     /// Microseconds to the answer's first byte of body, for prompts.
     pub first_byte: LatencyHistogram,
-    /// How requests and errors cluster in callers: the units of `stats::sequential`.
-    pub callers: Callers,
-    /// Requests without a caller's key, placed at random. Each is also a caller of its own in `callers`.
+    /// Requests and errors of callers with a key: the units of [`sequential`].
+    pub callers: CallerSketch,
+    /// Requests without a caller's key, placed at random: each is a unit of its own.
     pub unkeyed: u64,
     /// Of those, errors.
     pub unkeyed_errors: u64,
-    /// Requests whose caller was beyond [`MAX_CALLERS`].
-    pub unclustered: u64,
     /// Requests that said how many tokens they took.
     pub with_usage: u64,
     /// Tokens of their prompts.
@@ -107,70 +106,6 @@ pub struct Traffic {
     pub features_dropped: u64,
 }
 
-/// Sums over callers, of a caller's requests `n`, errors `e` and error rate `e / n` within one minute on one gateway.
-///
-/// Enough for the mean of callers' rates with its variance, and for the ratio estimate Σe / Σn with its
-/// cluster-robust variance Σ(e − R·n)² / (Σn)² (Cochran, Sampling Techniques, 1977, section 9A).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct Callers {
-    /// Number of callers.
-    pub count: u64,
-    /// Σ n.
-    pub requests: u64,
-    /// Σ e.
-    pub errors: u64,
-    /// Σ e/n.
-    pub rates: f64,
-    /// Σ (e/n)².
-    pub rates_squared: f64,
-    /// Σ n².
-    pub requests_squared: f64,
-    /// Σ e².
-    pub errors_squared: f64,
-    /// Σ e·n.
-    pub errors_requests: f64,
-}
-
-impl Callers {
-    /// Adds a caller with so many requests and errors.
-    pub fn add(&mut self, requests: u64, errors: u64) {
-        if requests == 0 {
-            return;
-        }
-        let (n, e) = (requests as f64, errors as f64);
-        self.count += 1;
-        self.requests += requests;
-        self.errors += errors;
-        self.rates += e / n;
-        self.rates_squared += (e / n) * (e / n);
-        self.requests_squared += n * n;
-        self.errors_squared += e * e;
-        self.errors_requests += e * n;
-    }
-
-    /// Adds others' callers.
-    pub fn merge(&mut self, other: &Self) {
-        self.count += other.count;
-        self.requests += other.requests;
-        self.errors += other.errors;
-        self.rates += other.rates;
-        self.rates_squared += other.rates_squared;
-        self.requests_squared += other.requests_squared;
-        self.errors_squared += other.errors_squared;
-        self.errors_requests += other.errors_requests;
-    }
-
-    /// Independent requests that these are worth at least, however alike one caller's are: (Σn)² / Σn² (Kish, 1965).
-    pub fn effective_requests(&self) -> f64 {
-        if self.requests_squared > 0.0 {
-            (self.requests as f64).powi(2) / self.requests_squared
-        } else {
-            0.0
-        }
-    }
-}
-
 impl Traffic {
     /// Adds all that `other` has counted.
     pub fn merge(&mut self, other: &Self) {
@@ -181,12 +116,23 @@ impl Traffic {
         self.callers.merge(&other.callers);
         self.unkeyed += other.unkeyed;
         self.unkeyed_errors += other.unkeyed_errors;
-        self.unclustered += other.unclustered;
         self.with_usage += other.with_usage;
         self.prompt_tokens += other.prompt_tokens;
         self.completion_tokens += other.completion_tokens;
         self.features_unknown += other.features_unknown;
         self.features_dropped += other.features_dropped;
+    }
+
+    /// Error rates of callers, and of requests without one, as units of a sequential test.
+    pub fn units(&self) -> Units {
+        let mut units = self.callers.units();
+        units.merge(&Units::of_requests(self.unkeyed, self.unkeyed_errors));
+        units
+    }
+
+    /// Callers and requests without one.
+    pub fn units_count(&self) -> u64 {
+        self.callers.callers() + self.unkeyed
     }
 
     /// Errors by request; `None` without requests.
@@ -241,19 +187,47 @@ pub struct HourlyFeatures {
     pub features_unknown: u64,
 }
 
-/// Traffic of both sides under one epoch in one minute: what may be compared with each other.
+/// Traffic of both sides under one epoch: the time during which the weight stood still.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Stratum {
     /// Epoch.
     pub epoch: i64,
     /// The candidate's weight.
     pub weight: i32,
-    /// Unix minute.
-    pub minute: i64,
+    /// First unix minute with requests.
+    pub from: i64,
+    /// Last unix minute with requests.
+    pub to: i64,
     /// What stable answered.
     pub stable: Traffic,
     /// What the candidate answered.
     pub candidate: Traffic,
+    /// Latencies of stable count for so many units: one for each caller and minute.
+    pub stable_units: u64,
+    /// Latencies of the candidate count for so many units: one for each caller and minute.
+    pub candidate_units: u64,
+}
+
+impl Stratum {
+    /// Error rates by caller, for [`sequential::rates`].
+    pub fn rates(&self) -> sequential::Stratum {
+        sequential::Stratum {
+            candidate: self.candidate.units(),
+            stable: self.stable.units(),
+        }
+    }
+
+    /// Latencies, for [`sequential::latencies`].
+    pub fn latencies(&self) -> LatencyStratum {
+        let side = |traffic: &Traffic, units: u64| LatencySide {
+            histogram: traffic.latency.clone(),
+            units: units.min(traffic.requests) as f64,
+        };
+        LatencyStratum {
+            candidate: side(&self.candidate, self.candidate_units),
+            stable: side(&self.stable, self.stable_units),
+        }
+    }
 }
 
 /// Input rows of a window.
@@ -300,26 +274,30 @@ impl ReleaseMeasurements {
             .find_map(|g| g.problem.as_deref())
     }
 
-    /// Both sides by (epoch, minute), in order, for the minutes from `from` on and where either had requests.
+    /// Both sides by epoch, in order, of the minutes from `from` on (the candidate's warm-up ends there).
     pub fn strata(&self, stable: &str, candidate: &str, from: i64) -> Vec<Stratum> {
-        let mut strata: BTreeMap<(i64, i64), Stratum> = BTreeMap::new();
+        let mut strata: BTreeMap<i64, Stratum> = BTreeMap::new();
         for bucket in self.buckets.iter().filter(|b| b.minute >= from) {
             let is_stable = bucket.revision == stable;
             if !is_stable && bucket.revision != candidate {
                 continue;
             }
-            let stratum = strata
-                .entry((bucket.minute, bucket.epoch))
-                .or_insert_with(|| Stratum {
-                    epoch: bucket.epoch,
-                    weight: bucket.weight,
-                    minute: bucket.minute,
-                    ..Stratum::default()
-                });
+            let stratum = strata.entry(bucket.epoch).or_insert_with(|| Stratum {
+                epoch: bucket.epoch,
+                weight: bucket.weight,
+                from: bucket.minute,
+                to: bucket.minute,
+                ..Stratum::default()
+            });
+            stratum.from = stratum.from.min(bucket.minute);
+            stratum.to = stratum.to.max(bucket.minute);
+            let units = bucket.traffic.units_count();
             if is_stable {
                 stratum.stable.merge(&bucket.traffic);
+                stratum.stable_units += units;
             } else {
                 stratum.candidate.merge(&bucket.traffic);
+                stratum.candidate_units += units;
             }
         }
         strata.into_values().collect()
@@ -385,7 +363,11 @@ mod tests {
             errors,
             ..Traffic::default()
         };
-        traffic.callers.add(requests, errors);
+        for request in 0..requests {
+            traffic
+                .callers
+                .add(&format!("{}", request % 5), request < errors);
+        }
         let mut rows = RowSketch::new([("temp", ColumnKind::Numeric)]);
         rows.add([("temp", Cell::Number(minute as f64))]);
         Arc::new(Bucket {
@@ -400,7 +382,7 @@ mod tests {
     }
 
     #[test]
-    fn strata_pair_what_both_sides_answered_in_the_same_minute_under_the_same_epoch() {
+    fn strata_pair_what_both_sides_answered_under_the_same_epoch() {
         let live = ReleaseMeasurements {
             buckets: vec![
                 bucket("s", 1, 10, 100, 1),
@@ -416,12 +398,36 @@ mod tests {
         let strata = live.strata("s", "c", 10);
         let seen: Vec<_> = strata
             .iter()
-            .map(|s| (s.minute, s.epoch, s.stable.requests, s.candidate.requests))
+            .map(|s| {
+                (
+                    s.epoch,
+                    s.from,
+                    s.to,
+                    s.stable.requests,
+                    s.candidate.requests,
+                )
+            })
             .collect();
-        assert_eq!(seen, [(10, 1, 100, 10), (10, 2, 50, 0), (11, 2, 42, 0)]);
-        assert_eq!(strata[2].stable.callers.count, 2);
+        assert_eq!(seen, [(1, 10, 10, 100, 10), (2, 10, 11, 92, 0)]);
+        // A caller that comes back in the next minute is still one unit of the error rate, and two of latency.
+        assert_eq!(strata[1].rates().stable.callers, 5);
+        assert_eq!(strata[1].stable_units, 12);
         assert_eq!(live.traffic("s", 10, 11).requests, 150);
         assert_eq!(live.features("s", 10, 12).rows.map(|r| r.rows), Some(4));
+    }
+
+    #[test]
+    fn a_request_without_a_key_is_a_unit_of_its_own() {
+        let traffic = Traffic {
+            requests: 4,
+            unkeyed: 4,
+            unkeyed_errors: 1,
+            ..Traffic::default()
+        };
+        assert_eq!(
+            (traffic.units().callers, traffic.units().mean()),
+            (4, Some(0.25))
+        );
     }
 
     #[test]
@@ -441,23 +447,5 @@ mod tests {
         live.gateways.push(gateway(true, None));
         assert!(!live.is_applied(3));
         assert_eq!((live.applied(3), live.ready()), (1, 2));
-    }
-
-    #[test]
-    fn callers_sums_give_the_cluster_robust_variance() {
-        let pairs = [(10u64, 1u64), (1, 1), (4, 0), (25, 3)];
-        let mut callers = Callers::default();
-        for (n, e) in pairs {
-            callers.add(n, e);
-        }
-        let ratio = callers.errors as f64 / callers.requests as f64;
-        let direct: f64 = pairs
-            .iter()
-            .map(|(n, e)| (*e as f64 - ratio * *n as f64).powi(2))
-            .sum();
-        let from_sums = callers.errors_squared - 2.0 * ratio * callers.errors_requests
-            + ratio * ratio * callers.requests_squared;
-        assert!((direct - from_sums).abs() < 1e-9);
-        assert!((callers.effective_requests() - 1600.0 / 742.0).abs() < 1e-9);
     }
 }
