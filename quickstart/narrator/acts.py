@@ -2,7 +2,7 @@
 
 import json
 
-from . import cluster, traffic
+from . import cluster, traffic, volumes
 from .cluster import Broken
 from .release import Rollout
 from .story import Act, Story, Watch, wait
@@ -57,6 +57,7 @@ def wait_training(act: Act, name: str, seconds: float) -> dict:
 def prologue(story: Story) -> None:
     act = Act(story, "0", "The data, and a prompt that already serves")
     with act.step("data sets written") as step:
+        act.say(f"   volumes: {volumes.ensure()}")
         for file in ("volumes.yaml", "data.yaml", "llm.yaml"):
             cluster.apply(file)
         wait_job(act, "load-data", 180)

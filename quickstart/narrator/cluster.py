@@ -18,10 +18,14 @@ class Broken(Exception):
     """A promise of the story that didn't hold, as a sentence."""
 
 
+def brought() -> bool:
+    """Whether the user brought a cluster; otherwise it is ours, on this machine."""
+    return bool(os.environ.get("KUBECONFIG") or os.environ.get("PERENNIAL_CONTEXT"))
+
+
 def prefix() -> list[str]:
-    """How programs reach the cluster: `hack/cluster/exec`, or as they are when the user brought a cluster."""
-    brought = os.environ.get("KUBECONFIG") or os.environ.get("PERENNIAL_CONTEXT")
-    return [] if brought else [str(ROOT / "hack" / "cluster" / "exec")]
+    """How programs reach the cluster: through `hack/cluster/exec`, or as they are when the user brought one."""
+    return [] if brought() else [os.environ.get("PERENNIAL_CLUSTER_EXEC") or str(ROOT / "hack" / "cluster" / "exec")]
 
 
 def context(flag: str) -> list[str]:
@@ -114,14 +118,13 @@ def dump(folder: pathlib.Path) -> None:
             (folder / f"log-{space}-{pod.removeprefix('pod/')}.txt").write_text(text)
     print("\n--- the cluster's state ---", flush=True)
     print(attempt("get", kinds, "-o", "wide"))
-    for line in attempt("get", kinds, "-o", CONDITIONS).splitlines():
-        print(line)
+    print(attempt("get", kinds, "-o", CONDITIONS))
     print(attempt("get", "pods", "-o", "wide"))
     print(attempt("get", "pods", "-o", "wide", namespace=SYSTEM))
     print("\n".join(attempt("get", "events", "--sort-by=.lastTimestamp").splitlines()[-40:]))
     for log in sorted(folder.glob("log-*")):
         print(f"--- the end of {log.name}")
-        print("\n".join(log.read_text().splitlines()[-25:]))
+        print("\n".join(line[:400] for line in log.read_text().splitlines()[-15:]))
     print(f"\nEverything is in {folder}.", flush=True)
 
 
