@@ -164,8 +164,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """What every kind of traffic has."""
     parser.add_argument("--url", required=True)
     parser.add_argument("--callers", type=int, default=400)
-    parser.add_argument("--rows-per-request", type=int, default=5)
-    parser.add_argument("--rate", type=float, default=150, help="rows per second to aim at")
+    parser.add_argument("--rows-per-request", type=int, default=10)
+    parser.add_argument("--rate", type=float, default=300, help="rows per second to aim at")
     parser.add_argument("--concurrency", type=int, default=16)
     parser.add_argument("--window", type=int, default=5000, help="rows between two `window` lines")
     parser.add_argument("--rows", type=int, default=0, help="end after so many rows")
