@@ -40,6 +40,27 @@ pub fn plan(observed: &Observed, now: Timestamp) -> Plan<EvaluationStatus> {
     decider.plan
 }
 
+/// Enters a write that the API server refused: only somebody's help goes on from here.
+pub fn refused(status: &mut EvaluationStatus, reason: &str, message: &str, now: Timestamp) {
+    let generation = status.observed_generation;
+    status.message = bounded(message.to_owned());
+    for (kind, value) in [
+        (kind::READY, false),
+        (kind::RECONCILING, false),
+        (kind::STALLED, true),
+    ] {
+        condition::set(
+            &mut status.conditions,
+            kind,
+            value,
+            reason,
+            message,
+            generation,
+            now,
+        );
+    }
+}
+
 struct Decider<'a> {
     observed: &'a Observed,
     now: Timestamp,
@@ -208,11 +229,6 @@ impl<'a> Decider<'a> {
     }
 
     fn make(&mut self, run: EvaluationRun) {
-        if let Some(words) = self.observed.refused.clone() {
-            let message =
-                format!("the API server refuses the Job that spec.template makes: {words}");
-            return self.end(run, Verdict::Error, reason::TEMPLATE_REFUSED, message);
-        }
         let start = run.start_time.as_ref().map_or(self.now, |t| t.0);
         let message = format!("run {} measures {}", run.number, run.target);
         let job = children::run_job(self.observed, &run, start);

@@ -12,6 +12,6 @@ pub mod reason;
 mod tests;
 
 pub use children::job_name;
-pub use decide::plan;
+pub use decide::{plan, refused};
 pub use judge::{judge, verdict};
 pub use observed::Observed;

@@ -28,6 +28,4 @@ pub struct Observed {
     pub answers: Answers,
     /// Image of the operator, which measures.
     pub image: String,
-    /// What the API server said when it refused this generation's child.
-    pub refused: Option<String>,
 }

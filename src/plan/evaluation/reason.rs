@@ -16,9 +16,5 @@ pub const INCONCLUSIVE: &str = "Inconclusive";
 pub const RUN_FAILED: &str = "RunFailed";
 /// A PersistentVolumeClaim that a URI names doesn't exist.
 pub const CLAIM_NOT_FOUND: &str = "ClaimNotFound";
-/// The API server refuses the Job that the template makes; its own words are in the message.
-pub const TEMPLATE_REFUSED: &str = "TemplateRefused";
 /// `activeDeadlineSeconds` have passed.
 pub const DEADLINE_EXCEEDED: &str = "DeadlineExceeded";
-/// The pod can't start: scheduling, image or configuration; the cluster's own words are in the message.
-pub const POD_NOT_STARTING: &str = "PodNotStarting";

@@ -45,7 +45,6 @@ fn observed() -> Observed {
         claims: BTreeMap::from([("data".to_owned(), Claim::Found)]),
         answers: Answers::default(),
         image: "perennial:test".to_owned(),
-        refused: None,
     }
 }
 

@@ -44,6 +44,28 @@ pub fn plan(observed: &Observed, now: Timestamp) -> Plan<TrainingJobStatus> {
     decider.plan
 }
 
+/// Enters a write that the API server refused: only somebody's help goes on from here.
+pub fn refused(status: &mut TrainingJobStatus, reason: &str, message: &str, now: Timestamp) {
+    let generation = status.observed_generation;
+    status.phase = TrainingPhase::Pending;
+    status.message = bounded(message.to_owned());
+    for (kind, value) in [
+        (kind::READY, false),
+        (kind::RECONCILING, false),
+        (kind::STALLED, true),
+    ] {
+        condition::set(
+            &mut status.conditions,
+            kind,
+            value,
+            reason,
+            message,
+            generation,
+            now,
+        );
+    }
+}
+
 struct Decider<'a> {
     observed: &'a Observed,
     now: Timestamp,
@@ -147,12 +169,6 @@ impl<'a> Decider<'a> {
     }
 
     fn make_attempt(&mut self, attempt: i32) {
-        if let Some(words) = self.observed.refused.clone() {
-            return self.stall(
-                reason::TEMPLATE_REFUSED,
-                format!("the API server refuses the Job that spec.template makes: {words}"),
-            );
-        }
         let (Some(start), Some(version)) =
             (self.status.start_time.as_ref().map(|t| t.0), self.version())
         else {
@@ -509,19 +525,6 @@ impl<'a> Decider<'a> {
         self.conditions(false, true, false, reason, &message);
         self.status.message = bounded(message);
         self.write_status();
-    }
-
-    /// Only somebody's help goes on from here.
-    fn stall(&mut self, reason: &'static str, message: String) {
-        let known = condition::get(&self.status.conditions, kind::STALLED)
-            .is_some_and(|c| c.reason == reason && c.status == "True");
-        self.status.phase = TrainingPhase::Pending;
-        self.conditions(false, false, true, reason, &message);
-        self.status.message = bounded(message.clone());
-        self.write_status();
-        if !known {
-            self.event(true, reason, message);
-        }
     }
 
     fn conditions(

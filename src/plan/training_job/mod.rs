@@ -17,5 +17,5 @@ pub mod reason;
 mod tests;
 
 pub use children::{job_name, profile_name};
-pub use decide::plan;
+pub use decide::{plan, refused};
 pub use observed::{Answers, Claim, Observed};

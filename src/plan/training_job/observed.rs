@@ -26,8 +26,6 @@ pub struct Observed {
     pub answers: Answers,
     /// Image of the operator, for the init container.
     pub image: String,
-    /// What the API server said when it refused this generation's child.
-    pub refused: Option<String>,
 }
 
 /// State of a PersistentVolumeClaim.

@@ -10,8 +10,6 @@ pub const RESTARTING: &str = "Restarting";
 pub const SUCCEEDED: &str = "Succeeded";
 /// A PersistentVolumeClaim that a URI names doesn't exist.
 pub const CLAIM_NOT_FOUND: &str = "ClaimNotFound";
-/// The API server refuses the Job that the template makes; its own words are in the message.
-pub const TEMPLATE_REFUSED: &str = "TemplateRefused";
 /// All restarts are used up.
 pub const RESTARTS_EXHAUSTED: &str = "RestartsExhausted";
 /// `activeDeadlineSeconds` have passed.
@@ -22,5 +20,3 @@ pub const POD_NOT_STARTING: &str = "PodNotStarting";
 pub const PERMANENT_FAILURE: &str = "PermanentFailure";
 /// The version exists, but its report could not be read: no metrics, no profile.
 pub const REPORT_MISSED: &str = "ReportMissed";
-/// The object can't be read as a TrainingJob.
-pub const INVALID: &str = "Invalid";

@@ -47,7 +47,6 @@ fn observed(spec: Value) -> Observed {
         ]),
         answers: Answers::default(),
         image: "perennial:test".to_owned(),
-        refused: None,
     }
 }
 
@@ -340,20 +339,5 @@ fn the_ttl_deletes_the_object_and_nothing_else() {
     assert_eq!(
         plan(&world, start() + SignedDuration::from_secs(60)).actions,
         vec![Action::DeleteSelf]
-    );
-}
-
-#[test]
-fn a_refused_template_is_quoted_and_told_once() {
-    let mut world = observed(json!({}));
-    world.refused = Some("Job is invalid: spec.template: nonsense".to_owned());
-    let first = step(&mut world, start());
-    assert!(status(&world).message.contains("nonsense"));
-    assert_eq!(first.events.len(), 1);
-    let second = plan(&world, start());
-    assert!(second.events.is_empty());
-    assert_eq!(
-        second.actions,
-        vec![Action::Status(Box::new(status(&world).clone()))]
     );
 }
