@@ -18,8 +18,6 @@ pub struct Observed {
     pub jobs: BTreeMap<String, Job>,
     /// Pods of those Jobs.
     pub pods: Vec<Pod>,
-    /// Whether the profile's ConfigMap exists.
-    pub profile_exists: bool,
     /// Each claim that a `pvc://` URI of the spec names.
     pub claims: BTreeMap<String, Claim>,
     /// What the current attempt's pod answered.

@@ -40,7 +40,6 @@ fn observed(spec: Value) -> Observed {
         job,
         jobs: BTreeMap::new(),
         pods: Vec::new(),
-        profile_exists: false,
         claims: BTreeMap::from([
             ("data".to_owned(), Claim::Found),
             ("models".to_owned(), Claim::Found),
@@ -61,7 +60,7 @@ fn apply(observed: &mut Observed, plan: &Plan<TrainingJobStatus>, actions: usize
                     .jobs
                     .insert(job.metadata.name.clone().unwrap(), job);
             }
-            Action::Create(_) => observed.profile_exists = true,
+            Action::Create(_) => {}
             Action::Delete(reference) => {
                 observed.jobs.remove(&reference.name);
             }
