@@ -1,0 +1,103 @@
+//! Carries a plan out, in order: each write once, none when there is nothing to write, none over what isn't ours.
+
+mod memory;
+mod write;
+
+use serde::Serialize;
+use tokio::time::Instant;
+
+pub use memory::Memory;
+use memory::Refused;
+use write::Writer;
+
+use super::{
+    compare::digest,
+    error::{Error, Refusal},
+    shell::Shell,
+    subject::Subject,
+};
+use crate::plan::Action;
+
+/// Annotation of a child: digest of what was applied last, so that a field that we no longer say is noticed.
+pub const APPLIED: &str = "perennial.dev/applied";
+
+/// What came of a plan.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Acted {
+    /// Writes that were sent.
+    pub writes: usize,
+    /// A write that is refused; it ended the plan.
+    pub refused: Option<Refusal>,
+    /// Whether that is news.
+    pub newly_refused: bool,
+}
+
+/// Carries actions out for `object`, in order, up to the first failure. `enter` enters a refusal into a planned status, or with `None`
+/// into the one that was observed.
+///
+/// # Errors
+/// The first write that failed for another reason than being refused.
+pub async fn carry_out<O: Subject, S: Serialize + Clone>(
+    shell: &Shell,
+    object: &O,
+    actions: Vec<Action<S>>,
+    enter: impl Fn(Option<S>, &Refusal) -> Option<S>,
+) -> Result<Acted, Error> {
+    let uid = object.uid();
+    let children: Vec<String> = actions.iter().filter_map(child_digest).collect();
+    // A refusal that stands is entered into every status from the start, so that status doesn't say one thing and then another.
+    let standing = shell.memory.standing(&uid, object.generation(), &children);
+    let mut writer = Writer::new(shell, object);
+    let mut written: Option<S> = None;
+    for action in actions {
+        let child = child_digest(&action);
+        if let Some((refusal, refused)) = &standing
+            && child.as_ref() == Some(refused)
+        {
+            return Ok(writer.acted(Some(refusal.clone()), false));
+        }
+        let done = match action {
+            Action::Status(status) => {
+                let status = match &standing {
+                    Some((refusal, _)) => enter(Some(*status), refusal),
+                    None => Some(*status),
+                };
+                let Some(status) = status else { continue };
+                let done = writer.status(&status).await;
+                written = Some(status);
+                done
+            }
+            Action::Apply(value) => writer.apply(&value).await,
+            Action::Create(value) => writer.create(&value).await,
+            Action::Delete(reference) => writer.delete(&reference).await,
+            Action::DeleteSelf => writer.delete_self().await,
+        };
+        match (done, child) {
+            (Ok(()), _) => {}
+            (Err(Error::Refused(refusal)), Some(desired)) => {
+                shell.memory.refuse(
+                    &uid,
+                    Refused {
+                        refusal: (*refusal).clone(),
+                        desired,
+                        generation: object.generation(),
+                        until: Instant::now() + refusal.reason.retry_after(),
+                    },
+                );
+                if let Some(status) = enter(written, &refusal) {
+                    writer.status(&status).await?;
+                }
+                return Ok(writer.acted(Some(*refusal), true));
+            }
+            (Err(error), _) => return Err(error),
+        }
+    }
+    Ok(writer.acted(None, false))
+}
+
+fn child_digest<S>(action: &Action<S>) -> Option<String> {
+    match action {
+        Action::Apply(value) | Action::Create(value) => Some(digest(value)),
+        Action::Delete(_) | Action::Status(_) | Action::DeleteSelf => None,
+    }
+}

@@ -1,0 +1,358 @@
+//! One watch per kind (and namespace, when limited to some) fills a store and tells every subscriber what changed, deletes included.
+//!
+//! Written because kube's shared streams lose deletes and wake-ups (kube#1590). Nothing but a watch writes to a store.
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use futures::StreamExt;
+use k8s_openapi::api::{
+    apps::v1::{ControllerRevision, Deployment},
+    batch::v1::Job,
+    core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Service, ServiceAccount},
+    discovery::v1::EndpointSlice,
+    policy::v1::PodDisruptionBudget,
+    rbac::v1::{Role, RoleBinding},
+};
+use kube::{
+    Api, Client, Resource, ResourceExt,
+    core::{ApiResource, DeserializeGuard, NamespaceResourceScope},
+    runtime::watcher::{self, Event, watcher},
+};
+use serde::de::DeserializeOwned;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    kind::{Change, Key},
+    store::{AnyStore, Entry, Store},
+};
+use crate::api::{Evaluation, ModelDeployment, PromptRelease, TrainingJob};
+
+/// The label that everything we make carries; children without it would not be seen again.
+pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+/// Its value.
+pub const MANAGED_BY_US: &str = "perennial";
+
+/// How much of a kind is watched.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Selection {
+    /// Every object.
+    All,
+    /// Those with our label.
+    Ours,
+}
+
+macro_rules! kinds {
+    ($($(#[$doc:meta])* $kind:ident $field:ident: $type:ty, $selection:ident;)*) => {
+        /// The kinds that the operator watches, and the only ones that it writes.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum Kind { $($(#[$doc])* $kind,)* }
+
+        impl Kind {
+            /// All of them.
+            pub const ALL: &[Kind] = &[$(Kind::$kind,)*];
+
+            /// How to address it.
+            pub fn resource(self) -> ApiResource {
+                match self { $(Kind::$kind => ApiResource::erase::<$type>(&()),)* }
+            }
+
+            /// The name of the kind, such as `Job`.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Kind::$kind => stringify!($kind),)* }
+            }
+        }
+
+        /// What is known of the cluster: one store for each kind. Clones share them.
+        #[derive(Clone)]
+        pub struct Caches {
+            $($(#[$doc])* pub $field: Store<$type>,)*
+            subscribers: Subscribers,
+            scopes: Vec<String>,
+        }
+
+        impl Caches {
+            /// Empty caches of these namespaces; none means the whole cluster.
+            pub fn new(namespaces: &[String]) -> Self {
+                let scopes = if namespaces.is_empty() { vec![String::new()] } else { namespaces.to_vec() };
+                Self {
+                    $($field: Store::new(Kind::$kind, &scopes),)*
+                    subscribers: Subscribers::default(),
+                    scopes,
+                }
+            }
+
+            /// The store of a kind.
+            pub fn store(&self, kind: Kind) -> &dyn AnyStore {
+                match kind { $(Kind::$kind => &self.$field,)* }
+            }
+
+            /// Starts the watches; they end when `stop` is cancelled.
+            pub fn start(&self, client: &Client, stop: &CancellationToken) -> Vec<JoinHandle<()>> {
+                let mut tasks = Vec::new();
+                for scope in &self.scopes {
+                    $({
+                        let api: Api<DeserializeGuard<$type>> = api(client, scope);
+                        let work = watch(api, Selection::$selection, self.$field.clone(), scope.clone(), self.subscribers.clone());
+                        let stop = stop.clone();
+                        tasks.push(tokio::spawn(async move { stop.run_until_cancelled(work).await; }));
+                    })*
+                }
+                tasks
+            }
+        }
+    };
+}
+
+kinds! {
+    /// Runs that make model versions.
+    TrainingJob training_jobs: TrainingJob, All;
+    /// Models that serve.
+    ModelDeployment model_deployments: ModelDeployment, All;
+    /// Measurements.
+    Evaluation evaluations: Evaluation, All;
+    /// Prompts.
+    PromptRelease prompt_releases: PromptRelease, All;
+    /// Jobs of ours.
+    Job jobs: Job, Ours;
+    /// Pods of ours.
+    Pod pods: Pod, Ours;
+    /// Deployments of ours.
+    Deployment deployments: Deployment, Ours;
+    /// Services of ours.
+    Service services: Service, Ours;
+    /// ConfigMaps of ours: profiles, frozen copies.
+    ConfigMap config_maps: ConfigMap, Ours;
+    /// Revisions.
+    ControllerRevision controller_revisions: ControllerRevision, Ours;
+    /// Endpoints of Services of ours.
+    EndpointSlice endpoint_slices: EndpointSlice, Ours;
+    /// Every claim: URIs name those of users.
+    PersistentVolumeClaim claims: PersistentVolumeClaim, All;
+    /// Gateways' accounts.
+    ServiceAccount service_accounts: ServiceAccount, Ours;
+    /// Gateways' roles.
+    Role roles: Role, Ours;
+    /// Gateways' role bindings.
+    RoleBinding role_bindings: RoleBinding, Ours;
+    /// Disruption budgets of servers and gateways.
+    PodDisruptionBudget disruption_budgets: PodDisruptionBudget, Ours;
+}
+
+impl Kind {
+    /// The kind with this `apiVersion` and `kind`, if it is one of ours.
+    pub fn find(api_version: &str, kind: &str) -> Option<Kind> {
+        Self::ALL.iter().copied().find(|k| {
+            k.as_str() == kind && {
+                let resource = k.resource();
+                resource.api_version == api_version
+            }
+        })
+    }
+
+    /// Whether it is one of the four resources of `perennial.dev`.
+    pub fn is_own(self) -> bool {
+        matches!(
+            self,
+            Kind::TrainingJob | Kind::ModelDeployment | Kind::Evaluation | Kind::PromptRelease
+        )
+    }
+}
+
+type Subscriber = Arc<dyn Fn(&Caches, &Change) + Send + Sync>;
+
+#[derive(Clone, Default)]
+struct Subscribers(Arc<RwLock<Vec<Arc<dyn Fn(&Change) + Send + Sync>>>>);
+
+impl Subscribers {
+    fn tell(&self, changes: &[Change]) {
+        let subscribers = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        for change in changes {
+            for subscriber in subscribers.iter() {
+                subscriber(change);
+            }
+        }
+    }
+}
+
+impl Caches {
+    /// Calls `subscriber` with every change from now on. It must not block: it maps the change to keys and queues them.
+    pub fn subscribe(&self, subscriber: Subscriber) {
+        let caches = self.clone_without_subscribers();
+        self.subscribers
+            .0
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(Arc::new(move |change| subscriber(&caches, change)));
+    }
+
+    /// The same stores for use inside a subscriber, without a cycle of references.
+    fn clone_without_subscribers(&self) -> Self {
+        Self {
+            subscribers: Subscribers::default(),
+            ..self.clone()
+        }
+    }
+
+    /// Feeds changes to the subscribers, as a watch does: for tests that fill stores by hand.
+    pub fn tell(&self, changes: &[Change]) {
+        self.subscribers.tell(changes);
+    }
+
+    /// Whether every store is complete: before that nothing is decided.
+    pub fn ready(&self) -> bool {
+        Kind::ALL.iter().all(|kind| self.store(*kind).ready())
+    }
+
+    /// What keeps stores from being filled, one sentence for each kind.
+    pub fn problems(&self) -> Vec<String> {
+        Kind::ALL
+            .iter()
+            .filter_map(|kind| self.store(*kind).problem())
+            .collect()
+    }
+
+    /// Whether this namespace is one that is watched.
+    pub fn covers(&self, namespace: &str) -> bool {
+        self.scopes.iter().any(|s| s.is_empty() || s == namespace)
+    }
+
+    /// Waits until every store is complete.
+    pub async fn wait_ready(&self) {
+        let mut tick = tokio::time::interval(std::time::Duration::from_millis(20));
+        while !self.ready() {
+            tick.tick().await;
+        }
+    }
+}
+
+fn api<K>(client: &Client, scope: &str) -> Api<DeserializeGuard<K>>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+{
+    if scope.is_empty() {
+        Api::all(client.clone())
+    } else {
+        Api::namespaced(client.clone(), scope)
+    }
+}
+
+async fn watch<K>(
+    api: Api<DeserializeGuard<K>>,
+    selection: Selection,
+    store: Store<K>,
+    scope: String,
+    subscribers: Subscribers,
+) where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Clone
+        + std::fmt::Debug
+        + DeserializeOwned
+        + serde::Serialize
+        + Send
+        + Sync
+        + 'static,
+{
+    let kind = store.kind();
+    // The server ends each watch after 45 s; kube gives up five seconds later: a silent connection is noticed within a minute.
+    let mut config = watcher::Config::default().timeout(45);
+    if selection == Selection::Ours {
+        config = config.labels(&format!("{MANAGED_BY}={MANAGED_BY_US}"));
+    }
+    let mut stream = watcher(api, config).boxed();
+    let mut failures: u32 = 0;
+    while let Some(event) = stream.next().await {
+        let changes = match event {
+            Ok(event) => {
+                if failures > 0 {
+                    tracing::info!(kind = kind.as_str(), scope, "watching again");
+                    failures = 0;
+                    store.set_problem(&scope, None);
+                }
+                match event {
+                    Event::Init => {
+                        store.begin(&scope);
+                        Vec::new()
+                    }
+                    Event::Apply(guard) | Event::InitApply(guard) => {
+                        store.put(&scope, entry(kind, guard))
+                    }
+                    Event::Delete(guard) => store.remove(&scope, guard.meta()),
+                    Event::InitDone => store.complete(&scope),
+                }
+            }
+            Err(error) => {
+                let problem = describe(kind, &error);
+                if failures == 0 {
+                    tracing::warn!(kind = kind.as_str(), scope, "{problem}");
+                }
+                crate::telemetry::metrics::WATCH_ERRORS
+                    .with_label_values(&[kind.as_str()])
+                    .inc();
+                // An expired resourceVersion or an ended connection is daily life, and is no problem until it lasts.
+                if failures > 0 || !store.ready() {
+                    store.set_problem(&scope, Some(problem));
+                }
+                let wait = std::time::Duration::from_millis(100 << failures.min(6));
+                failures += 1;
+                tokio::time::sleep(wait.min(std::time::Duration::from_secs(5))).await;
+                Vec::new()
+            }
+        };
+        subscribers.tell(&changes);
+    }
+}
+
+fn entry<K: Resource<DynamicType = ()>>(kind: Kind, guard: DeserializeGuard<K>) -> Entry<K> {
+    match guard.0 {
+        Ok(mut object) => {
+            object.meta_mut().managed_fields = None;
+            Entry::Valid(Box::new(object))
+        }
+        Err(invalid) => {
+            let key = Key::of(&invalid.metadata);
+            crate::telemetry::metrics::INVALID_OBJECTS
+                .with_label_values(&[kind.as_str()])
+                .inc();
+            tracing::error!(
+                kind = kind.as_str(),
+                namespace = key.namespace,
+                name = key.name,
+                "InvalidObject: this version of the operator can't read it and leaves it alone: {}",
+                invalid.error
+            );
+            Entry::Invalid(Box::new(invalid.metadata), invalid.error)
+        }
+    }
+}
+
+/// Why a kind can't be watched, and what to do about it.
+fn describe(kind: Kind, error: &watcher::Error) -> String {
+    let status = match error {
+        watcher::Error::InitialListFailed(kube::Error::Api(status))
+        | watcher::Error::WatchStartFailed(kube::Error::Api(status)) => Some(status),
+        watcher::Error::WatchError(status) => Some(status),
+        _ => None,
+    };
+    let resource = kind.resource();
+    match status.map(|s| s.code) {
+        Some(404) if kind.is_own() => format!(
+            "the CRD {}.{} is missing: install it with `perennial crds | kubectl apply -f -`",
+            resource.plural, resource.group
+        ),
+        Some(403) => format!(
+            "the operator may not list and watch {}: {}",
+            resource.plural,
+            status.map(|s| s.message.as_str()).unwrap_or_default()
+        ),
+        _ => format!("{} can't be watched: {error}", resource.plural),
+    }
+}
+
+/// Name of an object, for logs.
+pub fn name_of<K: Resource>(object: &K) -> String {
+    match object.namespace() {
+        Some(namespace) => format!("{namespace}/{}", object.name_any()),
+        None => object.name_any(),
+    }
+}

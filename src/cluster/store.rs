@@ -1,0 +1,358 @@
+//! What is known of one kind: objects by key, by namespace, by controller and by our labels. Only its watch writes to it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+};
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::Resource;
+use serde::Serialize;
+use serde_json::Value;
+
+use super::{
+    cache::Kind,
+    kind::{Change, Key, controller_of},
+};
+
+/// Labels that are indexed begin with this.
+const INDEXED: &str = "perennial.dev/";
+
+/// Objects of one kind; clones share them.
+pub struct Store<K> {
+    kind: Kind,
+    inner: Arc<RwLock<Inner<K>>>,
+}
+
+impl<K> Clone for Store<K> {
+    fn clone(&self) -> Self {
+        Self {
+            kind: self.kind,
+            inner: self.inner.clone(),
+        }
+    }
+}
+
+struct Inner<K> {
+    objects: BTreeMap<Key, Arc<K>>,
+    invalid: BTreeMap<Key, String>,
+    owned: HashMap<String, BTreeSet<Key>>,
+    labelled: HashMap<(String, String, String), BTreeSet<Key>>,
+    scopes: BTreeMap<String, Scope>,
+}
+
+/// One watch: of the cluster (empty name) or of a namespace.
+#[derive(Default)]
+struct Scope {
+    ready: bool,
+    seen: u64,
+    listing: Option<Listing>,
+    problem: Option<String>,
+}
+
+#[derive(Default)]
+struct Listing {
+    keys: BTreeSet<Key>,
+}
+
+/// What a watch puts into a store.
+pub enum Entry<K> {
+    /// An object.
+    Valid(Box<K>),
+    /// An object of the right kind that doesn't decode: its metadata, and why.
+    Invalid(Box<ObjectMeta>, String),
+}
+
+impl<K: Resource> Entry<K> {
+    fn meta(&self) -> &ObjectMeta {
+        match self {
+            Self::Valid(object) => object.meta(),
+            Self::Invalid(meta, _) => meta,
+        }
+    }
+}
+
+impl<K: Resource<DynamicType = ()>> Store<K> {
+    /// An empty store whose watches are these scopes (namespaces, or the empty name for the whole cluster).
+    pub fn new(kind: Kind, scopes: &[String]) -> Self {
+        Self {
+            kind,
+            inner: Arc::new(RwLock::new(Inner {
+                objects: BTreeMap::new(),
+                invalid: BTreeMap::new(),
+                owned: HashMap::new(),
+                labelled: HashMap::new(),
+                scopes: scopes
+                    .iter()
+                    .map(|s| (s.clone(), Scope::default()))
+                    .collect(),
+            })),
+        }
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Inner<K>> {
+        self.inner.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Inner<K>> {
+        self.inner.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The object of this key.
+    pub fn get(&self, key: &Key) -> Option<Arc<K>> {
+        self.read().objects.get(key).cloned()
+    }
+
+    /// Every object of a namespace, by name.
+    pub fn in_namespace(&self, namespace: &str) -> Vec<Arc<K>> {
+        self.read()
+            .objects
+            .range(Key::new(namespace, "")..)
+            .take_while(|(key, _)| key.namespace == namespace)
+            .map(|(_, object)| object.clone())
+            .collect()
+    }
+
+    /// Every object whose controller reference has this uid, by name.
+    pub fn owned_by(&self, uid: &str) -> Vec<Arc<K>> {
+        let inner = self.read();
+        inner
+            .owned
+            .get(uid)
+            .into_iter()
+            .flatten()
+            .filter_map(|key| inner.objects.get(key).cloned())
+            .collect()
+    }
+
+    /// Every object of a namespace with this value of a `perennial.dev/…` label, by name. Other labels aren't indexed and find nothing.
+    pub fn labelled(&self, namespace: &str, label: &str, value: &str) -> Vec<Arc<K>> {
+        let inner = self.read();
+        inner
+            .labelled
+            .get(&(namespace.to_owned(), label.to_owned(), value.to_owned()))
+            .into_iter()
+            .flatten()
+            .filter_map(|key| inner.objects.get(key).cloned())
+            .collect()
+    }
+
+    /// Every object.
+    pub fn all(&self) -> Vec<Arc<K>> {
+        self.read().objects.values().cloned().collect()
+    }
+
+    /// Every key.
+    pub fn keys(&self) -> Vec<Key> {
+        self.read().objects.keys().cloned().collect()
+    }
+
+    /// Why the object of this key doesn't decode, if that is so. Such an object is there, but can't be planned for.
+    pub fn invalid(&self, key: &Key) -> Option<String> {
+        self.read().invalid.get(key).cloned()
+    }
+
+    /// A listing begins: what is there stays until it is complete.
+    pub fn begin(&self, scope: &str) {
+        self.write()
+            .scopes
+            .entry(scope.to_owned())
+            .or_default()
+            .listing = Some(Listing::default());
+    }
+
+    /// An object was made, changed or listed. Tells what changed: nothing when this resourceVersion is known already.
+    pub fn put(&self, scope: &str, entry: Entry<K>) -> Vec<Change> {
+        let mut inner = self.write();
+        let meta = entry.meta().clone();
+        let key = Key::of(&meta);
+        let version = version_of(&meta);
+        let state = inner.scopes.entry(scope.to_owned()).or_default();
+        state.seen = state.seen.max(version);
+        if let Some(listing) = &mut state.listing {
+            listing.keys.insert(key.clone());
+        }
+        let mut changes = Vec::new();
+        let old = inner.objects.get(&key).map(|o| o.meta().clone());
+        if let Some(old) = old {
+            if old.uid == meta.uid && old.resource_version == meta.resource_version {
+                return changes;
+            }
+            if old.labels != meta.labels || controller_of(&old) != controller_of(&meta) {
+                changes.push(Change::new(self.kind, &old, false));
+            }
+            if old.uid != meta.uid {
+                changes.push(Change::new(self.kind, &old, true));
+            }
+            inner.unindex(&key, &old);
+        }
+        changes.push(Change::new(self.kind, &meta, false));
+        match entry {
+            Entry::Valid(object) => {
+                inner.index(&key, &meta);
+                inner.invalid.remove(&key);
+                inner.objects.insert(key, Arc::new(*object));
+            }
+            Entry::Invalid(_, why) => {
+                inner.objects.remove(&key);
+                inner.invalid.insert(key, why);
+            }
+        }
+        changes
+    }
+
+    /// An object is gone.
+    pub fn remove(&self, scope: &str, meta: &ObjectMeta) -> Vec<Change> {
+        let mut inner = self.write();
+        let state = inner.scopes.entry(scope.to_owned()).or_default();
+        state.seen = state.seen.max(version_of(meta));
+        inner.take(self.kind, &Key::of(meta)).into_iter().collect()
+    }
+
+    /// A listing is complete: what it didn't have is gone.
+    pub fn complete(&self, scope: &str) -> Vec<Change> {
+        let mut inner = self.write();
+        let state = inner.scopes.entry(scope.to_owned()).or_default();
+        state.ready = true;
+        state.problem = None;
+        let Some(listing) = state.listing.take() else {
+            return Vec::new();
+        };
+        let gone: Vec<Key> = inner
+            .objects
+            .keys()
+            .chain(inner.invalid.keys())
+            .filter(|key| scope.is_empty() || key.namespace == scope)
+            .filter(|key| !listing.keys.contains(*key))
+            .cloned()
+            .collect();
+        gone.iter()
+            .filter_map(|key| inner.take(self.kind, key))
+            .collect()
+    }
+
+    /// The watch works, or why it doesn't.
+    pub fn set_problem(&self, scope: &str, problem: Option<String>) {
+        self.write()
+            .scopes
+            .entry(scope.to_owned())
+            .or_default()
+            .problem = problem;
+    }
+}
+
+impl<K: Resource<DynamicType = ()>> Inner<K> {
+    fn index(&mut self, key: &Key, meta: &ObjectMeta) {
+        if let Some(owner) = controller_of(meta) {
+            self.owned.entry(owner.uid).or_default().insert(key.clone());
+        }
+        for (label, value) in meta.labels.iter().flatten() {
+            if label.starts_with(INDEXED) {
+                self.labelled
+                    .entry((key.namespace.clone(), label.clone(), value.clone()))
+                    .or_default()
+                    .insert(key.clone());
+            }
+        }
+    }
+
+    fn unindex(&mut self, key: &Key, meta: &ObjectMeta) {
+        if let Some(owner) = controller_of(meta) {
+            forget(&mut self.owned, &owner.uid, key);
+        }
+        for (label, value) in meta.labels.iter().flatten() {
+            if label.starts_with(INDEXED) {
+                let place = (key.namespace.clone(), label.clone(), value.clone());
+                forget(&mut self.labelled, &place, key);
+            }
+        }
+    }
+
+    fn take(&mut self, kind: Kind, key: &Key) -> Option<Change> {
+        self.invalid.remove(key);
+        let object = self.objects.remove(key)?;
+        self.unindex(key, object.meta());
+        Some(Change::new(kind, object.meta(), true))
+    }
+}
+
+fn forget<P: std::hash::Hash + Eq>(index: &mut HashMap<P, BTreeSet<Key>>, place: &P, key: &Key) {
+    if let Some(keys) = index.get_mut(place) {
+        keys.remove(key);
+        if keys.is_empty() {
+            index.remove(place);
+        }
+    }
+}
+
+/// The resourceVersion as a number: since Kubernetes 1.35 they may be compared, and etcd's always could be.
+pub fn version_of(meta: &ObjectMeta) -> u64 {
+    meta.resource_version
+        .as_deref()
+        .and_then(|v| v.parse().ok())
+        .unwrap_or(0)
+}
+
+/// A store without its type, for code that handles any kind.
+pub trait AnyStore: Send + Sync {
+    /// What kind it holds.
+    fn kind(&self) -> Kind;
+    /// Whether every watch has listed once.
+    fn ready(&self) -> bool;
+    /// What keeps it from being filled.
+    fn problem(&self) -> Option<String>;
+    /// The newest resourceVersion that the watch of this namespace has brought.
+    fn seen(&self, namespace: &str) -> u64;
+    /// The object as JSON.
+    fn json(&self, key: &Key) -> Option<Value>;
+    /// The object's metadata.
+    fn meta(&self, key: &Key) -> Option<ObjectMeta>;
+    /// Number of objects.
+    fn len(&self) -> usize;
+    /// Whether there are none.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl<K> AnyStore for Store<K>
+where
+    K: Resource<DynamicType = ()> + Serialize + Send + Sync,
+{
+    fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    fn ready(&self) -> bool {
+        self.read().scopes.values().all(|s| s.ready)
+    }
+
+    fn problem(&self) -> Option<String> {
+        self.read().scopes.values().find_map(|s| s.problem.clone())
+    }
+
+    fn seen(&self, namespace: &str) -> u64 {
+        let inner = self.read();
+        inner
+            .scopes
+            .get(namespace)
+            .or_else(|| inner.scopes.get(""))
+            .map_or(0, |s| s.seen)
+    }
+
+    fn json(&self, key: &Key) -> Option<Value> {
+        let object = self.get(key)?;
+        let mut value = serde_json::to_value(&*object).ok()?;
+        value["apiVersion"] = K::api_version(&()).into();
+        value["kind"] = K::kind(&()).into();
+        Some(value)
+    }
+
+    fn meta(&self, key: &Key) -> Option<ObjectMeta> {
+        self.read().objects.get(key).map(|o| o.meta().clone())
+    }
+
+    fn len(&self) -> usize {
+        self.read().objects.len()
+    }
+}
