@@ -11,6 +11,7 @@ pub mod measure;
 pub mod shell;
 pub mod store;
 pub mod subject;
+pub mod supervisor;
 
 pub use cache::{Caches, Kind, MANAGED_BY, MANAGED_BY_US};
 pub use error::{Error, Refusal, RefusalReason};

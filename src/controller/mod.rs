@@ -2,6 +2,8 @@
 
 pub mod backoff;
 pub mod driver;
+pub mod evaluation;
 pub mod queue;
+pub mod training_job;
 
 pub use driver::{Controller, Outcome, Place, Subject};

@@ -1,0 +1,179 @@
+//! Evaluation: what wakes it and what it is planned from.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use jiff::Timestamp;
+use kube::ResourceExt;
+
+use super::{
+    driver::{Controller, Outcome},
+    training_job::{ask, pods_of},
+};
+use crate::{
+    api::{Evaluation, evaluation::EvaluationStatus, label, revision::ModelRevision},
+    cluster::{Caches, Change, Error, Key, Kind, Refusal, Shell, supervisor::Supervisors},
+    plan::{
+        Plan,
+        evaluation::{self, Observed},
+        pod::ClaimPath,
+        training_job::Claim,
+    },
+};
+
+/// The controller of Evaluations.
+#[derive(Default)]
+pub struct Evaluations {
+    supervisors: Supervisors,
+}
+
+impl Controller for Evaluations {
+    type Object = Evaluation;
+    type Status = EvaluationStatus;
+    type Observed = Observed;
+
+    const NAME: &'static str = "evaluation";
+
+    fn keys(&self, caches: &Caches) -> Vec<Key> {
+        caches.evaluations.keys()
+    }
+
+    fn find(&self, caches: &Caches, key: &Key) -> Option<Arc<Evaluation>> {
+        caches.evaluations.get(key)
+    }
+
+    fn wakes(&self, caches: &Caches, change: &Change) -> Vec<Key> {
+        let those = |wanted: &dyn Fn(&Evaluation) -> bool| -> Vec<Key> {
+            caches
+                .evaluations
+                .in_namespace(&change.key.namespace)
+                .iter()
+                .filter(|e| wanted(e))
+                .map(|e| Key::of(&e.metadata))
+                .collect()
+        };
+        match change.kind {
+            Kind::Evaluation => vec![change.key.clone()],
+            Kind::Job | Kind::Pod => change
+                .belongs_to("Evaluation", label::EVALUATION)
+                .into_iter()
+                .collect(),
+            Kind::ModelDeployment => those(&|e| target(e) == Some(&change.key.name)),
+            Kind::ControllerRevision => match change.label(label::MODEL_DEPLOYMENT) {
+                Some(release) => those(&|e| target(e).is_some_and(|t| t == release)),
+                None => Vec::new(),
+            },
+            Kind::PersistentVolumeClaim => those(&|e| claims(e).contains(&change.key.name)),
+            _ => Vec::new(),
+        }
+    }
+
+    async fn observe(
+        &self,
+        shell: &Shell,
+        object: &Arc<Evaluation>,
+    ) -> Result<Outcome<Observed>, Error> {
+        let caches = &shell.caches;
+        let namespace = object.namespace().unwrap_or_default();
+        let release = target(object)
+            .and_then(|name| caches.model_deployments.get(&Key::new(&namespace, name)))
+            .map(Arc::unwrap_or_clone);
+        let mut revisions = BTreeMap::new();
+        if let Some(release) = &release {
+            let status = release.status.clone().unwrap_or_default();
+            for revision in [status.stable, status.candidate]
+                .into_iter()
+                .flatten()
+                .map(|r| r.revision)
+            {
+                let key = Key::new(&namespace, format!("{}-{revision}", release.name_any()));
+                let content = caches
+                    .controller_revisions
+                    .get(&key)
+                    .and_then(|r| r.data.clone());
+                if let Some(content) =
+                    content.and_then(|data| serde_json::from_value::<ModelRevision>(data.0).ok())
+                {
+                    revisions.insert(revision, content);
+                }
+            }
+        }
+        let jobs: BTreeMap<_, _> = caches
+            .jobs
+            .owned_by(&object.uid().unwrap_or_default())
+            .into_iter()
+            .map(|job| (job.name_any(), Arc::unwrap_or_clone(job)))
+            .collect();
+        let pods = pods_of(
+            caches,
+            &namespace,
+            label::EVALUATION,
+            &object.name_any(),
+            jobs.values().filter_map(ResourceExt::uid),
+        );
+        let recorded = object
+            .status
+            .as_ref()
+            .and_then(|s| s.last_run.as_ref())
+            .is_some_and(|r| r.verdict.is_final());
+        let answers = ask(&self.supervisors, &pods, recorded).await;
+        let claims = claims(object)
+            .into_iter()
+            .map(|name| {
+                let found = caches.claims.get(&Key::new(&namespace, &name)).is_some();
+                (name, if found { Claim::Found } else { Claim::Missing })
+            })
+            .collect();
+        Ok(Outcome::Ready(Observed {
+            evaluation: (**object).clone(),
+            release,
+            revisions,
+            jobs,
+            pods,
+            claims,
+            answers,
+            image: shell.settings.image.clone(),
+        }))
+    }
+
+    fn plan(&self, observed: &Observed, now: Timestamp) -> Plan<EvaluationStatus> {
+        evaluation::plan(observed, now)
+    }
+
+    fn refused(
+        &self,
+        object: &Evaluation,
+        status: Option<EvaluationStatus>,
+        refusal: &Refusal,
+        now: Timestamp,
+    ) -> Option<EvaluationStatus> {
+        let mut status = status.or_else(|| object.status.clone()).unwrap_or_default();
+        status.observed_generation = object.metadata.generation;
+        evaluation::refused(&mut status, refusal.reason.as_str(), &refusal.message, now);
+        Some(status)
+    }
+}
+
+fn target(evaluation: &Evaluation) -> Option<&String> {
+    evaluation
+        .spec
+        .target
+        .model_deployment
+        .as_ref()
+        .map(|t| &t.name)
+}
+
+/// Claims that the spec's URIs name.
+fn claims(evaluation: &Evaluation) -> Vec<String> {
+    let spec = &evaluation.spec;
+    let sources = [
+        spec.dataset.as_ref().map(|d| &d.source),
+        spec.reference.as_ref(),
+        spec.target.predictions.as_ref().map(|p| &p.source),
+    ];
+    sources
+        .into_iter()
+        .flatten()
+        .filter_map(|s| ClaimPath::parse(&s.uri))
+        .map(|c| c.claim)
+        .collect()
+}
