@@ -1,0 +1,38 @@
+# What one can do with a clone. The work is in hack/, so that each step can be run by hand too.
+#   PERENNIAL_CLUSTER  name of the cluster (default: perennial); several run side by side
+#   KUBECONFIG or PERENNIAL_CONTEXT  use this cluster instead of one of our own
+.DEFAULT_GOAL := help
+.PHONY: help build images cluster cluster-down quickstart quickstart-clean test bench lint crds
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+build: ## target/release/perennial and, beside it, kubectl-perennial
+	cargo build --release --locked --bins
+
+images: ## the operator's and the quickstart's image, loaded into the cluster if there is one
+	@hack/images
+
+cluster: ## a Kubernetes on this machine: built from source once, then up in seconds; `hack/cluster/k` is its kubectl
+	@hack/cluster/up
+
+cluster-down: ## removes it
+	@hack/cluster/down
+
+quickstart: ## the whole story on real data, about 12 minutes
+	@hack/quickstart
+
+quickstart-clean: ## removes what it made
+	@quickstart/clean
+
+test: ## all suites; `hack/test SUITE… [-- FILTER]` runs some
+	@hack/test
+
+bench: ## the benchmarks
+	@hack/bench
+
+lint: ## format, clippy, dependencies, scripts, chart
+	@hack/lint
+
+crds: ## writes crds/ from the types
+	cargo run --quiet --locked --bin perennial -- crds --out crds
