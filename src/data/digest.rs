@@ -205,6 +205,9 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         std::os::unix::fs::symlink(root.path(), root.path().join("again")).unwrap();
         let error = list(root.path()).unwrap_err();
-        assert!(matches!(error, Error::Content(_) | Error::Unavailable(_)), "{error}");
+        assert!(
+            matches!(error, Error::Content(_) | Error::Unavailable(_)),
+            "{error}"
+        );
     }
 }

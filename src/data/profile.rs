@@ -48,7 +48,12 @@ pub fn build(source: &Source, columns: &[&str]) -> Result<Profile> {
         let mut cells = Vec::with_capacity(names.len());
         for row in 0..batch.rows {
             cells.clear();
-            cells.extend(batch.columns.iter().map(|c| sketch_cell(c.values.cell(row))));
+            cells.extend(
+                batch
+                    .columns
+                    .iter()
+                    .map(|c| sketch_cell(c.values.cell(row))),
+            );
             builder.add(&cells);
         }
         Ok(())
@@ -64,7 +69,11 @@ mod tests {
     fn a_profile_has_the_columns_in_the_order_asked_for() {
         let root = tempfile::tempdir().unwrap();
         let path = root.path().join("a.csv");
-        std::fs::write(&path, "t,x,c,late\n2013-01-01,1,a,true\n2013-01-02,3,b,false\n").unwrap();
+        std::fs::write(
+            &path,
+            "t,x,c,late\n2013-01-01,1,a,true\n2013-01-02,3,b,false\n",
+        )
+        .unwrap();
         let source = Source::open(&path, None).unwrap();
         let profile = build(&source, &["c", "t", "x", "late"]).unwrap();
         let names: Vec<&str> = profile.columns.iter().map(|c| c.name.as_str()).collect();

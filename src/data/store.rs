@@ -204,7 +204,10 @@ pub async fn download(uri: &Uri, environment: &Environment, target: &Path) -> Re
             get_http(url, environment, &path).await?;
             Ok(path)
         }
-        Uri::S3 { bucket: name, key: path } => {
+        Uri::S3 {
+            bucket: name,
+            key: path,
+        } => {
             let store = bucket(name, environment)?;
             if !path.is_empty() {
                 let at = key(uri, path)?;
@@ -221,9 +224,9 @@ pub async fn download(uri: &Uri, environment: &Environment, target: &Path) -> Re
             get_tree(store, uri, path, target).await?;
             Ok(target.to_owned())
         }
-        Uri::Pvc { .. } | Uri::File(_) => Err(Error::Invalid(format!(
-            "{uri} is mounted, not downloaded"
-        ))),
+        Uri::Pvc { .. } | Uri::File(_) => {
+            Err(Error::Invalid(format!("{uri} is mounted, not downloaded")))
+        }
     }
 }
 
@@ -272,8 +275,13 @@ async fn get_object(store: &dyn ObjectStore, at: &Key, file: &Path, uri: &Uri) -
     for wait in waits() {
         tokio::time::sleep(wait).await;
         let result = async {
-            let stream = store.get(at).await.map_err(|e| s3_error(&format!("reading {uri} ({at})"), &e))?;
-            let stream = stream.into_stream().map_err(|e| s3_error(&format!("reading {uri} ({at})"), &e));
+            let stream = store
+                .get(at)
+                .await
+                .map_err(|e| s3_error(&format!("reading {uri} ({at})"), &e))?;
+            let stream = stream
+                .into_stream()
+                .map_err(|e| s3_error(&format!("reading {uri} ({at})"), &e));
             save(stream, file).await
         }
         .await;
@@ -293,9 +301,14 @@ fn waits() -> impl Iterator<Item = Duration> {
     })
 }
 
-async fn save(mut stream: impl futures::Stream<Item = Result<Bytes>> + Unpin, path: &Path) -> Result<()> {
+async fn save(
+    mut stream: impl futures::Stream<Item = Result<Bytes>> + Unpin,
+    path: &Path,
+) -> Result<()> {
     let failed = |e: &std::io::Error| Error::file("writing", path, e);
-    let mut file = tokio::fs::File::create(path).await.map_err(|e| failed(&e))?;
+    let mut file = tokio::fs::File::create(path)
+        .await
+        .map_err(|e| failed(&e))?;
     while let Some(chunk) = stream.next().await {
         file.write_all(&chunk?).await.map_err(|e| failed(&e))?;
     }
@@ -324,9 +337,9 @@ async fn get_http(url: &url::Url, environment: &Environment, path: &Path) -> Res
         last = match status.as_u16() {
             200 => {
                 let length = answer.content_length();
-                let stream = answer
-                    .bytes_stream()
-                    .map_err(|e| Error::Unavailable(format!("reading {url} broke off: {}", chain(&e))));
+                let stream = answer.bytes_stream().map_err(|e| {
+                    Error::Unavailable(format!("reading {url} broke off: {}", chain(&e)))
+                });
                 match save(stream, path).await {
                     Ok(()) => {
                         let got = tokio::fs::metadata(path).await.map(|m| m.len()).ok();
@@ -339,14 +352,22 @@ async fn get_http(url: &url::Url, environment: &Environment, path: &Path) -> Res
                     Err(e) => return Err(e),
                 }
             }
-            404 | 410 => return Err(Error::NotFound(format!("{url} isn't there: the server answers {status}"))),
+            404 | 410 => {
+                return Err(Error::NotFound(format!(
+                    "{url} isn't there: the server answers {status}"
+                )));
+            }
             401 | 403 => {
                 return Err(Error::Denied(format!(
                     "{url} may not be read: the server answers {status}; are HTTP_TOKEN, or HTTP_USERNAME and HTTP_PASSWORD, in the Secret that `credentials` names?"
                 )));
             }
             408 | 429 | 500..=599 => Error::Unavailable(format!("{url} answers {status}")),
-            _ => return Err(Error::Invalid(format!("{url} answers {status}, which is no file"))),
+            _ => {
+                return Err(Error::Invalid(format!(
+                    "{url} answers {status}, which is no file"
+                )));
+            }
         };
     }
     Err(last)
@@ -388,9 +409,7 @@ impl Folder {
     pub async fn get(&self, path: &str) -> Result<Option<Bytes>> {
         let what = format!("reading {}/{path}", self.uri);
         match self.store.get(&self.key(path)?).await {
-            Ok(object) => Ok(Some(
-                object.bytes().await.map_err(|e| s3_error(&what, &e))?,
-            )),
+            Ok(object) => Ok(Some(object.bytes().await.map_err(|e| s3_error(&what, &e))?)),
             Err(object_store::Error::NotFound { .. }) => Ok(None),
             Err(e) => Err(s3_error(&what, &e)),
         }
@@ -417,7 +436,8 @@ impl Folder {
         let mut reader = tokio::fs::File::open(file)
             .await
             .map_err(|e| Error::file("opening", file, &e))?;
-        let mut writer = object_store::buffered::BufWriter::new(self.store.clone(), self.key(path)?);
+        let mut writer =
+            object_store::buffered::BufWriter::new(self.store.clone(), self.key(path)?);
         let copied = async {
             tokio::io::copy(&mut reader, &mut writer).await?;
             writer.shutdown().await

@@ -36,7 +36,8 @@ impl Board {
     /// Notes the stage: `Inputs`, `Running`, `Publishing`.
     pub fn stage(&self, stage: &str) {
         tracing::info!("stage {stage}");
-        self.progress.send_modify(|p| stage.clone_into(&mut p.stage));
+        self.progress
+            .send_modify(|p| stage.clone_into(&mut p.stage));
     }
 
     /// Notes the last progress line.
@@ -142,7 +143,10 @@ pub async fn serve(board: Arc<Board>, address: SocketAddr) -> Option<Server> {
     let (listener, address) = match bound {
         Ok(bound) => bound,
         Err(e) => {
-            tracing::warn!("port {} can't be listened on, so progress can't be read: {e}", address.port());
+            tracing::warn!(
+                "port {} can't be listened on, so progress can't be read: {e}",
+                address.port()
+            );
             return None;
         }
     };
@@ -155,7 +159,11 @@ pub async fn serve(board: Arc<Board>, address: SocketAddr) -> Option<Server> {
             tracing::warn!("serving progress failed: {e}");
         }
     });
-    Some(Server { address, stop, task })
+    Some(Server {
+        address,
+        stop,
+        task,
+    })
 }
 
 /// The termination message: at most 4 KiB of JSON. Long texts are cut, never the JSON.
@@ -201,7 +209,11 @@ mod tests {
 
     #[test]
     fn a_summary_fits_whatever_is_in_it() {
-        for text in ["x".repeat(100_000), "ß\u{1}\"".repeat(9_000), "🦀".repeat(5_000)] {
+        for text in [
+            "x".repeat(100_000),
+            "ß\u{1}\"".repeat(9_000),
+            "🦀".repeat(5_000),
+        ] {
             let summary = Summary {
                 message: text.clone(),
                 last_line: Some(text),
@@ -219,7 +231,9 @@ mod tests {
     #[tokio::test]
     async fn a_report_is_there_only_at_the_end_and_reading_it_ends_the_wait() {
         let board = Arc::new(Board::default());
-        let server = serve(board.clone(), ([127, 0, 0, 1], 0).into()).await.unwrap();
+        let server = serve(board.clone(), ([127, 0, 0, 1], 0).into())
+            .await
+            .unwrap();
         let client = crate::data::store::http_client().unwrap();
         let url = |path: &str| format!("http://{}{path}", server.address);
         let status = |path: &str| client.get(url(path)).send();
@@ -235,9 +249,17 @@ mod tests {
             let board = board.clone();
             tokio::spawn(async move { board.acknowledged(Duration::from_secs(60), asked).await })
         };
-        let report: Report = status("/report?acknowledge=true").await.unwrap().json().await.unwrap();
+        let report: Report = status("/report?acknowledge=true")
+            .await
+            .unwrap()
+            .json()
+            .await
+            .unwrap();
         assert_eq!(report, Report::default());
-        tokio::time::timeout(Duration::from_secs(10), waiter).await.unwrap().unwrap();
+        tokio::time::timeout(Duration::from_secs(10), waiter)
+            .await
+            .unwrap()
+            .unwrap();
         server.end().await;
     }
 }

@@ -106,8 +106,11 @@ pub fn spec<T: serde::de::DeserializeOwned>() -> Result<T, Failure> {
             "the environment has no {name}: this command runs inside a pod that the operator made"
         ))
     })?;
-    serde_json::from_str(&text)
-        .map_err(|e| invalid(format!("{name} isn't a run that this version understands: {e}")))
+    serde_json::from_str(&text).map_err(|e| {
+        invalid(format!(
+            "{name} isn't a run that this version understands: {e}"
+        ))
+    })
 }
 
 /// Exit code of a process; what doesn't fit is 1.
@@ -124,7 +127,9 @@ pub(crate) fn signals() -> watch::Receiver<bool> {
             signal(SignalKind::terminate()),
             signal(SignalKind::interrupt()),
         ) else {
-            tracing::warn!("signals can't be received: the run ends without a report if it is stopped");
+            tracing::warn!(
+                "signals can't be received: the run ends without a report if it is stopped"
+            );
             return;
         };
         tokio::select! {
@@ -203,11 +208,8 @@ async fn work(
     board.stage("Running");
     trainer::run(training, command, places, board, &mut stop).await?;
     board.stage("Publishing");
-    let manifest = failure::until_stopped(
-        &mut stop,
-        publish(training, &output, &found.inputs),
-    )
-    .await?;
+    let manifest =
+        failure::until_stopped(&mut stop, publish(training, &output, &found.inputs)).await?;
     let model = manifest.model.clone();
     let message = format!(
         "version {} of {} is published with digest {}",
@@ -273,7 +275,8 @@ fn published_before(manifest: Manifest) -> Report {
     Report {
         summary: Summary {
             succeeded: true,
-            message: "the version was already published by an earlier attempt of this run".to_owned(),
+            message: "the version was already published by an earlier attempt of this run"
+                .to_owned(),
             digest: manifest.model.digest.clone(),
             ..Summary::default()
         },
@@ -288,6 +291,12 @@ fn published_before(manifest: Manifest) -> Report {
 pub(crate) const GRACE: Duration = Duration::from_secs(15);
 
 /// A signature is worth having only with features.
-pub(crate) fn signature_of(features: Vec<crate::api::revision::Feature>, label: Option<String>) -> Option<Signature> {
+pub(crate) fn signature_of(
+    features: Vec<crate::api::revision::Feature>,
+    label: Option<String>,
+) -> Option<Signature> {
     (!features.is_empty()).then_some(Signature { features, label })
 }
+
+#[cfg(test)]
+mod tests;

@@ -106,10 +106,16 @@ mod tests {
         writeln!(file, "{{\"step\": 1, \"total\": 10}}").unwrap();
         write!(file, "{{\"step\": 3, \"total\": 10, \"loss\": 0.4").unwrap();
         let (progress, moved) = follower.look(&path, now);
-        assert_eq!((progress.unwrap().summary.as_str(), moved), ("1/10 (10 %)", true));
+        assert_eq!(
+            (progress.unwrap().summary.as_str(), moved),
+            ("1/10 (10 %)", true)
+        );
         writeln!(file, ", \"note\": \"x\"}}\nnot json").unwrap();
         let progress = follower.look(&path, now).0.unwrap();
-        assert_eq!((progress.step, progress.summary.as_str()), (Some(3), "3/10 (30 %)"));
+        assert_eq!(
+            (progress.step, progress.summary.as_str()),
+            (Some(3), "3/10 (30 %)")
+        );
         assert_eq!(progress.values, BTreeMap::from([("loss".to_owned(), 0.4)]));
         assert_eq!(follower.look(&path, now), (None, false));
         std::fs::write(&path, "{\"loss\": 2}\n").unwrap();

@@ -110,19 +110,28 @@ impl Source {
     /// # Errors
     /// If nothing there is a table, or it is broken.
     pub fn open(path: &Path, format: Option<Format>) -> Result<Self> {
-        let name = path
-            .file_name()
-            .map_or_else(|| path.display().to_string(), |n| n.to_string_lossy().into_owned());
+        let name = path.file_name().map_or_else(
+            || path.display().to_string(),
+            |n| n.to_string_lossy().into_owned(),
+        );
         let mut files = Vec::new();
         for (relative, file) in digest::list(path)? {
-            let label = if relative.is_empty() { name.clone() } else { relative };
+            let label = if relative.is_empty() {
+                name.clone()
+            } else {
+                relative
+            };
             let own = label.rsplit('/').next().unwrap_or(&label);
             // Markers of other tools: _SUCCESS, .crc files.
             if own.starts_with(['_', '.']) {
                 continue;
             }
             match format.or(Format::of_name(own)) {
-                Some(format) => files.push(File { name: label, path: file, format }),
+                Some(format) => files.push(File {
+                    name: label,
+                    path: file,
+                    format,
+                }),
                 None if path.is_file() => {
                     return Err(Error::Invalid(format!(
                         "{label} has no ending that says what it is (.parquet, .csv, .jsonl, with .gz or .zst or not): write `format`"
@@ -136,7 +145,13 @@ impl Source {
                 "{name} holds no file that is a table (.parquet, .csv or .jsonl)"
             )));
         }
-        let mut source = Self { name, files, fields: Vec::new(), rows: 0, skipped: Skipped::default() };
+        let mut source = Self {
+            name,
+            files,
+            fields: Vec::new(),
+            rows: 0,
+            skipped: Skipped::default(),
+        };
         source.look()?;
         Ok(source)
     }
@@ -204,8 +219,16 @@ impl Source {
             let mut names: Vec<&str> = self.fields.iter().map(|f| f.name.as_str()).collect();
             let more = names.len().saturating_sub(30);
             names.truncate(30);
-            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-            Error::Content(format!("{} has no column `{name}`: it has {}{more}", self.name, names.join(", ")))
+            let more = if more > 0 {
+                format!(" and {more} more")
+            } else {
+                String::new()
+            };
+            Error::Content(format!(
+                "{} has no column `{name}`: it has {}{more}",
+                self.name,
+                names.join(", ")
+            ))
         })
     }
 

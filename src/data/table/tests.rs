@@ -10,7 +10,11 @@ fn source(name: &str, bytes: &[u8]) -> Result<(tempfile::TempDir, Source)> {
 }
 
 fn kinds(source: &Source) -> Vec<(&str, Kind)> {
-    source.fields().iter().map(|f| (f.name.as_str(), f.kind)).collect()
+    source
+        .fields()
+        .iter()
+        .map(|f| (f.name.as_str(), f.kind))
+        .collect()
 }
 
 const CSV: &str = "id,temp,origin,late,when,region\n1,20.5,EWR,true,2013-01-01T05:00:00Z,NA\n2,,JFK,false,2013-01-02 05:00:00,\n3,NaN,\"L,GA\",true,2013-01-03,EU\n";
@@ -35,9 +39,15 @@ fn types_of_a_csv_are_found_by_looking_at_all_values() {
         let column = table.column(name).unwrap();
         (0..3).map(|i| column.values.cell(i)).collect::<Vec<_>>()
     };
-    assert_eq!(cells("origin"), [Cell::Text("EWR"), Cell::Text("JFK"), Cell::Text("L,GA")]);
+    assert_eq!(
+        cells("origin"),
+        [Cell::Text("EWR"), Cell::Text("JFK"), Cell::Text("L,GA")]
+    );
     // In a text column `NA` is a value (North America), only an empty field is missing.
-    assert_eq!(cells("region"), [Cell::Text("NA"), Cell::Null, Cell::Text("EU")]);
+    assert_eq!(
+        cells("region"),
+        [Cell::Text("NA"), Cell::Null, Cell::Text("EU")]
+    );
     assert_eq!(cells("temp")[1], Cell::Null);
     assert!(cells("temp")[2].is_missing());
     assert_eq!(cells("when")[1].to_string(), "2013-01-02T05:00:00Z");
@@ -54,7 +64,10 @@ fn compressed_files_read_as_plain_ones() {
     let all = ["id", "temp", "origin", "late"];
     for other in [gz, zst] {
         assert_eq!(other.fields(), plain.fields());
-        assert_eq!(other.read(&all[..1]).unwrap(), plain.read(&all[..1]).unwrap());
+        assert_eq!(
+            other.read(&all[..1]).unwrap(),
+            plain.read(&all[..1]).unwrap()
+        );
     }
 }
 
@@ -64,14 +77,23 @@ fn jsonl_has_the_types_that_its_values_have() {
     let (_root, source) = source("a.jsonl", text.as_bytes()).unwrap();
     assert_eq!(
         kinds(&source),
-        [("a", Kind::Integer), ("b", Kind::Text), ("n", Kind::Number), ("deep", Kind::Other), ("t", Kind::Boolean)]
+        [
+            ("a", Kind::Integer),
+            ("b", Kind::Text),
+            ("n", Kind::Number),
+            ("deep", Kind::Other),
+            ("t", Kind::Boolean)
+        ]
     );
     let table = source.read(&["n", "t", "b"]).unwrap();
     assert_eq!(table.columns[0].values.cell(2), Cell::Number(f64::INFINITY));
     assert!(table.columns[0].values.cell(1).is_missing());
     assert_eq!(table.columns[1].values.cell(0), Cell::Null);
     let error = source.read(&["deep"]).unwrap_err().to_string();
-    assert!(error.contains("column `deep` of a.jsonl holds lists"), "{error}");
+    assert!(
+        error.contains("column `deep` of a.jsonl holds lists"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -89,8 +111,13 @@ fn a_few_bad_lines_are_counted_and_many_are_an_error() {
         Some("a.csv line 302: 3 fields where the header has 2")
     );
     assert_eq!(source_.read(&["a"]).unwrap().rows, 300);
-    let error = source("b.csv", b"a,b\n1\n2\n3,4\n").unwrap_err().to_string();
-    assert!(error.contains("2 of 3 lines of b.csv can't be read; the first: b.csv line 2"), "{error}");
+    let error = source("b.csv", b"a,b\n1\n2\n3,4\n")
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("2 of 3 lines of b.csv can't be read; the first: b.csv line 2"),
+        "{error}"
+    );
     let error = source("c.jsonl", b"not json\n").unwrap_err().to_string();
     assert!(error.contains("c.jsonl line 1: it isn't JSON"), "{error}");
 }
@@ -108,7 +135,10 @@ fn what_is_no_table_is_said_with_what_to_write() {
     }
     let (_root, source) = source("a.csv", CSV.as_bytes()).unwrap();
     let error = source.read(&["tmp"]).unwrap_err().to_string();
-    assert_eq!(error, "a.csv has no column `tmp`: it has id, temp, origin, late, when, region");
+    assert_eq!(
+        error,
+        "a.csv has no column `tmp`: it has id, temp, origin, late, when, region"
+    );
 }
 
 #[test]
@@ -120,7 +150,10 @@ fn a_directory_of_files_is_one_table() {
     std::fs::write(root.path().join("README.md"), "about").unwrap();
     let source = Source::open(root.path(), None).unwrap();
     let table = source.read(&["x", "y"]).unwrap();
-    assert_eq!(table.columns[0].values, Values::Number(vec![Some(1.5), Some(3.0)]));
+    assert_eq!(
+        table.columns[0].values,
+        Values::Number(vec![Some(1.5), Some(3.0)])
+    );
     assert_eq!(table.columns[1].values.cell(1), Cell::Text("b"));
 }
 

@@ -39,7 +39,10 @@ enum Raw<'a> {
 
 /// Words for "missing", where all other values are numbers, booleans or times.
 fn is_missing_word(text: &str) -> bool {
-    matches!(text, "" | "NA" | "N/A" | "NaN" | "nan" | "null" | "NULL" | "None")
+    matches!(
+        text,
+        "" | "NA" | "N/A" | "NaN" | "nan" | "null" | "NULL" | "None"
+    )
 }
 
 fn integer(text: &str) -> Option<i64> {
@@ -156,7 +159,10 @@ impl Guesses {
     pub(super) fn fields(&self) -> Vec<Field> {
         self.columns
             .iter()
-            .map(|g| Field { name: g.name.clone(), kind: g.kind() })
+            .map(|g| Field {
+                name: g.name.clone(),
+                kind: g.kind(),
+            })
             .collect()
     }
 }
@@ -206,7 +212,6 @@ fn open(file: &File) -> Result<Box<dyn Read>> {
     })
 }
 
-
 /// The lines of a file, one after another.
 enum Lines {
     Csv {
@@ -229,7 +234,10 @@ impl Lines {
     fn open(file: &File) -> Result<Self> {
         let input = open(file)?;
         if file.format != Format::Csv {
-            return Ok(Self::Jsonl { reader: BufReader::with_capacity(256 * 1024, input), line: 0 });
+            return Ok(Self::Jsonl {
+                reader: BufReader::with_capacity(256 * 1024, input),
+                line: 0,
+            });
         }
         let mut reader = csv::ReaderBuilder::new()
             .flexible(true)
@@ -252,7 +260,8 @@ impl Lines {
 
     /// The next line with its number; a line that can't be read with what is wrong. `None` at the end.
     fn next(&mut self, file: &File) -> Result<Option<(u64, std::result::Result<Row, String>)>> {
-        let broken = |e: &dyn std::fmt::Display| Error::Content(format!("{} is broken: {e}", file.name));
+        let broken =
+            |e: &dyn std::fmt::Display| Error::Content(format!("{} is broken: {e}", file.name));
         match self {
             Self::Csv { header, reader } => {
                 let mut record = csv::StringRecord::new();
@@ -262,11 +271,14 @@ impl Lines {
                     Ok(true) => {
                         let line = record.position().map_or(line, csv::Position::line);
                         let (found, wanted) = (record.len(), header.len());
-                        Ok(Some((line, if found == wanted {
-                            Ok(Row::Csv(record))
-                        } else {
-                            Err(format!("{found} fields where the header has {wanted}"))
-                        })))
+                        Ok(Some((
+                            line,
+                            if found == wanted {
+                                Ok(Row::Csv(record))
+                            } else {
+                                Err(format!("{found} fields where the header has {wanted}"))
+                            },
+                        )))
                     }
                     Err(e) if matches!(e.kind(), csv::ErrorKind::Utf8 { .. }) => {
                         Ok(Some((line, Err("it isn't UTF-8".to_owned()))))
@@ -342,7 +354,10 @@ pub(super) fn scan(
     each: &mut impl FnMut(&Table) -> Result<()>,
 ) -> Result<()> {
     let empty = || Table {
-        columns: wanted.iter().map(|f| Column::empty(&f.name, f.kind)).collect(),
+        columns: wanted
+            .iter()
+            .map(|f| Column::empty(&f.name, f.kind))
+            .collect(),
         rows: 0,
     };
     let mut lines = Lines::open(file)?;
