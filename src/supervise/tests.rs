@@ -267,7 +267,7 @@ async fn a_stall_and_a_deadline_end_the_trainer_and_what_it_started() {
     pod.training.stall_timeout = None;
     pod.training.deadline = Some(jiff::Timestamp::now() + jiff::SignedDuration::from_millis(700));
     let (code, summary) = pod
-        .run("trap 'echo bye; exit 0' TERM; while :; do sleep 0.05; done")
+        .run("exec 2>/dev/null; trap 'echo bye; exit 0' TERM; while :; do sleep 0.05; done")
         .await;
     assert_eq!(
         (code, summary.reason.as_deref()),
