@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use super::Method;
 use crate::stats::profile::{ColumnProfile, Histogram, Profile};
 use crate::stats::sketch::{CategorySketch, ColumnKind, ColumnSketch, NumericSketch, RowSketch};
 
@@ -59,15 +60,6 @@ impl Rule {
             .or_else(|| self.thresholds.get("*"));
         found.copied().unwrap_or(DEFAULT_THRESHOLD)
     }
-}
-
-/// How a column is compared.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Method {
-    /// Wasserstein distance divided by the reference's standard deviation.
-    Wasserstein,
-    /// Jensen–Shannon distance.
-    JensenShannon,
 }
 
 /// Why a column's verdict is what it is.

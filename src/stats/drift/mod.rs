@@ -1,5 +1,28 @@
 //! Drift: whether a sample comes from the same distribution as a reference.
 //!
-//! [`live`] compares merged sketches of traffic with a profile.
+//! [`live`] compares merged sketches of traffic with a profile; the rest compares whole columns, equal to SciPy and Evidently:
+//!
+//! ```
+//! use perennial::stats::drift::{Method, Sample, compare_columns};
+//!
+//! let reference = Sample::numbers((0..300).map(|i| Some(f64::from(i))));
+//! let current = Sample::numbers((0..300).map(|i| Some(f64::from(i) + 60.0)));
+//! let report = compare_columns([("temp", &reference, &current)], None, &Default::default(), 0.5);
+//! let temp = &report.columns[0];
+//! assert_eq!((temp.method, temp.drifted, report.drifted), (Some(Method::KolmogorovSmirnov), true, true));
+//! ```
+//!
+//! Each statistic's formula and source stands with its function in [`distance`] and [`test`](mod@test).
 
+pub mod bins;
+pub mod distance;
+mod kolmogorov;
 pub mod live;
+mod method;
+mod pair;
+mod report;
+pub mod test;
+
+pub use method::{Method, Outcome, Unsuited};
+pub use pair::{Description, Pair, Sample};
+pub use report::{ColumnReport, Report, SideReport, compare_columns};
