@@ -1,0 +1,337 @@
+//! Metrics of answers against the truth, with intervals.
+
+use super::{
+    answer::{Answer, Answers},
+    input_failure,
+    rows::Rows,
+    truth::Truth,
+};
+use crate::{
+    api::gate::MetricValue,
+    stats::performance::{Binary, Regression, bootstrap},
+    supervise::failure::Failure,
+};
+
+/// Level of the intervals.
+const LEVEL: f64 = 0.95;
+/// Draws of the bootstrap: at most, at least, and as many rows drawn in all as this allows.
+const MOST_DRAWS: usize = 1000;
+const LEAST_DRAWS: usize = 200;
+const ROWS_DRAWN: usize = 10_000_000;
+/// Days below which blocks of a day say too little for an interval.
+const FEWEST_DAYS: usize = 5;
+
+/// What came out.
+pub struct Measured {
+    /// Rows that count: labelled, and answered by all who were asked.
+    pub rows: usize,
+    /// The metrics.
+    pub metrics: Vec<MetricValue>,
+}
+
+/// One model's answers, ready to be measured with any weights.
+enum Subject<'a> {
+    Binary {
+        data: Binary<'a>,
+        scored: bool,
+        one_class: bool,
+    },
+    Number(Regression<'a>),
+}
+
+impl Subject<'_> {
+    fn named(&self, weights: Option<&[f64]>) -> Vec<(&'static str, f64)> {
+        match self {
+            Self::Binary { data, .. } => data.measure(weights).named().to_vec(),
+            Self::Number(data) => data.measure(weights).named().to_vec(),
+        }
+    }
+
+    fn values(&self, weights: Option<&[f64]>) -> Vec<f64> {
+        self.named(weights)
+            .into_iter()
+            .map(|(_, value)| value)
+            .collect()
+    }
+
+    fn constant(&self) -> Vec<(String, f64)> {
+        let all = match self {
+            Self::Binary { data, .. } => data.metrics(),
+            Self::Number(data) => data.metrics(),
+        };
+        all.into_iter()
+            .filter(|(name, _)| name.starts_with("baseline."))
+            .collect()
+    }
+
+    /// Why a metric has no value.
+    fn excuse(&self, name: &str) -> String {
+        match self {
+            Self::Binary { scored: false, .. }
+                if matches!(name, "rocAuc" | "prAuc" | "logLoss" | "brier") =>
+            {
+                "the model gives no probabilities (output `predict_proba`, or a column `score`)"
+                    .to_owned()
+            }
+            Self::Binary {
+                one_class: true, ..
+            } => "all labels are of one class".to_owned(),
+            _ => "it isn't defined on this data".to_owned(),
+        }
+    }
+}
+
+/// Answers as the statistics take them.
+struct Columns {
+    predicted: Vec<bool>,
+    scores: Option<Vec<f64>>,
+    numbers: Vec<f64>,
+}
+
+/// Measures `own`, and `stable` on the same rows where it was asked.
+///
+/// # Errors
+/// `EmptyData` if no row has both label and answers; `TargetRefused` if an answer is of another kind than the label.
+pub fn run(
+    rows: &Rows,
+    truth: &Truth,
+    own: &Answers,
+    stable: Option<&Answers>,
+    seed: u64,
+) -> Result<Measured, Failure> {
+    let labelled = |row: usize| match truth {
+        Truth::Binary { positive, .. } => positive[row].is_some(),
+        Truth::Number(numbers) => numbers[row].is_some(),
+    };
+    let answered = |answers: &Answers, row: usize| answers.rows[row].is_some();
+    let kept: Vec<usize> = (0..rows.count)
+        .filter(|&row| {
+            labelled(row) && answered(own, row) && stable.is_none_or(|s| answered(s, row))
+        })
+        .collect();
+    if kept.is_empty() {
+        return Err(input_failure(
+            "EmptyData",
+            format!("none of {} rows has both a label and an answer", rows.count),
+        ));
+    }
+    let own_columns = columns(truth, own, &kept, "the model")?;
+    let stable_columns = stable
+        .map(|s| columns(truth, s, &kept, "stable"))
+        .transpose()?;
+    let (classes, numbers) = truths(truth, &kept);
+    let subject = |columns| subject(truth, &classes, &numbers, columns);
+    let own_subject = subject(&own_columns);
+    let stable_subject = stable_columns.as_ref().map(subject);
+    let groups = match &rows.days {
+        Some(days) => Groups::of(kept.iter().map(|&row| days[row]).collect()),
+        None => Groups::Rows,
+    };
+    let mut metrics = measure(
+        &own_subject,
+        stable_subject.as_ref(),
+        &groups,
+        kept.len(),
+        seed,
+    );
+    let samples = i64::try_from(kept.len()).ok();
+    let count = |name: &str, n: usize| MetricValue {
+        name: name.to_owned(),
+        value: Some(n as f64),
+        samples: i64::try_from(rows.count).ok(),
+        ..MetricValue::default()
+    };
+    metrics.iter_mut().for_each(|m| m.samples = samples);
+    metrics.push(count("unansweredRows", own.missing()));
+    if let Some(stable) = stable {
+        metrics.push(count("stable.unansweredRows", stable.missing()));
+    }
+    Ok(Measured {
+        rows: kept.len(),
+        metrics,
+    })
+}
+
+/// What a bootstrap draws.
+enum Groups {
+    Rows,
+    Days(Vec<usize>),
+    /// Too few days: no interval is better than one that is too narrow.
+    TooFew,
+}
+
+impl Groups {
+    fn of(days: Vec<usize>) -> Self {
+        let mut distinct = days.clone();
+        distinct.sort_unstable();
+        distinct.dedup();
+        if distinct.len() < FEWEST_DAYS {
+            Self::TooFew
+        } else {
+            Self::Days(days)
+        }
+    }
+}
+
+fn truths(truth: &Truth, kept: &[usize]) -> (Vec<bool>, Vec<f64>) {
+    match truth {
+        Truth::Binary { positive, .. } => (
+            kept.iter()
+                .map(|&row| positive[row] == Some(true))
+                .collect(),
+            Vec::new(),
+        ),
+        Truth::Number(numbers) => (
+            Vec::new(),
+            kept.iter().filter_map(|&row| numbers[row]).collect(),
+        ),
+    }
+}
+
+fn subject<'a>(
+    truth: &Truth,
+    classes: &'a [bool],
+    numbers: &'a [f64],
+    columns: &'a Columns,
+) -> Subject<'a> {
+    match truth {
+        Truth::Binary { .. } => Subject::Binary {
+            data: Binary::new(classes, &columns.predicted, columns.scores.as_deref()),
+            scored: columns.scores.is_some(),
+            one_class: classes.iter().all(|c| *c) || !classes.iter().any(|c| *c),
+        },
+        Truth::Number(_) => Subject::Number(Regression::new(numbers, &columns.numbers)),
+    }
+}
+
+fn columns(
+    truth: &Truth,
+    answers: &Answers,
+    kept: &[usize],
+    who: &str,
+) -> Result<Columns, Failure> {
+    let given: Vec<&Answer> = kept
+        .iter()
+        .filter_map(|&row| answers.rows[row].as_ref())
+        .collect();
+    let mut columns = Columns {
+        predicted: Vec::new(),
+        scores: None,
+        numbers: Vec::new(),
+    };
+    match truth {
+        Truth::Number(_) => {
+            for answer in given {
+                let number = answer.number.filter(|x| x.is_finite()).ok_or_else(|| {
+                    let got = answer
+                        .class
+                        .clone()
+                        .unwrap_or_else(|| "probabilities".to_owned());
+                    input_failure(
+                        "TargetRefused",
+                        format!("{who} predicts `{got}` where the label is a number"),
+                    )
+                })?;
+                columns.numbers.push(number);
+            }
+        }
+        Truth::Binary {
+            name, threshold, ..
+        } => {
+            let place = answers.classes.iter().position(|class| class == name);
+            if !answers.classes.is_empty() && place.is_none() {
+                return Err(input_failure(
+                    "TargetRefused",
+                    format!(
+                        "{who} knows the classes {}, not `{name}`",
+                        answers.classes.join(", ")
+                    ),
+                ));
+            }
+            let score = |answer: &Answer| answer.probabilities.get(place.unwrap_or(0)).copied();
+            let scores: Option<Vec<f64>> = given.iter().map(|answer| score(answer)).collect();
+            // A file says itself what was predicted; a model's probabilities are called by the threshold.
+            let of_file = answers.classes.is_empty();
+            for answer in &given {
+                let predicted = match (&answer.class, score(answer)) {
+                    (Some(class), _) if of_file => class == name,
+                    (_, Some(p)) => p >= *threshold,
+                    (Some(class), None) => class == name,
+                    (None, None) => {
+                        return Err(input_failure(
+                            "TargetRefused",
+                            format!("{who} gives neither a class nor a probability for a row"),
+                        ));
+                    }
+                };
+                columns.predicted.push(predicted);
+            }
+            columns.scores = scores;
+        }
+    }
+    Ok(columns)
+}
+
+fn measure(
+    own: &Subject<'_>,
+    stable: Option<&Subject<'_>>,
+    groups: &Groups,
+    rows: usize,
+    seed: u64,
+) -> Vec<MetricValue> {
+    let draws = (ROWS_DRAWN / rows.max(1)).clamp(LEAST_DRAWS, MOST_DRAWS);
+    let all = |weights: Option<&[f64]>| {
+        let mut values = own.values(weights);
+        if let Some(stable) = stable {
+            let theirs = stable.values(weights);
+            let difference: Vec<f64> = values.iter().zip(&theirs).map(|(a, b)| a - b).collect();
+            values.extend(theirs);
+            values.extend(difference);
+        }
+        values
+    };
+    let points = all(None);
+    let days = match groups {
+        Groups::Days(days) => Some(days.as_slice()),
+        Groups::Rows | Groups::TooFew => None,
+    };
+    let ends = match groups {
+        Groups::TooFew => Vec::new(),
+        _ => bootstrap(rows, days, draws, LEVEL, seed, |weights| all(Some(weights))),
+    };
+    let names: Vec<&str> = own.named(None).into_iter().map(|(name, _)| name).collect();
+    let whose: [(&str, Option<&Subject<'_>>); 3] = [
+        ("", Some(own)),
+        ("stable.", stable),
+        ("difference.", stable),
+    ];
+    let mut metrics = Vec::new();
+    let mut place = 0;
+    for (prefix, subject) in whose {
+        let Some(subject) = subject else { continue };
+        for name in &names {
+            let value = points.get(place).copied().filter(|x| x.is_finite());
+            let interval = ends
+                .get(place)
+                .copied()
+                .flatten()
+                .filter(|_| value.is_some());
+            metrics.push(MetricValue {
+                name: format!("{prefix}{name}"),
+                value,
+                lower: interval.map(|(lower, _)| lower),
+                upper: interval.map(|(_, upper)| upper),
+                message: value.is_none().then(|| subject.excuse(name)),
+                ..MetricValue::default()
+            });
+            place += 1;
+        }
+    }
+    let constant = own.constant().into_iter().map(|(name, value)| MetricValue {
+        name,
+        value: Some(value),
+        ..MetricValue::default()
+    });
+    metrics.extend(constant);
+    metrics
+}

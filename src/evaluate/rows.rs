@@ -1,0 +1,383 @@
+//! Rows to measure on: fetched, verified, read.
+
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+};
+
+use super::{Places, input_failure, prediction_columns, wants_drift, wants_truth};
+use crate::{
+    api::{
+        evaluation::{Predictions, TableSource},
+        run::{EXIT_INPUT, EvaluationRunSpec, EvaluationTarget},
+        training_job::DatasetStatus,
+    },
+    data::{
+        self, digest,
+        store::Environment,
+        table::{Cell, Column, Source, Table, Values},
+    },
+    supervise::{
+        failure::{Failure, blocking},
+        inputs::{place, table_format},
+    },
+};
+
+/// Rows with their labels, and what a model is given of them.
+pub struct Rows {
+    /// Every column that is needed.
+    pub table: Table,
+    /// How many.
+    pub count: usize,
+    /// What the model is given, in order.
+    pub features: Vec<String>,
+    /// The label's column.
+    pub label: Option<String>,
+    /// A group for each row: its day, when the data has times. Rows of one day resemble each other.
+    pub days: Option<Vec<usize>>,
+}
+
+/// A table that lies ready.
+pub struct Ready {
+    /// The file or directory.
+    pub source: Source,
+}
+
+/// All that was read.
+pub struct Loaded {
+    /// Digests and sizes.
+    pub datasets: Vec<DatasetStatus>,
+    /// Rows to measure on; absent where only drift is measured.
+    pub rows: Option<Rows>,
+    /// What drift is measured on: the dataset, or the file of predictions.
+    pub current: Option<Ready>,
+    /// What it is measured against.
+    pub reference: Option<Ready>,
+}
+
+impl Loaded {
+    /// Digest of what was measured on: of the dataset, else of the file of predictions.
+    pub fn digest(&self) -> Option<String> {
+        ["dataset", "predictions"].iter().find_map(|name| {
+            let found = self.datasets.iter().find(|d| d.name == *name);
+            found.map(|d| d.digest.clone())
+        })
+    }
+}
+
+/// Fetches, verifies and reads what the run needs.
+///
+/// # Errors
+/// `InputUnreadable`, `DigestMismatch`, `EmptyData`.
+pub async fn load(spec: &EvaluationRunSpec, places: &Places) -> Result<Loaded, Failure> {
+    let mut loaded = Loaded {
+        datasets: Vec::new(),
+        rows: None,
+        current: None,
+        reference: None,
+    };
+    let mut dataset = None;
+    if let Some(source) = &spec.dataset {
+        dataset = Some(fetch(0, "dataset", source, places, &mut loaded).await?);
+    }
+    if let (Some(source), Some(_)) = (&spec.reference, wants_drift(spec)) {
+        let source = fetch(1, "reference", source, places, &mut loaded).await?;
+        loaded.reference = Some(Ready { source });
+    }
+    let predictions = match &spec.target {
+        EvaluationTarget::Predictions(target) => {
+            let source = fetch(2, "predictions", &target.source, places, &mut loaded).await?;
+            Some((target.clone(), source))
+        }
+        EvaluationTarget::Model { .. } => None,
+    };
+    let owned = spec.clone();
+    let read = move || -> Result<Loaded, Failure> {
+        if wants_truth(&owned) {
+            loaded.rows = Some(match (&dataset, &predictions) {
+                (Some(dataset), None) => for_model(&owned, dataset)?,
+                (dataset, Some((target, file))) => {
+                    for_predictions(&owned, dataset.as_ref(), target, file)?
+                }
+                (None, None) => {
+                    return Err(unreadable(
+                        "dataset",
+                        &data::Error::Invalid("it is missing in the run".to_owned()),
+                    ));
+                }
+            });
+        }
+        loaded.current = predictions
+            .map(|(_, source)| source)
+            .or(dataset)
+            .map(|source| Ready { source });
+        Ok(loaded)
+    };
+    blocking(read).await?
+}
+
+fn unreadable(name: &str, error: &data::Error) -> Failure {
+    Failure::of("InputUnreadable", name, error, EXIT_INPUT)
+}
+
+async fn fetch(
+    index: usize,
+    name: &'static str,
+    table: &TableSource,
+    places: &Places,
+    loaded: &mut Loaded,
+) -> Result<Source, Failure> {
+    let environment = Environment::prefixed(&format!("PERENNIAL_CRED_{index}_"));
+    let mount = places.volumes.join(name);
+    let target = places.downloads.join(name);
+    let path = place(&table.uri, &environment, &mount, &target)
+        .await
+        .map_err(|e| unreadable(name, &e))?;
+    let (wanted, uri) = (table.digest.clone(), table.uri.clone());
+    let format = table_format(table.format);
+    let (source, status) =
+        blocking(move || open(name, &uri, &path, wanted.as_deref(), format)).await??;
+    loaded.datasets.push(status);
+    Ok(source)
+}
+
+fn open(
+    name: &str,
+    uri: &str,
+    path: &Path,
+    wanted: Option<&str>,
+    format: Option<data::table::Format>,
+) -> Result<(Source, DatasetStatus), Failure> {
+    let path: PathBuf = path.to_owned();
+    let content = digest::of_path(&path, |_| false).map_err(|e| unreadable(name, &e))?;
+    if let Some(wanted) = wanted.filter(|w| *w != content.digest) {
+        return Err(input_failure(
+            "DigestMismatch",
+            format!(
+                "{name} ({uri}) has the digest {}, not {wanted}: the data has changed; write the new digest if that is meant, or read what was meant",
+                content.digest
+            ),
+        ));
+    }
+    let source = Source::open(&path, format).map_err(|e| unreadable(name, &e))?;
+    let rows = i64::try_from(source.rows()).ok();
+    let status = DatasetStatus {
+        name: name.to_owned(),
+        uri: uri.to_owned(),
+        digest: content.digest,
+        rows,
+        size_bytes: i64::try_from(content.bytes).unwrap_or(i64::MAX),
+    };
+    if source.rows() == 0 {
+        return Err(input_failure(
+            "EmptyData",
+            format!("{name} ({uri}) has no rows: there is nothing to measure on"),
+        ));
+    }
+    Ok((source, status))
+}
+
+/// The columns that the model is given: the spec's, else the signature's, else all but label, key and time.
+fn features(spec: &EvaluationRunSpec, source: &Source) -> Vec<String> {
+    if let Some(features) = &spec.features {
+        return features.clone();
+    }
+    if let EvaluationTarget::Model {
+        signature: Some(signature),
+        ..
+    } = &spec.target
+        && !signature.features.is_empty()
+    {
+        return signature.features.iter().map(|f| f.name.clone()).collect();
+    }
+    let not = |name: &str| {
+        spec.label.as_deref() == Some(name)
+            || spec.time.as_deref() == Some(name)
+            || spec.key.iter().flatten().any(|key| key == name)
+    };
+    let names = source.fields().iter().map(|f| f.name.clone());
+    names.filter(|name| !not(name)).collect()
+}
+
+fn read(name: &str, source: &Source, columns: &[&str]) -> Result<Table, Failure> {
+    let mut unique: Vec<&str> = Vec::new();
+    for column in columns {
+        if !unique.contains(column) {
+            unique.push(column);
+        }
+    }
+    source.read(&unique).map_err(|e| unreadable(name, &e))
+}
+
+fn for_model(spec: &EvaluationRunSpec, source: &Source) -> Result<Rows, Failure> {
+    let features = features(spec, source);
+    let keys = spec.key.iter().flatten().map(String::as_str);
+    let mut columns: Vec<&str> = features.iter().map(String::as_str).collect();
+    columns.extend(spec.label.as_deref());
+    columns.extend(spec.time.as_deref());
+    columns.extend(keys);
+    let table = read("dataset", source, &columns)?;
+    finish(spec, table, features)
+}
+
+fn finish(spec: &EvaluationRunSpec, table: Table, features: Vec<String>) -> Result<Rows, Failure> {
+    let days = match &spec.time {
+        Some(time) => Some(days(super::column(&table, time)?)?),
+        None => None,
+    };
+    Ok(Rows {
+        count: table.rows,
+        table,
+        features,
+        label: spec.label.clone(),
+        days,
+    })
+}
+
+/// The rows of a file of predictions with their labels: its own, or those of the dataset, joined by key.
+fn for_predictions(
+    spec: &EvaluationRunSpec,
+    dataset: Option<&Source>,
+    target: &Predictions,
+    file: &Source,
+) -> Result<Rows, Failure> {
+    let (prediction, score) = prediction_columns(target);
+    let mut own: Vec<&str> = Vec::new();
+    let has = |name: &str| file.fields().iter().any(|f| f.name == name);
+    for (name, said) in [
+        (prediction, target.prediction.is_some()),
+        (score, target.score.is_some()),
+    ] {
+        if has(name) {
+            own.push(name);
+        } else if said {
+            file.field(name)
+                .map_err(|e| unreadable("predictions", &e))?;
+        }
+    }
+    if own.is_empty() {
+        return Err(input_failure(
+            "InputUnreadable",
+            format!(
+                "predictions: the file has neither a column `{prediction}` nor `{score}`: name them under target.predictions"
+            ),
+        ));
+    }
+    let label = spec.label.as_deref().unwrap_or_default();
+    let mut labelled: Vec<&str> = vec![label];
+    labelled.extend(spec.time.as_deref());
+    let Some(dataset) = dataset else {
+        own.extend(labelled);
+        let table = read("predictions", file, &own)?;
+        return finish(spec, table, Vec::new());
+    };
+    let Some(key) = spec.key.as_deref().filter(|key| !key.is_empty()) else {
+        return Err(input_failure(
+            "InputUnreadable",
+            "predictions and labels are in two files: write dataset.key, the columns that say which row is which".to_owned(),
+        ));
+    };
+    let keys: Vec<&str> = key.iter().map(String::as_str).collect();
+    own.extend(&keys);
+    labelled.extend(&keys);
+    let left = read("dataset", dataset, &labelled)?;
+    let right = read("predictions", file, &own)?;
+    finish(spec, join(left, &right, &keys)?, Vec::new())
+}
+
+fn row_key(table: &Table, keys: &[&str], row: usize) -> Result<String, Failure> {
+    let mut text = String::new();
+    for key in keys {
+        text += &super::column(table, key)?.values.cell(row).to_string();
+        text.push('\u{1f}');
+    }
+    Ok(text)
+}
+
+/// Adds the columns of `right` to `left`, row by row of the same key.
+fn join(mut left: Table, right: &Table, keys: &[&str]) -> Result<Table, Failure> {
+    let mut places = HashMap::with_capacity(right.rows);
+    for row in 0..right.rows {
+        let key = row_key(right, keys, row)?;
+        if places.insert(key, row).is_some() {
+            return Err(input_failure(
+                "InputUnreadable",
+                format!(
+                    "predictions: row {} has the same {} as a row before it: a key must be unique",
+                    row + 1,
+                    keys.join(", ")
+                ),
+            ));
+        }
+    }
+    let mut order = Vec::with_capacity(left.rows);
+    let mut missing = 0u64;
+    for row in 0..left.rows {
+        let place = places.get(&row_key(&left, keys, row)?).copied();
+        missing += u64::from(place.is_none());
+        order.push(place);
+    }
+    if missing > 0 {
+        return Err(input_failure(
+            "InputUnreadable",
+            format!(
+                "{missing} of {} rows of the dataset have no prediction of the same {}: predict all of them, or take them out",
+                left.rows,
+                keys.join(", ")
+            ),
+        ));
+    }
+    for column in right
+        .columns
+        .iter()
+        .filter(|c| !keys.contains(&c.name.as_str()))
+    {
+        if left.column(&column.name).is_some() {
+            continue;
+        }
+        left.columns.push(Column {
+            name: column.name.clone(),
+            values: pick(&column.values, &order),
+        });
+    }
+    Ok(left)
+}
+
+fn pick(values: &Values, order: &[Option<usize>]) -> Values {
+    fn take<T: Clone>(values: &[Option<T>], order: &[Option<usize>]) -> Vec<Option<T>> {
+        let at = |place: &Option<usize>| place.and_then(|i| values.get(i).cloned().flatten());
+        order.iter().map(at).collect()
+    }
+    match values {
+        Values::Integer(v) => Values::Integer(take(v, order)),
+        Values::Time(v) => Values::Time(take(v, order)),
+        Values::Number(v) => Values::Number(take(v, order)),
+        Values::Text(v) => Values::Text(take(v, order)),
+        Values::Boolean(v) => Values::Boolean(take(v, order)),
+    }
+}
+
+/// The day (UTC) of each row as a group; rows without a time are one group.
+fn days(column: &Column) -> Result<Vec<usize>, Failure> {
+    const DAY: i64 = 86_400_000_000;
+    if !matches!(column.values, Values::Time(_)) {
+        return Err(input_failure(
+            "InputUnreadable",
+            format!(
+                "column `{}` is named as time but holds {}: write times as RFC 3339, or name another column",
+                column.name,
+                column.values.kind()
+            ),
+        ));
+    }
+    let mut numbers = HashMap::new();
+    let groups = (0..column.values.len()).map(|row| {
+        let day = match column.values.cell(row) {
+            Cell::Time(micros) => Some(micros.div_euclid(DAY)),
+            _ => None,
+        };
+        let next = numbers.len();
+        *numbers.entry(day).or_insert(next)
+    });
+    Ok(groups.collect())
+}
