@@ -1,3 +1,7 @@
 //! `kubectl perennial …`: the plugin role by the name that kubectl looks for.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    perennial::role::plugin(std::env::args_os())
+}

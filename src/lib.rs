@@ -12,6 +12,8 @@ pub mod data;
 pub mod evaluate;
 pub mod gateway;
 pub mod plan;
+pub mod role;
 pub mod stats;
 pub mod supervise;
 pub mod telemetry;
+pub mod yaml;

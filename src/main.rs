@@ -1,3 +1,11 @@
 //! Arguments → role → exit code; nothing else.
 
-fn main() {}
+use std::process::ExitCode;
+
+#[cfg(target_env = "musl")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    perennial::role::run(std::env::args_os())
+}

@@ -88,3 +88,17 @@ pub const GATEWAY_INTERNAL_PORT: u16 = 9467;
 pub const GATEWAY_SHARED_PORT: u16 = 8080;
 /// First port of the range from which each release gets one of its own.
 pub const GATEWAY_RELEASE_PORTS: std::ops::Range<u16> = 20000..24000;
+
+/// The four CRDs as they are applied, without a status.
+pub fn crds() -> Vec<serde_json::Value> {
+    use kube::CustomResourceExt;
+    [
+        TrainingJob::crd(),
+        ModelDeployment::crd(),
+        Evaluation::crd(),
+        PromptRelease::crd(),
+    ]
+    .into_iter()
+    .map(|crd| serde_json::to_value(crd).unwrap_or_default())
+    .collect()
+}

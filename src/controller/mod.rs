@@ -3,7 +3,9 @@
 pub mod backoff;
 pub mod driver;
 pub mod evaluation;
+pub mod operator;
 pub mod queue;
+pub mod round;
 pub mod training_job;
 
 pub use driver::{Controller, Outcome, Place, Subject};

@@ -34,31 +34,14 @@ impl Queue {
 
     /// This key should be looked at now; if it is just being worked on, once more afterwards.
     pub fn push(&self, key: Key) {
-        let mut state = self.lock();
-        if state.running.contains(&key) {
-            state.again.insert(key);
-            return;
-        }
-        if state.waiting.insert(key.clone()) {
-            state.ready.push_back(key);
-            drop(state);
+        if self.lock().push(key) {
             self.wake.notify_one();
         }
     }
 
     /// This key should be looked at after so long, or earlier if something earlier was said.
     pub fn push_after(&self, key: Key, wait: Duration) {
-        let at = Instant::now() + wait;
-        let mut state = self.lock();
-        if let Some(due) = state.due.get(&key).copied() {
-            if due <= at {
-                return;
-            }
-            state.timers.remove(&(due, key.clone()));
-        }
-        state.due.insert(key.clone(), at);
-        state.timers.insert((at, key));
-        drop(state);
+        self.lock().push_at(key, Instant::now() + wait);
         self.wake.notify_one();
     }
 
@@ -68,13 +51,7 @@ impl Queue {
             let wake = self.wake.notified();
             let timer = {
                 let mut state = self.lock();
-                state.ring();
-                if let Some(key) = state.ready.pop_front() {
-                    state.waiting.remove(&key);
-                    if let Some(due) = state.due.remove(&key) {
-                        state.timers.remove(&(due, key.clone()));
-                    }
-                    state.running.insert(key.clone());
+                if let Some(key) = state.take(Instant::now()) {
                     if !state.ready.is_empty() {
                         self.wake.notify_one();
                     }
@@ -96,11 +73,7 @@ impl Queue {
 
     /// The work on a key has ended.
     pub fn done(&self, key: &Key) {
-        let mut state = self.lock();
-        state.running.remove(key);
-        if state.again.remove(key) && state.waiting.insert(key.clone()) {
-            state.ready.push_back(key.clone());
-            drop(state);
+        if self.lock().done(key) {
             self.wake.notify_one();
         }
     }
@@ -112,21 +85,50 @@ impl Queue {
 }
 
 impl State {
-    /// Moves keys whose time has come to the ready ones. A key that is running by its own timer stays one entry.
-    fn ring(&mut self) {
-        let now = Instant::now();
-        while let Some((at, key)) = self.timers.first().cloned() {
-            if at > now {
-                break;
+    /// Whether a worker is to be woken.
+    fn push(&mut self, key: Key) -> bool {
+        if self.running.contains(&key) {
+            self.again.insert(key);
+            return false;
+        }
+        let new = self.waiting.insert(key.clone());
+        if new {
+            self.ready.push_back(key);
+        }
+        new
+    }
+
+    fn push_at(&mut self, key: Key, at: Instant) {
+        if let Some(due) = self.due.get(&key).copied() {
+            if due <= at {
+                return;
             }
-            self.timers.pop_first();
-            self.due.remove(&key);
-            if self.running.contains(&key) {
-                self.again.insert(key);
-            } else if self.waiting.insert(key.clone()) {
-                self.ready.push_back(key);
+            self.timers.remove(&(due, key.clone()));
+        }
+        self.due.insert(key.clone(), at);
+        self.timers.insert((at, key));
+    }
+
+    fn take(&mut self, now: Instant) -> Option<Key> {
+        while self.timers.first().is_some_and(|(at, _)| *at <= now) {
+            if let Some((_, key)) = self.timers.pop_first() {
+                self.due.remove(&key);
+                self.push(key);
             }
         }
+        let key = self.ready.pop_front()?;
+        self.waiting.remove(&key);
+        if let Some(due) = self.due.remove(&key) {
+            self.timers.remove(&(due, key.clone()));
+        }
+        self.running.insert(key.clone());
+        Some(key)
+    }
+
+    /// Whether a worker is to be woken.
+    fn done(&mut self, key: &Key) -> bool {
+        self.running.remove(key);
+        self.again.remove(key) && self.push(key.clone())
     }
 }
 
@@ -138,43 +140,52 @@ mod tests {
         Key::new("ns", name)
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_key_pushed_often_comes_once_and_again_if_pushed_while_running() {
-        let queue = Queue::default();
+    #[test]
+    fn a_key_pushed_often_comes_once_and_again_if_pushed_while_running() {
+        let (mut state, now) = (State::default(), Instant::now());
         for _ in 0..3 {
-            queue.push(key("a"));
+            state.push(key("a"));
         }
-        assert_eq!(queue.next().await, key("a"));
-        assert_eq!(queue.depth(), 0);
-        queue.push(key("a"));
-        queue.push(key("a"));
-        assert_eq!(queue.depth(), 0, "not while it is running");
-        queue.done(&key("a"));
-        assert_eq!(queue.next().await, key("a"));
-        queue.done(&key("a"));
-        assert_eq!(queue.depth(), 0);
+        assert_eq!(state.take(now), Some(key("a")));
+        assert_eq!(state.take(now), None);
+        state.push(key("a"));
+        state.push(key("a"));
+        assert_eq!(state.take(now), None, "not while it is running");
+        assert!(state.done(&key("a")));
+        assert_eq!(state.take(now), Some(key("a")));
+        assert!(!state.done(&key("a")));
+        assert_eq!(state.take(now), None);
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn the_earlier_timer_wins_and_a_push_overtakes_it() {
-        let queue = Queue::default();
-        let start = Instant::now();
-        queue.push_after(key("a"), Duration::from_secs(60));
-        queue.push_after(key("a"), Duration::from_secs(10));
-        queue.push_after(key("a"), Duration::from_secs(30));
-        assert_eq!(queue.next().await, key("a"));
-        assert_eq!(start.elapsed().as_secs(), 10);
-        queue.done(&key("a"));
-        queue.push_after(key("a"), Duration::from_secs(60));
-        queue.push(key("a"));
-        assert_eq!(queue.next().await, key("a"));
-        assert_eq!(start.elapsed().as_secs(), 10);
-        queue.done(&key("a"));
-        let later = tokio::time::timeout(Duration::from_secs(300), queue.next()).await;
-        assert!(later.is_err(), "the timer went with the push");
+    #[test]
+    fn the_earlier_timer_wins_and_a_push_overtakes_it() {
+        let (mut state, now) = (State::default(), Instant::now());
+        let after = |seconds| now + Duration::from_secs(seconds);
+        for seconds in [60, 10, 30] {
+            state.push_at(key("a"), after(seconds));
+        }
+        assert_eq!(state.take(after(9)), None);
+        assert_eq!(state.take(after(10)), Some(key("a")));
+        state.done(&key("a"));
+        state.push_at(key("a"), after(60));
+        state.push(key("a"));
+        assert_eq!(state.take(after(11)), Some(key("a")));
+        state.done(&key("a"));
+        assert_eq!(state.take(after(600)), None, "the timer went with the push");
     }
 
-    #[tokio::test(start_paused = true)]
+    #[test]
+    fn a_timer_that_rings_while_the_key_is_running_brings_it_again() {
+        let (mut state, now) = (State::default(), Instant::now());
+        state.push(key("a"));
+        state.take(now);
+        state.push_at(key("a"), now);
+        assert_eq!(state.take(now), None);
+        assert!(state.done(&key("a")));
+        assert_eq!(state.take(now), Some(key("a")));
+    }
+
+    #[tokio::test]
     async fn workers_waiting_together_all_get_work() {
         let queue = std::sync::Arc::new(Queue::default());
         let workers: Vec<_> = (0..3)

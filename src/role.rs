@@ -1,0 +1,113 @@
+//! The roles of the one binary: arguments → role → exit code.
+
+use std::{ffi::OsString, path::PathBuf, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+
+use crate::{api, cli, controller::operator, telemetry::log, yaml};
+
+/// Roles by their first argument; everything else is the kubectl plugin.
+#[derive(Debug, Parser)]
+#[command(
+    name = "perennial",
+    version,
+    about = "Keeps machine-learning models and LLM prompts healthy in production"
+)]
+struct Arguments {
+    #[command(flatten)]
+    log: LogArguments,
+    #[command(subcommand)]
+    role: Role,
+}
+
+#[derive(Debug, clap::Args)]
+struct LogArguments {
+    /// How log lines look (default: text on a terminal, JSON elsewhere).
+    #[arg(long, global = true, env = "PERENNIAL_LOG_FORMAT")]
+    log_format: Option<log::Format>,
+    /// What is logged, as in RUST_LOG: `info`, `debug`, `perennial::cluster=trace`.
+    #[arg(long, global = true, env = "PERENNIAL_LOG", default_value = "info")]
+    log_level: String,
+}
+
+#[derive(Debug, Subcommand)]
+enum Role {
+    /// The controllers: reconcile the four resources.
+    Operator(operator::Arguments),
+    /// Write the CRDs: to standard output, or one file each.
+    Crds {
+        /// Directory to write one file for each kind to.
+        #[arg(long)]
+        dir: Option<PathBuf>,
+    },
+}
+
+/// Names of roles: what `perennial` takes for a role and not for a verb of the plugin.
+const ROLES: [&str; 2] = ["operator", "crds"];
+
+/// Runs the program.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let is_role = |a: &OsString| a.to_str().is_some_and(|a| ROLES.contains(&a));
+    if !arguments.iter().skip(1).any(is_role) {
+        return plugin(arguments);
+    }
+    let arguments = Arguments::parse_from(arguments);
+    log::start(arguments.log.log_format, &arguments.log.log_level);
+    install_tls();
+    match arguments.role {
+        Role::Operator(arguments) => finish("operator", runtime(operator::run(arguments))),
+        Role::Crds { dir } => finish("crds", crds(dir)),
+    }
+}
+
+/// Runs the kubectl plugin.
+pub fn plugin(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let arguments = cli::Arguments::parse_from(arguments);
+    install_tls();
+    runtime(cli::run(arguments))
+}
+
+/// Every TLS connection of the process uses ring; two providers could otherwise not be told apart.
+fn install_tls() {
+    // An error says that one is installed already, which is as good.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+}
+
+fn runtime<T>(work: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .expect("without threads and timers nothing can be done")
+        .block_on(work)
+}
+
+fn finish<E: std::fmt::Display>(role: &str, result: Result<ExitCode, E>) -> ExitCode {
+    result.unwrap_or_else(|error| {
+        tracing::error!(role, "{error}");
+        ExitCode::FAILURE
+    })
+}
+
+fn crds(dir: Option<PathBuf>) -> Result<ExitCode, String> {
+    let mut all = String::new();
+    for crd in api::crds() {
+        let text = yaml::write(&crd);
+        match &dir {
+            Some(dir) => {
+                let plural = crd["spec"]["names"]["plural"].as_str().unwrap_or_default();
+                let path = dir.join(format!("{plural}.yaml"));
+                std::fs::write(&path, text).map_err(|e| format!("{}: {e}", path.display()))?;
+            }
+            None => {
+                all.push_str("---\n");
+                all.push_str(&text);
+            }
+        }
+    }
+    use std::io::Write;
+    std::io::stdout()
+        .write_all(all.as_bytes())
+        .map_err(|e| format!("standard output: {e}"))?;
+    Ok(ExitCode::SUCCESS)
+}
