@@ -4,7 +4,7 @@ use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
-use crate::{api, cli, controller::operator, telemetry::log, yaml};
+use crate::{api, cli, controller::operator, supervise, telemetry::log, yaml};
 
 /// Roles by their first argument; everything else is the kubectl plugin.
 #[derive(Debug, Parser)]
@@ -34,22 +34,35 @@ struct LogArguments {
 enum Role {
     /// The controllers: reconcile the four resources.
     Operator(operator::Arguments),
+    /// Inside a training pod: fetch and verify inputs, run the trainer, publish its output, report.
+    Supervise {
+        /// The trainer's command and arguments, after `--`.
+        #[arg(last = true, required = true)]
+        command: Vec<String>,
+    },
+    /// Inside a server's pod: fetch and verify the model.
+    Fetch,
+    /// Copy this program into a directory, for containers that don't have it.
+    Install {
+        /// The directory.
+        directory: PathBuf,
+    },
     /// Write the CRDs: to standard output, or one file each.
     Crds {
         /// Directory to write one file for each kind to.
         #[arg(long)]
-        dir: Option<PathBuf>,
+        out: Option<PathBuf>,
     },
 }
 
-/// Names of roles: what `perennial` takes for a role and not for a verb of the plugin.
-const ROLES: [&str; 2] = ["operator", "crds"];
+/// The first argument that makes it a role and not the plugin.
+const ROLES: [&str; 5] = ["operator", "supervise", "fetch", "install", "crds"];
 
 /// Runs the program.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
-    let is_role = |a: &OsString| a.to_str().is_some_and(|a| ROLES.contains(&a));
-    if !arguments.iter().skip(1).any(is_role) {
+    let first = arguments.get(1).and_then(|a| a.to_str());
+    if !first.is_some_and(|first| ROLES.contains(&first)) {
         return plugin(arguments);
     }
     let arguments = Arguments::parse_from(arguments);
@@ -57,7 +70,12 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     install_tls();
     match arguments.role {
         Role::Operator(arguments) => finish("operator", runtime(operator::run(arguments))),
-        Role::Crds { dir } => finish("crds", crds(dir)),
+        Role::Supervise { command } => finish("supervise", runtime(supervise::run(command))),
+        Role::Fetch => finish("fetch", runtime(supervise::fetch::run())),
+        Role::Install { directory } => {
+            finish("install", runtime(supervise::install::run(&directory)))
+        }
+        Role::Crds { out } => finish("crds", crds(out)),
     }
 }
 

@@ -9,6 +9,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+use super::{evaluation::Evaluations, round, training_job::TrainingJobs};
 use crate::{
     cluster::{
         Caches, Kind, Settings, Shell,
@@ -166,7 +167,16 @@ pub async fn run(arguments: Arguments) -> Result<ExitCode, String> {
 
 /// Starts every controller.
 fn start(shell: &Shell, stop: &CancellationToken, tasks: &mut JoinSet<()>) {
-    let _ = (shell, stop, tasks);
+    tasks.spawn(round::run(
+        TrainingJobs::default(),
+        shell.clone(),
+        stop.clone(),
+    ));
+    tasks.spawn(round::run(
+        Evaluations::default(),
+        shell.clone(),
+        stop.clone(),
+    ));
 }
 
 async fn told_to_stop() {

@@ -61,13 +61,12 @@ pub async fn run<C: Controller>(controller: C, shell: Shell, stop: CancellationT
                 let (driver, stop) = (driver.clone(), stop.clone());
                 workers.spawn(async move { driver.work(stop).await });
             }
-            tokio::select! {
-                _ = leading.wait_for(|leading| !*leading) => {}
-                () = stop.cancelled() => {
-                    // What has begun may end; a write never outlives the right to write.
-                    let _ = tokio::time::timeout(Duration::from_secs(5), workers.join_all()).await;
-                    return;
-                }
+            let lost = async { leading.wait_for(|leading| !*leading).await.is_err() };
+            let stopped = stop.run_until_cancelled(lost).await.unwrap_or(true);
+            if stopped {
+                // What has begun may end; a write never outlives the right to write.
+                let _ = tokio::time::timeout(Duration::from_secs(5), workers.join_all()).await;
+                return;
             }
             driver.active.store(false, Ordering::SeqCst);
         }
