@@ -37,7 +37,12 @@ pub fn start(format: Option<Format>, filter: &str) {
             )
             .try_init(),
         Format::Text => registry
-            .with(fmt::layer().with_writer(std::io::stderr).with_target(false))
+            .with(
+                fmt::layer()
+                    .with_writer(std::io::stderr)
+                    .with_ansi(std::io::stderr().is_terminal())
+                    .with_target(false),
+            )
             .try_init(),
     };
 }
