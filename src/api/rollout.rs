@@ -199,7 +199,16 @@ pub struct RolloutStatus {
     /// The revision that was stable before the promotion, until the bake ends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub previous: Option<String>,
-    /// Each armed gate with its numbers.
+    /// When the candidate's warm-up ends: what it did before is in no measurement.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warm_until: Option<Time>,
+    /// The first epoch whose measurements count; absent until the warm-up is over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub measured_from: Option<i64>,
+    /// When the numbers of `gates` were taken; at most once a minute, or when a verdict changes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub measured_time: Option<Time>,
+    /// Each armed gate with its numbers; after the rollout, those it ended with.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub gates: Vec<GateStatus>,
     /// Each evaluation that the candidate must pass.
@@ -267,6 +276,9 @@ pub struct HistoryEntry {
     pub reason: String,
     /// One sentence.
     pub message: String,
+    /// Generation of the spec at its end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generation: Option<i64>,
     /// When it started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start_time: Option<Time>,

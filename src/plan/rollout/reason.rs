@@ -1,0 +1,76 @@
+//! Reasons of events, conditions, the ledger and the history: each a constant with what it means.
+
+/// A candidate is prepared.
+pub const ROLLOUT_STARTED: &str = "RolloutStarted";
+/// The candidate is ready and its evaluations passed: the steps begin.
+pub const CANDIDATE_READY: &str = "CandidateReady";
+/// The candidate's share of callers was raised.
+pub const WEIGHT_RAISED: &str = "WeightRaised";
+/// The rollout waits for `promote`.
+pub const WAITING_FOR_PROMOTION: &str = "WaitingForPromotion";
+/// A person told the rollout to go on.
+pub const PROMOTED_BY_COMMAND: &str = "PromotedByCommand";
+/// A command was refused; its echo in the status says why.
+pub const COMMAND_REFUSED: &str = "CommandRefused";
+/// All pods of a candidate with traffic are gone: its callers went back to stable.
+pub const CANDIDATE_UNAVAILABLE: &str = "CandidateUnavailable";
+/// The candidate has all callers.
+pub const PROMOTING: &str = "Promoting";
+/// The candidate became stable and is watched; the old revision's pods stay.
+pub const BAKING: &str = "Baking";
+/// The rollout ended well.
+pub const PROMOTED: &str = "Promoted";
+/// The first revision serves.
+pub const FIRST_REVISION: &str = "FirstRevision";
+/// Callers go back to stable.
+pub const ROLLING_BACK: &str = "RollingBack";
+/// A gate failed.
+pub const GATE_FAILED: &str = "GateFailed";
+/// An evaluation that the candidate had to pass failed.
+pub const EVALUATION_FAILED: &str = "EvaluationFailed";
+/// A step ended without enough data, and `noData: Fail` says that this fails.
+pub const NO_DATA: &str = "NoData";
+/// There was not enough data to decide in time; nothing is rejected.
+pub const NOT_ENOUGH_DATA: &str = "NotEnoughData";
+/// A state took longer than `progressDeadline`.
+pub const PROGRESS_DEADLINE_EXCEEDED: &str = "ProgressDeadlineExceeded";
+/// A person aborted the rollout.
+pub const ABORTED: &str = "Aborted";
+/// A person went back to an earlier revision.
+pub const ROLLED_BACK_TO: &str = "RolledBackTo";
+/// Another spec took the candidate's place.
+pub const SUPERSEDED: &str = "Superseded";
+/// The spec went back to stable's.
+pub const WITHDRAWN: &str = "Withdrawn";
+/// A rejected revision may be tried again.
+pub const RETRIED: &str = "Retried";
+/// A lost status was rebuilt from the marks on ControllerRevisions.
+pub const STATUS_REBUILT: &str = "StatusRebuilt";
+/// Stable is what the spec asks for, and callers are answered.
+pub const HEALTHY: &str = "Healthy";
+/// A rollout of the spec is going on.
+pub const ROLLOUT_IN_PROGRESS: &str = "RolloutInProgress";
+/// A rollout of a newer version is going on; stable satisfies the spec meanwhile.
+pub const VERSION_IN_PROGRESS: &str = "VersionInProgress";
+/// The first revision is on its way.
+pub const INITIALIZING: &str = "Initializing";
+/// The rollout waits for a person.
+pub const PAUSED: &str = "Paused";
+/// What the spec asks for was tried and refused.
+pub const REVISION_REJECTED: &str = "RevisionRejected";
+/// A newer version was tried and refused; stable goes on.
+pub const CANDIDATE_REJECTED: &str = "CandidateRejected";
+/// No pod of stable can answer.
+pub const STABLE_UNAVAILABLE: &str = "StableUnavailable";
+/// Ready gateway pods don't serve the present routing yet.
+pub const GATEWAYS_BEHIND: &str = "GatewaysBehind";
+/// There is no ready gateway pod.
+pub const NO_GATEWAY: &str = "NoGateway";
+/// A gateway says what keeps callers from being answered.
+pub const GATEWAY_PROBLEM: &str = "GatewayProblem";
+/// `replicas` is 0.
+pub const SCALED_TO_ZERO: &str = "ScaledToZero";
+/// No rollout is going on.
+pub const IDLE: &str = "Idle";
+/// There is nothing that needs help.
+pub const NOT_STALLED: &str = "NotStalled";
