@@ -1,65 +1,18 @@
 //! Gates: which are armed, what they say, and whether a step may end.
 
-use std::collections::BTreeMap;
-
-use super::{Input, measure};
+use super::{Input, evaluated, measure, policy::Policy, status};
 use crate::{
     api::{
-        evaluation::EvaluationRun,
         gate::{Gate, GateStatus, Proof, Verdict},
-        rollout::{EvaluationGate, NoData, OnInconclusive, RolloutSpec},
+        rollout::EvaluationGate,
     },
-    stats::sequential::{Bound, Finding, judge, share},
+    stats::sequential::{self, Bound, Finding, share},
 };
 
-/// What one rollout may be wrong about, over all its gates, steps and bake.
+/// How often one rollout may be wrong about harm, over all its gates, steps and bake.
 const ERROR_BUDGET: f64 = 0.01;
-/// The pseudo gate that shows `minRequests`.
+/// The line among the gates that shows `minRequests`.
 const REQUESTS: &str = "requests";
-
-/// `analysis` with its defaults.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct Policy {
-    /// The bounds.
-    pub gates: Vec<Gate>,
-    /// Requests before a step may end.
-    pub min_requests: i64,
-    /// What a step's end without data means.
-    pub no_data: NoData,
-    /// What an Inconclusive verdict at a step's end leads to.
-    pub on_inconclusive: OnInconclusive,
-    /// How often, in milliseconds.
-    pub interval: u64,
-}
-
-impl Policy {
-    pub fn of(spec: &RolloutSpec) -> Self {
-        let analysis = spec.analysis.clone().unwrap_or_default();
-        Self {
-            gates: analysis.gates.unwrap_or_else(default_gates),
-            min_requests: analysis.min_requests.unwrap_or(100),
-            no_data: analysis.no_data.unwrap_or_default(),
-            on_inconclusive: analysis.on_inconclusive.unwrap_or_default(),
-            interval: analysis.interval.map_or(15_000, |d| d.millis()).max(1000),
-        }
-    }
-}
-
-/// One percentage point more errors, or half as slow again: harm that few releases would accept.
-fn default_gates() -> Vec<Gate> {
-    vec![
-        Gate {
-            metric: "errorRate".into(),
-            max_difference: Some(0.01),
-            ..Gate::default()
-        },
-        Gate {
-            metric: "latencyP95".into(),
-            max_ratio: Some(1.5),
-            ..Gate::default()
-        },
-    ]
-}
 
 /// Who is judged against whom.
 #[derive(Clone, Copy, Debug)]
@@ -74,6 +27,10 @@ pub(super) struct Sides<'a> {
     pub from: Option<i64>,
     /// The epoch of the present weight.
     pub epoch: i64,
+    /// Whether the candidate has callers.
+    pub live: bool,
+    /// Whether Evaluations are asked.
+    pub evaluated: bool,
 }
 
 /// What gates and evaluations say now.
@@ -83,128 +40,219 @@ pub(super) struct Judgement {
     pub gates: Vec<GateStatus>,
     /// Each evaluation.
     pub evaluations: Vec<EvaluationGate>,
-    /// The first failure: reason's message.
+    /// The first gate that failed.
     pub failed_gate: Option<String>,
     /// The first evaluation that failed.
     pub failed_evaluation: Option<String>,
-    /// Why the candidate may not get traffic yet, on evaluations' account.
-    pub unprepared: Vec<String>,
-    /// Why a step may not end for want of data.
+    /// What evaluations have not said yet: without it a candidate gets no traffic, and no step ends.
+    pub unmeasured: Vec<String>,
+    /// What live data is missing before a step may end.
     pub missing: Vec<String>,
-    /// Why a step may not end though there is data.
-    pub inconclusive: Vec<String>,
+    /// What is not proven, though there is data.
+    pub unproven: Vec<String>,
 }
 
 /// Judges everything that is armed.
-pub(super) fn judgement(input: &Input, policy: &Policy, sides: Sides) -> Judgement {
+pub(super) fn judge(input: &Input, policy: &Policy, sides: Sides) -> Judgement {
     let mut all = Judgement::default();
-    for name in &input.rollout.evaluations {
-        let gate = evaluation(input, sides, name);
-        match gate.verdict {
-            Verdict::Passed => {}
-            Verdict::Failed => {
-                let first = all.failed_evaluation.is_none();
-                let sentence = format!("evaluation {name} failed: {}", gate.message);
-                all.failed_evaluation = if first { Some(sentence) } else { all.failed_evaluation };
-            }
-            verdict => all
-                .unprepared
-                .push(format!("evaluation {name} is {verdict:?}: {}", gate.message)),
-        }
-        all.evaluations.push(gate);
+    for name in input.rollout.evaluations.iter().filter(|_| sides.evaluated) {
+        all.evaluation(evaluated::evaluation(input, sides, name));
     }
-    let armed: Vec<(&Gate, Bound, Source)> = policy
-        .gates
-        .iter()
-        .flat_map(|gate| bounds(gate).map(move |bound| (gate, bound)))
-        .filter(|(_, bound)| sides.stable.is_some() || !bound.compares())
-        .map(|(gate, bound)| (gate, bound, Source::of(input, &gate.metric)))
-        .collect();
-    let live = armed.iter().filter(|a| matches!(a.2, Source::Live(_)));
+    let armed = || {
+        policy
+            .gates
+            .iter()
+            .flat_map(|gate| status::bounds(gate).map(move |bound| (gate, bound)))
+            .filter(|(_, bound)| sides.stable.is_some() || !bound.compares())
+    };
+    let live = armed().filter(|(gate, _)| measure::Metric::named(&gate.metric).is_some());
     let alpha = share(ERROR_BUDGET, live.count());
     let strata = measure::strata(input, sides);
-    for (gate, bound, source) in &armed {
-        let status = match source {
+    for (gate, bound) in armed() {
+        if let Some(metric) = measure::Metric::named(&gate.metric) {
             // The first revision has no callers before it serves, so nothing live can hold it back.
-            Source::Live(_) if sides.stable.is_none() => continue,
-            Source::Live(metric) => {
-                let finding = metric.judge(&strata, *bound, alpha);
-                let (status, lack) = live_status(gate, *bound, finding, sides.from.is_some());
-                match lack {
-                    Lack::Nothing => {}
-                    Lack::Data => all.missing.push(status.message.clone()),
-                    Lack::Proof => all.inconclusive.push(status.message.clone()),
-                }
-                status
+            if sides.stable.is_some() {
+                let finding = metric.judge(&strata, bound, alpha);
+                all.live(gate, bound, metric, &finding, sides);
             }
-            Source::Evaluation(runs) => {
-                let status = evaluated(runs, gate, *bound, sides);
-                if !matches!(status.verdict, Verdict::Passed | Verdict::Failed) {
-                    all.unprepared.push(status.message.clone());
-                }
-                status
-            }
-            Source::Unknown => {
-                let message = format!(
-                    "`{}` is no metric: write a built-in one ({}), a name of spec.metrics, or a metric of one of rollout.evaluations",
-                    gate.metric,
-                    measure::BUILT_IN
-                );
-                all.unprepared.push(message.clone());
-                status(gate, *bound, Verdict::Error, message)
-            }
-        };
-        if status.verdict == Verdict::Failed && all.failed_gate.is_none() {
-            all.failed_gate = Some(status.message.clone());
+            continue;
         }
-        all.gates.push(status);
+        if !sides.evaluated {
+            continue;
+        }
+        let sources = evaluated::sources(input, &gate.metric);
+        let status = if sources.is_empty() {
+            let message = format!(
+                "`{}` is no metric: write a built-in one ({}), a name of spec.metrics, or a metric of an Evaluation in rollout.evaluations",
+                gate.metric,
+                measure::BUILT_IN
+            );
+            status::gate(gate, bound, Verdict::Error, message)
+        } else {
+            evaluated::judge(input, sides, gate, bound, &sources)
+        };
+        if !matches!(status.verdict, Verdict::Passed | Verdict::Failed) {
+            all.unmeasured.push(status.message.clone());
+        }
+        all.push(status);
     }
-    if sides.stable.is_some() && policy.min_requests > 0 {
-        all.requests(measure::requests(&strata, sides.epoch), policy);
+    if sides.stable.is_some() && sides.live && policy.min_requests > 0 {
+        let seen = measure::requests(input, sides.candidate, sides.epoch);
+        all.requests(i64::try_from(seen).unwrap_or(i64::MAX), policy.min_requests);
     }
     all
 }
 
 impl Judgement {
-    fn requests(&mut self, seen: u64, policy: &Policy) {
-        let seen = i64::try_from(seen).unwrap_or(i64::MAX);
-        let enough = seen >= policy.min_requests;
+    /// What keeps a step from ending, if anything.
+    pub fn holding(&self) -> impl Iterator<Item = &String> {
+        self.unmeasured
+            .iter()
+            .chain(&self.missing)
+            .chain(&self.unproven)
+    }
+
+    fn evaluation(&mut self, gate: EvaluationGate) {
+        let EvaluationGate {
+            name,
+            verdict,
+            message,
+        } = &gate;
+        match verdict {
+            Verdict::Passed => {}
+            Verdict::Failed if self.failed_evaluation.is_some() => {}
+            Verdict::Failed => {
+                self.failed_evaluation = Some(format!("Evaluation {name} failed: {message}"));
+            }
+            _ => {
+                let sentence = format!("Evaluation {name} is {verdict:?}: {message}");
+                self.unmeasured.push(sentence);
+            }
+        }
+        self.evaluations.push(gate);
+    }
+
+    fn push(&mut self, gate: GateStatus) {
+        if gate.verdict == Verdict::Failed && self.failed_gate.is_none() {
+            self.failed_gate = Some(gate.message.clone());
+        }
+        self.gates.push(gate);
+    }
+
+    fn requests(&mut self, seen: i64, wanted: i64) {
+        let enough = seen >= wanted;
+        // The count itself only where it can't churn: it is in `value`.
         let message = if enough {
-            format!("the candidate served the {} requests that a step needs", policy.min_requests)
+            format!("the candidate served the {wanted} requests that a step needs")
         } else {
-            format!("the candidate served {seen} of the {} requests that a step needs", policy.min_requests)
+            format!("the candidate served {seen} of the {wanted} requests that a step needs")
         };
         if !enough {
             self.missing.push(message.clone());
         }
-        self.gates.push(GateStatus {
+        self.push(GateStatus {
             metric: REQUESTS.into(),
-            bound: format!("min {}", policy.min_requests),
+            bound: format!("min {wanted}"),
             value: Some(seen as f64),
             samples: seen,
-            verdict: if enough { Verdict::Passed } else { Verdict::Inconclusive },
+            verdict: if enough {
+                Verdict::Passed
+            } else {
+                Verdict::Inconclusive
+            },
             message,
             ..GateStatus::default()
         });
     }
-}
 
-/// Where a gate's metric comes from.
-enum Source<'a> {
-    /// From the gateways.
-    Live(measure::Metric),
-    /// From an Evaluation: the metric's name there, and the runs of each Evaluation that may have it.
-    Evaluation(Vec<(&'a str, &'a str, Option<(&'a EvaluationRun, i64)>)>),
-    /// From nowhere.
-    Unknown,
-}
-
-impl<'a> Source<'a> {
-    fn of(input: &'a Input, name: &'a str) -> Self {
-        if let Some(metric) = measure::Metric::named(name) {
-            return Source::Live(metric);
+    fn live(
+        &mut self,
+        gate: &Gate,
+        bound: Bound,
+        metric: measure::Metric,
+        finding: &Finding,
+        sides: Sides,
+    ) {
+        let samples = i64::try_from(finding.samples).unwrap_or(i64::MAX);
+        let wanted = gate.min_samples.unwrap_or(1);
+        let verdict = match finding.verdict {
+            _ if samples < wanted => Verdict::Inconclusive,
+            sequential::Verdict::Passed => Verdict::Passed,
+            sequential::Verdict::Failed => Verdict::Failed,
+            sequential::Verdict::Inconclusive => Verdict::Inconclusive,
+        };
+        let message = live_message(gate, bound, metric, finding, verdict, sides);
+        if samples < wanted {
+            self.missing.push(message.clone());
+        } else if gate.proof == Some(Proof::Safety) && verdict == Verdict::Inconclusive {
+            self.unproven.push(message.clone());
         }
-        let _ = name;
-        Source::Unknown
+        self.push(GateStatus {
+            value: status::finite(finding.estimate_candidate),
+            stable: status::finite(finding.estimate_stable).filter(|_| bound.compares()),
+            lower: status::finite(finding.lower),
+            upper: status::finite(finding.upper),
+            samples,
+            ..status::gate(gate, bound, verdict, message)
+        });
+    }
+}
+
+fn live_message(
+    gate: &Gate,
+    bound: Bound,
+    metric: measure::Metric,
+    finding: &Finding,
+    verdict: Verdict,
+    sides: Sides,
+) -> String {
+    let (name, unit, samples) = (&gate.metric, metric.unit(), finding.samples);
+    let words = status::bound(bound);
+    if sides.from.is_none() || !sides.live {
+        return format!("{name} is not measured yet");
+    }
+    let wanted = gate.min_samples.unwrap_or(1);
+    if i64::try_from(samples).unwrap_or(i64::MAX) < wanted {
+        let whom = match bound.compares() {
+            true => "of the candidate beside stable",
+            false => "of the candidate",
+        };
+        return format!("{name}: {samples} of {wanted} {unit} {whom}");
+    }
+    let number = |v: Option<f64>| match status::finite(v) {
+        Some(v) => v.to_string(),
+        None => "?".into(),
+    };
+    let what = match bound {
+        Bound::MaxDifference(_) | Bound::MinDifference(_) => " difference",
+        Bound::MaxRatio(_) | Bound::MinRatio(_) => " ratio",
+        Bound::Max(_) | Bound::Min(_) => "",
+    };
+    let sides = match (bound.compares(), finding.estimate_stable) {
+        (true, stable @ Some(_)) => format!(
+            " (candidate {}, stable {})",
+            number(finding.estimate_candidate),
+            number(stable)
+        ),
+        _ => String::new(),
+    };
+    let value = number(finding.value);
+    let (low, high) = (number(finding.lower), number(finding.upper));
+    match verdict {
+        Verdict::Failed => format!(
+            "{name}{what} {value}{sides} is proven to be beyond {words}: {low} to {high} over {samples} {unit}"
+        ),
+        Verdict::Passed => format!(
+            "{name}{what} {value}{sides} is proven to be within {words}: {low} to {high} over {samples} {unit}"
+        ),
+        _ => {
+            let seen = match finding.detectable {
+                Some(d) => format!("; {} would have been seen by now", status::rounded(d)),
+                None => String::new(),
+            };
+            format!(
+                "{name}{what} {value}{sides}: no proof against {words} in {low} to {high} over {samples} {unit}{seen}"
+            )
+        }
     }
 }

@@ -1,0 +1,172 @@
+//! What Evaluations say of a candidate, under the key {release UID, revision, attempt, generation}.
+
+use super::{Input, gates::Sides, status::rounded};
+use crate::{
+    api::{
+        evaluation::EvaluationRun,
+        gate::{Gate, GateStatus, Verdict},
+        rollout::EvaluationGate,
+    },
+    stats::sequential::{self, Bound},
+};
+
+/// The run of this Evaluation on the candidate, if it began.
+fn run<'a>(input: &'a Input, sides: Sides, name: &str) -> Option<&'a EvaluationRun> {
+    let view = input.evaluations.get(name)?;
+    view.runs.iter().rev().find(|run| {
+        run.release.as_deref() == Some(input.uid.as_str())
+            && run.revision.as_deref() == Some(sides.candidate)
+            && run.attempt == sides.attempt
+            && run.generation == view.generation
+    })
+}
+
+/// The verdict of an Evaluation that the candidate must pass.
+pub(super) fn evaluation(input: &Input, sides: Sides, name: &str) -> EvaluationGate {
+    let (verdict, message) = match (run(input, sides, name), input.evaluations.get(name)) {
+        (Some(run), _) => (run.verdict, run.message.clone()),
+        (None, Some(_)) => (
+            Verdict::Pending,
+            "it has not begun to measure this candidate".to_owned(),
+        ),
+        (None, None) => (
+            Verdict::Error,
+            format!(
+                "there is no Evaluation {name} in this namespace: create it, or take it out of spec.rollout.evaluations"
+            ),
+        ),
+    };
+    EvaluationGate {
+        name: name.to_owned(),
+        verdict,
+        message,
+    }
+}
+
+/// Where to find a metric: the Evaluations that may have it, and its name there.
+pub(super) fn sources<'a>(input: &'a Input, metric: &'a str) -> Vec<(&'a str, &'a str)> {
+    match input.metrics.iter().find(|m| m.name == metric) {
+        Some(source) => vec![(&source.evaluation.name, &source.evaluation.metric)],
+        None => {
+            let names = input.rollout.evaluations.iter();
+            names.map(|name| (name.as_str(), metric)).collect()
+        }
+    }
+}
+
+/// A gate on a metric of Evaluations: the candidate's value, against stable's in the same run where the bound compares.
+pub(super) fn judge(
+    input: &Input,
+    sides: Sides,
+    gate: &Gate,
+    bound: Bound,
+    sources: &[(&str, &str)],
+) -> GateStatus {
+    let mut waiting = Vec::new();
+    for (name, metric) in sources {
+        let Some(run) = run(input, sides, name) else {
+            let why = match input.evaluations.contains_key(*name) {
+                true => "has not begun to measure this candidate",
+                false => "does not exist",
+            };
+            waiting.push((Verdict::Pending, format!("Evaluation {name} {why}")));
+            continue;
+        };
+        if !run.verdict.is_final() {
+            waiting.push((Verdict::Running, format!("Evaluation {name} is measuring")));
+            continue;
+        }
+        let value = |metric: &str| run.metrics.iter().find(|m| m.name == metric);
+        let Some(own) = value(metric) else {
+            waiting.push((
+                Verdict::Error,
+                format!("Evaluation {name} has no metric `{metric}`"),
+            ));
+            continue;
+        };
+        let stable = value(&format!("stable.{metric}")).and_then(|m| m.value);
+        let same = run.baseline.as_deref() == sides.stable;
+        let samples = own.samples.unwrap_or_default();
+        return match (own.value, stable.filter(|_| same)) {
+            (None, _) => status(
+                gate,
+                bound,
+                Verdict::Inconclusive,
+                samples,
+                format!(
+                    "Evaluation {name} could not compute {metric}{}",
+                    own.message
+                        .as_ref()
+                        .map_or(String::new(), |m| format!(": {m}"))
+                ),
+            ),
+            (Some(_), None) if bound.compares() => status(
+                gate,
+                bound,
+                Verdict::Inconclusive,
+                samples,
+                format!(
+                    "Evaluation {name} has no {metric} of stable in the same run to compare with"
+                ),
+            ),
+            (Some(value), stable) => compare(gate, bound, value, stable, samples),
+        };
+    }
+    // An error only counts when no other Evaluation can still have the metric.
+    waiting.sort_by_key(|(verdict, _)| *verdict == Verdict::Error);
+    let (verdict, message) = waiting.into_iter().next().unwrap_or((
+        Verdict::Error,
+        format!("no Evaluation measures {}", gate.metric),
+    ));
+    status(gate, bound, verdict, 0, message)
+}
+
+fn compare(gate: &Gate, bound: Bound, value: f64, stable: Option<f64>, samples: i64) -> GateStatus {
+    let bounded = match (bound, stable) {
+        (Bound::MaxDifference(_) | Bound::MinDifference(_), Some(stable)) => value - stable,
+        (Bound::MaxRatio(_) | Bound::MinRatio(_), Some(stable)) => value / stable,
+        _ => value,
+    };
+    let verdict = if gate.min_samples.is_some_and(|min| samples < min) || !bounded.is_finite() {
+        Verdict::Inconclusive
+    } else {
+        match sequential::judge(bound, Some(bounded), Some(bounded)) {
+            sequential::Verdict::Passed => Verdict::Passed,
+            sequential::Verdict::Failed => Verdict::Failed,
+            sequential::Verdict::Inconclusive => Verdict::Inconclusive,
+        }
+    };
+    let words = super::status::bound(bound);
+    let against = match (bound.compares(), stable) {
+        (true, Some(stable)) => format!(" against stable's {}", rounded(stable)),
+        _ => String::new(),
+    };
+    let said = match verdict {
+        Verdict::Passed => "is within",
+        Verdict::Failed => "is beyond",
+        _ => "can't be judged by",
+    };
+    let message = format!(
+        "{} {}{against} {said} {words} ({samples} rows)",
+        gate.metric,
+        rounded(value)
+    );
+    GateStatus {
+        value: Some(rounded(value)),
+        stable: stable.map(rounded),
+        ..status(gate, bound, verdict, samples, message)
+    }
+}
+
+fn status(
+    gate: &Gate,
+    bound: Bound,
+    verdict: Verdict,
+    samples: i64,
+    message: String,
+) -> GateStatus {
+    GateStatus {
+        samples,
+        ..super::status::gate(gate, bound, verdict, message)
+    }
+}
