@@ -43,7 +43,12 @@ pub(super) struct Engine<'a> {
     pub check_at: Option<Timestamp>,
     /// What the present state waits for, in its words.
     pub waiting: Vec<String>,
+    /// The last judgement with what it was of, as walking several transitions asks for the same one.
+    judged: Option<(Judged, Judgement)>,
 }
+
+/// What a judgement depends on beside the input: candidate, attempt, stable, first epoch, epoch, whether live.
+type Judged = (String, i64, Option<String>, Option<i64>, i64, bool);
 
 impl<'a> Engine<'a> {
     pub fn new(input: &'a Input, now: Timestamp) -> Self {
@@ -56,6 +61,7 @@ impl<'a> Engine<'a> {
             notes: Vec::new(),
             check_at: None,
             waiting: Vec::new(),
+            judged: None,
         }
     }
 
@@ -139,7 +145,7 @@ impl<'a> Engine<'a> {
         self.input.replicas == Some(0)
     }
 
-    fn judgement(&self) -> Judgement {
+    fn judgement(&mut self) -> Judgement {
         let rollout = &self.s.rollout;
         let baking = rollout.state == RolloutState::Baking;
         let (tried, stable) = if baking {
@@ -160,7 +166,20 @@ impl<'a> Engine<'a> {
             // Going back is for when something is wrong: nobody waits for an evaluation then.
             evaluated: tried.source != Some(CandidateSource::Rollback),
         };
-        gates::judge(self.input, &self.policy, sides)
+        let of: Judged = (
+            tried.revision.clone(),
+            sides.attempt,
+            stable.map(str::to_owned),
+            sides.from,
+            sides.epoch,
+            sides.live,
+        );
+        if let Some((_, judgement)) = self.judged.as_ref().filter(|(last, _)| *last == of) {
+            return judgement.clone();
+        }
+        let judgement = gates::judge(self.input, &self.policy, sides);
+        self.judged = Some((of, judgement.clone()));
+        judgement
     }
 
     // ---- transitions ----
