@@ -241,7 +241,7 @@ fn without_callers_it_ends_for_want_of_data_and_rejects_nothing() {
     world.run(300);
     assert!(idle(&world.input.state), "it isn't tried again by itself");
     world.say("callers come, and someone says retry");
-    world.rate = 20.0;
+    world.rate = 10.0;
     world.command(Command::Retry, "bbb/1");
     world.tick();
     assert!(world.run_until(7200, idle), "{}", world.trace);

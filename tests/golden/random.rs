@@ -58,7 +58,7 @@ fn whatever_happens_the_invariants_hold() {
         world.gateways = 2;
         world.gateways_follow = true;
         world.evaluation = 20;
-        world.rate = 20.0;
+        world.rate = 10.0;
         world.annotations.clear();
         for name in names {
             world.nature(name, |n| {

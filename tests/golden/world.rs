@@ -16,7 +16,7 @@ use perennial::{
         decide,
     },
     stats::{
-        bucket::{Bucket, Gateway, ReleaseMeasurements, Traffic},
+        bucket::{Bucket, Gateway, Traffic},
         random::Generator,
     },
 };
@@ -95,7 +95,7 @@ impl World {
                 ..Input::default()
             },
             natures: BTreeMap::new(),
-            rate: 20.0,
+            rate: 10.0,
             gateways: 2,
             gateways_follow: true,
             evaluation: 20,
@@ -293,7 +293,7 @@ impl World {
         let mut sides = [Traffic::default(), Traffic::default()];
         for _ in 0..(self.rate * 5.0) as usize {
             let place = self.generator.unit() * 100.0;
-            let caller = format!("caller-{}", self.generator.below(3000));
+            let caller = format!("caller-{}", self.generator.below(600));
             let side = usize::from(place < f64::from(weight));
             let revision = [stable, candidate][side];
             let nature = self.natures.get(revision).cloned().unwrap_or_default();
