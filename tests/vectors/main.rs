@@ -2,6 +2,7 @@
 
 mod compare;
 mod drift;
+mod flights;
 mod performance;
 mod table;
 

@@ -302,6 +302,8 @@ pub(crate) enum Grid {
     /// Bins: one more edge than cells.
     Bins {
         edges: Vec<f64>,
+        /// Just below the edges: where values are told apart.
+        cuts: Vec<f64>,
         below: Vec<f64>,
         std: f64,
     },
@@ -351,6 +353,11 @@ impl Grid {
             }
         } else {
             Self::Bins {
+                cuts: edges
+                    .iter()
+                    .zip(slack(edges))
+                    .map(|(edge, slack)| edge - slack)
+                    .collect(),
                 edges: edges.clone(),
                 below: cumulative(&shares),
                 std,
@@ -369,14 +376,19 @@ impl Grid {
 
     /// The cell of one of the reference's own numbers.
     pub(crate) fn cell(&self, x: f64) -> usize {
-        let nearly = x + x.abs() * 1e-9; // Edges are rounded.
         match self {
-            Self::Bins { edges, .. } => edges
-                .partition_point(|&e| e <= nearly)
+            Self::Bins { cuts, .. } => cuts
+                .partition_point(|&c| c <= x)
                 .saturating_sub(1)
-                .min(edges.len() - 2),
+                .min(cuts.len() - 2),
             Self::Atoms { values, .. } => {
-                values.partition_point(|&v| v <= nearly).saturating_sub(1)
+                let nearest = values.partition_point(|&v| v < x).min(values.len() - 1);
+                let below = nearest.saturating_sub(1);
+                if (values[below] - x).abs() < (values[nearest] - x).abs() {
+                    below
+                } else {
+                    nearest
+                }
             }
             Self::Categories { shares } => shares.len() - 1,
         }
@@ -388,7 +400,9 @@ impl Grid {
             return 0.0;
         };
         match self {
-            Self::Bins { edges, below, std } => binned(edges, below, &cumulative(&shares)) / std,
+            Self::Bins {
+                edges, below, std, ..
+            } => binned(edges, below, &cumulative(&shares)) / std,
             Self::Atoms {
                 values,
                 shares: reference,
@@ -410,18 +424,18 @@ impl Grid {
     fn score_sketch(&self, live: &NumericSketch) -> f64 {
         let total = live.count() as f64;
         match self {
-            Self::Bins { edges, below, std } => {
-                let mut shares: Vec<f64> = live.below(edges).iter().map(|c| c / total).collect();
-                let (low, high) = (edges[0], edges[edges.len() - 1]);
+            Self::Bins {
+                edges,
+                cuts,
+                below,
+                std,
+            } => {
+                let mut shares: Vec<f64> = live.below(cuts).iter().map(|c| c / total).collect();
+                let last = edges.len() - 1;
+                let (low, high) = (cuts[0], 2.0 * edges[last] - cuts[last]);
                 // The last edge belongs to the last bin.
-                let above: u64 = live
-                    .points()
-                    .filter(|(x, _)| *x > high + high.abs() * 1e-9)
-                    .map(|p| p.1)
-                    .sum();
-                if let Some(last) = shares.last_mut() {
-                    *last = 1.0 - above as f64 / total;
-                }
+                let above: u64 = live.points().filter(|(x, _)| *x > high).map(|p| p.1).sum();
+                shares[last] = 1.0 - above as f64 / total;
                 let outside: f64 = live
                     .points()
                     .map(|(x, c)| ((low - x).max(x - high).max(0.0) / std) * (c as f64 / total))
@@ -463,6 +477,23 @@ impl Grid {
             _ => 0.0,
         }
     }
+}
+
+/// How far below an edge a value may lie and still be meant by it: edges are rounded, and requests may lose digits that the training data
+/// had (tensors of FP32); but no more than a thousandth of the bins beside it.
+fn slack(edges: &[f64]) -> Vec<f64> {
+    let gap = |i: usize| edges[i + 1] - edges[i];
+    (0..edges.len())
+        .map(|i| {
+            let before = if i > 0 { gap(i - 1) } else { f64::INFINITY };
+            let after = if i + 1 < edges.len() {
+                gap(i)
+            } else {
+                f64::INFINITY
+            };
+            (edges[i].abs() * f64::from(f32::EPSILON)).min(before.min(after) / 1000.0)
+        })
+        .collect()
 }
 
 fn normalized(counts: &[f64]) -> Option<Vec<f64>> {

@@ -287,3 +287,33 @@ fn a_few_nulls_do_not_make_a_window_too_small() {
     assert_eq!(judged(4_990, 10), Reason::WithinThreshold);
     assert_eq!(judged(2_000, 4_000), Reason::NotEnoughSamples);
 }
+
+#[test]
+fn values_that_lost_digits_in_single_precision_have_not_drifted() {
+    // Tenths of degrees: 400 distinct values, none of which single precision can hold.
+    let (mut generator, mut builder) = (
+        Generator::new(4),
+        ProfileBuilder::new([("x", ColumnKind::Numeric)]),
+    );
+    let mut tenth = || (generator.below(400) as f64 / 10.0).mul_add(1.0, 0.1);
+    let reference: Vec<f64> = (0..20_000).map(|_| tenth()).collect();
+    reference
+        .iter()
+        .for_each(|&x| builder.add(&[Cell::Number(x)]));
+    let profile = builder.finish();
+    let score = |value: &dyn Fn(f64) -> f64| {
+        let mut live = profile.sketch();
+        reference
+            .iter()
+            .for_each(|&x| live.add([("x", Cell::Number(value(x)))]));
+        compare(&profile, &live, &Rule::default()).columns[0]
+            .score
+            .unwrap()
+    };
+    assert!(score(&|x| x) < 1e-9, "{}", score(&|x| x));
+    assert!(
+        score(&|x| f64::from(x as f32)) < 1e-6,
+        "{}",
+        score(&|x| f64::from(x as f32))
+    );
+}
