@@ -135,7 +135,7 @@ impl Truth {
         if !classes.contains(&positive) {
             // All rows may be of the other class; then the metrics that need both are not defined, and say so.
             let implied = matches!(values, Values::Boolean(_)) || classes.iter().all(|c| c == "0");
-            if !(implied && positive == "1" || implied && positive == "0") {
+            if !(implied && matches!(positive.as_str(), "0" | "1")) {
                 let write = match said {
                     Some(said) => format!("`{said}` is none of them: correct classification.positive"),
                     None => "which of them is positive? write it in evaluators: [{classification: {positive: …}}]".to_owned(),
