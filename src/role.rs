@@ -4,7 +4,7 @@ use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
-use crate::{api, cli, controller::operator, supervise, telemetry::log, yaml};
+use crate::{api, cli, controller::operator, evaluate, supervise, telemetry::log, yaml};
 
 /// Roles by their first argument; everything else is the kubectl plugin.
 #[derive(Debug, Parser)]
@@ -40,6 +40,8 @@ enum Role {
         #[arg(last = true, required = true)]
         command: Vec<String>,
     },
+    /// Inside an evaluation pod: measure a model or a file of predictions, report.
+    Evaluate,
     /// Inside a server's pod: fetch and verify the model.
     Fetch,
     /// Copy this program into a directory, for containers that don't have it.
@@ -56,7 +58,14 @@ enum Role {
 }
 
 /// The first argument that makes it a role and not the plugin.
-const ROLES: [&str; 5] = ["operator", "supervise", "fetch", "install", "crds"];
+const ROLES: [&str; 6] = [
+    "operator",
+    "supervise",
+    "evaluate",
+    "fetch",
+    "install",
+    "crds",
+];
 
 /// Runs the program.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
@@ -71,6 +80,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     match arguments.role {
         Role::Operator(arguments) => finish("operator", runtime(operator::run(arguments))),
         Role::Supervise { command } => finish("supervise", runtime(supervise::run(command))),
+        Role::Evaluate => finish("evaluate", runtime(evaluate::run())),
         Role::Fetch => finish("fetch", runtime(supervise::fetch::run())),
         Role::Install { directory } => {
             finish("install", runtime(supervise::install::run(&directory)))
