@@ -7,7 +7,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures::StreamExt;
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::TokioExecutor,
+};
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use serde::de::DeserializeOwned;
@@ -30,10 +35,21 @@ const SIZE: usize = 1 << 20;
 const REMEMBERED: usize = 4096;
 
 /// Asks supervisors; remembers when it last did.
-#[derive(Default)]
 pub struct Supervisors {
-    client: reqwest::Client,
+    client: Client<HttpConnector, Empty<Bytes>>,
     asked: Mutex<HashMap<String, (Instant, Option<ProgressAnswer>)>>,
+}
+
+impl Default for Supervisors {
+    fn default() -> Self {
+        let client = Client::builder(TokioExecutor::new())
+            .pool_max_idle_per_host(0)
+            .build_http();
+        Self {
+            client,
+            asked: Mutex::default(),
+        }
+    }
 }
 
 impl Supervisors {
@@ -85,27 +101,17 @@ impl Supervisors {
 
     async fn get<T: DeserializeOwned>(&self, url: &str) -> Option<T> {
         let read = async {
-            let answer = self
-                .client
-                .get(url)
-                .send()
-                .await
-                .ok()?
-                .error_for_status()
-                .ok()?;
-            let mut body = Vec::new();
-            let mut chunks = answer.bytes_stream();
-            while let Some(chunk) = chunks.next().await {
-                body.extend_from_slice(&chunk.ok()?);
-                if body.len() > SIZE {
-                    tracing::warn!(
-                        url,
-                        "the answer of a supervisor is over {SIZE} bytes: ignored"
-                    );
-                    return None;
-                }
+            let answer = self.client.get(url.parse().ok()?).await.ok()?;
+            if !answer.status().is_success() {
+                return None;
             }
-            serde_json::from_slice(&body)
+            let body = Limited::new(answer.into_body(), SIZE).collect().await;
+            let body = body
+                .inspect_err(
+                    |error| tracing::warn!(url, %error, "a supervisor's answer can't be read"),
+                )
+                .ok()?;
+            serde_json::from_slice(&body.to_bytes())
                 .inspect_err(
                     |error| tracing::warn!(url, %error, "a supervisor's answer can't be read"),
                 )
