@@ -1,0 +1,2 @@
+//! prompts
+pub mod template;

@@ -1,0 +1,293 @@
+//! Live measurements: one-minute buckets in bounded memory, filled in well under a microsecond each.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use crate::stats::{
+    bucket::{Bucket, Buckets, MAX_MINUTES},
+    sketch::RowSketch,
+};
+
+/// Buckets kept at most, over all releases: the oldest go first.
+const MAX_BUCKETS: usize = 20_000;
+/// Buckets with input rows kept at most; of older ones the rows go.
+const MAX_WITH_ROWS: usize = 2_000;
+
+/// What a request is counted under.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Slot {
+    /// UID of the release.
+    pub release: Arc<str>,
+    /// Hash of the revision.
+    pub revision: Arc<str>,
+    /// Epoch under which it was routed.
+    pub epoch: i64,
+    /// The candidate's weight then.
+    pub weight: i32,
+}
+
+/// A request that was answered.
+#[derive(Clone, Debug)]
+pub struct Sample<'a> {
+    /// The caller's key.
+    pub caller: Option<&'a str>,
+    /// Whether the revision or its backend failed.
+    pub failed: bool,
+    /// To the last byte.
+    pub latency: Duration,
+    /// To the first byte, for prompts.
+    pub first_byte: Option<Duration>,
+    /// Tokens of prompt and answer.
+    pub usage: Option<(u64, u64)>,
+}
+
+/// What was seen of requests' inputs.
+#[derive(Clone, Debug, Default)]
+pub struct Inputs {
+    /// Rows.
+    pub rows: Option<RowSketch>,
+    /// Requests that were not understood.
+    pub unknown: u64,
+    /// Requests that were not looked at.
+    pub dropped: u64,
+}
+
+/// The measurements of this process.
+pub struct Recorder {
+    process: String,
+    started: i64,
+    buckets: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    minute: i64,
+    all: BTreeMap<(i64, Slot), Arc<Bucket>>,
+}
+
+impl Recorder {
+    /// Starts with nothing; `process` names this process.
+    pub fn new(process: String) -> Self {
+        let started = now();
+        Self {
+            process,
+            started,
+            buckets: Mutex::new(State {
+                minute: started,
+                ..State::default()
+            }),
+        }
+    }
+
+    /// The name of this process.
+    pub fn process(&self) -> &str {
+        &self.process
+    }
+
+    /// Counts a request.
+    pub fn record(&self, slot: &Slot, sample: &Sample<'_>) {
+        let micros = |d: Duration| u64::try_from(d.as_micros()).unwrap_or(u64::MAX);
+        self.with(slot, |bucket| {
+            let traffic = &mut bucket.traffic;
+            traffic.requests += 1;
+            traffic.errors += u64::from(sample.failed);
+            traffic.latency.add(micros(sample.latency));
+            if let Some(first) = sample.first_byte {
+                traffic.first_byte.add(micros(first));
+            }
+            match sample.caller {
+                Some(key) => traffic.callers.add(key, sample.failed),
+                None => {
+                    traffic.unkeyed += 1;
+                    traffic.unkeyed_errors += u64::from(sample.failed);
+                }
+            }
+            if let Some((prompt, completion)) = sample.usage {
+                traffic.with_usage += 1;
+                traffic.prompt_tokens += prompt;
+                traffic.completion_tokens += completion;
+            }
+        });
+    }
+
+    /// Counts what was seen of inputs.
+    pub fn record_inputs(&self, slot: &Slot, inputs: Inputs) {
+        self.with(slot, |bucket| {
+            bucket.traffic.features_unknown += inputs.unknown;
+            bucket.traffic.features_dropped += inputs.dropped;
+            match (&mut bucket.features, inputs.rows) {
+                (Some(rows), Some(more)) => {
+                    // Within one revision the signature doesn't change, so neither do columns' kinds.
+                    if rows.merge(&more).is_err() {
+                        bucket.traffic.features_unknown += more.rows;
+                    }
+                }
+                (rows @ None, more) => *rows = more,
+                (_, None) => {}
+            }
+        });
+    }
+
+    /// The buckets of the minutes from `since`.
+    pub fn read(&self, since: i64) -> Buckets {
+        let mut state = self.state();
+        state.advance(now());
+        let minute = state.minute;
+        let found: Vec<Arc<Bucket>> = state
+            .all
+            .iter()
+            .filter(|((m, _), _)| *m >= since)
+            .map(|(_, bucket)| bucket.clone())
+            .collect();
+        drop(state);
+        Buckets {
+            process: self.process.clone(),
+            started: self.started,
+            minute,
+            buckets: found.iter().map(|bucket| (**bucket).clone()).collect(),
+        }
+    }
+
+    fn with(&self, slot: &Slot, change: impl FnOnce(&mut Bucket)) {
+        let mut state = self.state();
+        state.advance(now());
+        let minute = state.minute;
+        let bucket = state
+            .all
+            .entry((minute, slot.clone()))
+            .or_insert_with(|| Arc::new(empty(minute, slot)));
+        // Copies only while somebody reads this very bucket.
+        change(Arc::make_mut(bucket));
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // A panic while counting spoils one bucket at most.
+        self.buckets.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn empty(minute: i64, slot: &Slot) -> Bucket {
+    Bucket {
+        release: slot.release.to_string(),
+        revision: slot.revision.to_string(),
+        epoch: slot.epoch,
+        weight: slot.weight,
+        minute,
+        ..Bucket::default()
+    }
+}
+
+impl State {
+    /// Goes on to the present minute, never back: buckets before it are final.
+    fn advance(&mut self, now: i64) {
+        if now <= self.minute {
+            return;
+        }
+        self.minute = now;
+        let first = Slot {
+            release: "".into(),
+            revision: "".into(),
+            epoch: i64::MIN,
+            weight: 0,
+        };
+        self.all = self.all.split_off(&(now - MAX_MINUTES, first));
+        while self.all.len() > MAX_BUCKETS {
+            self.all.pop_first();
+        }
+        let with_rows = self.all.values().filter(|b| b.features.is_some()).count();
+        let too_many = with_rows.saturating_sub(MAX_WITH_ROWS);
+        let oldest = self.all.values_mut().filter(|b| b.features.is_some());
+        for bucket in oldest.take(too_many) {
+            let bucket = Arc::make_mut(bucket);
+            bucket.features = None;
+            bucket.traffic.features_dropped = bucket.traffic.requests;
+        }
+    }
+}
+
+/// The present unix minute.
+fn now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    i64::try_from(since.unwrap_or_default().as_secs() / 60).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn slot() -> Slot {
+        Slot {
+            release: "u".into(),
+            revision: "r".into(),
+            epoch: 1,
+            weight: 10,
+        }
+    }
+
+    fn sample(caller: Option<&str>, failed: bool) -> Sample<'_> {
+        Sample {
+            caller,
+            failed,
+            latency: Duration::from_millis(3),
+            first_byte: None,
+            usage: Some((10, 5)),
+        }
+    }
+
+    #[test]
+    fn requests_are_counted_by_caller_and_those_without_one_apart() {
+        let recorder = Recorder::new("p".into());
+        for i in 0..10 {
+            recorder.record(&slot(), &sample(Some(["a", "b"][i % 2]), i == 0));
+        }
+        recorder.record(&slot(), &sample(None, true));
+        let all = recorder.read(0);
+        let mut traffic = crate::stats::bucket::Traffic::default();
+        all.buckets.iter().for_each(|b| traffic.merge(&b.traffic));
+        assert_eq!((traffic.requests, traffic.errors), (11, 2));
+        assert_eq!(
+            (
+                traffic.callers.callers(),
+                traffic.unkeyed,
+                traffic.unkeyed_errors
+            ),
+            (2, 1, 1)
+        );
+        assert_eq!((traffic.with_usage, traffic.prompt_tokens), (11, 110));
+        assert!(recorder.read(all.minute + 1).buckets.is_empty());
+    }
+
+    #[test]
+    fn memory_is_bounded_in_minutes_and_in_buckets() {
+        let mut state = State::default();
+        for minute in 0..400 {
+            state.advance(minute);
+            for release in 0..100 {
+                let slot = Slot {
+                    release: format!("{release}").as_str().into(),
+                    ..slot()
+                };
+                let mut bucket = empty(minute, &slot);
+                bucket.features = Some(RowSketch::default());
+                state.all.insert((minute, slot), Arc::new(bucket));
+            }
+        }
+        state.advance(400);
+        let oldest = state.all.first_key_value().map(|((minute, _), _)| *minute);
+        assert_eq!(oldest, Some(400 - MAX_MINUTES));
+        assert!(state.all.len() <= MAX_BUCKETS);
+        let rows = state.all.values().filter(|b| b.features.is_some()).count();
+        assert_eq!(rows, MAX_WITH_ROWS);
+    }
+
+    #[test]
+    fn a_clock_that_goes_back_does_not_reopen_a_minute() {
+        let mut state = State::default();
+        state.advance(100);
+        state.advance(90);
+        assert_eq!(state.minute, 100);
+    }
+}

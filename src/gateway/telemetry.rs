@@ -1,0 +1,243 @@
+//! The gateway's own metrics. Labels are names of releases that exist, and closed sets; a release that goes takes its series along.
+
+use std::time::Duration;
+
+use prometheus::{
+    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, TextEncoder,
+};
+
+use super::{objects::Kind, table::Table};
+
+/// How a request ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Answered.
+    Ok,
+    /// Refused for what the caller sent (4xx).
+    CallerError,
+    /// 5xx, a time-out or a broken connection.
+    Error,
+    /// The caller went away.
+    Canceled,
+}
+
+impl Outcome {
+    const ALL: [(Outcome, &'static str); 4] = [
+        (Outcome::Ok, "ok"),
+        (Outcome::CallerError, "caller_error"),
+        (Outcome::Error, "error"),
+        (Outcome::Canceled, "canceled"),
+    ];
+}
+
+/// All metrics of a gateway process.
+pub struct Telemetry {
+    registry: Registry,
+    requests: IntCounterVec,
+    duration: HistogramVec,
+    first_byte: HistogramVec,
+    unkeyed: IntCounterVec,
+    fell_back: IntCounterVec,
+    weight: IntGaugeVec,
+    epoch: IntGaugeVec,
+    /// Requests that belong to no release.
+    pub unrouted: IntCounter,
+    /// Requests whose inputs were not looked at.
+    pub features_dropped: IntCounter,
+    /// Objects that couldn't be understood.
+    pub undecodable: IntCounter,
+    /// Requests that are open.
+    pub open: IntGauge,
+    /// Connections that are open.
+    pub connections: IntGauge,
+}
+
+/// One release's metrics, resolved once.
+pub struct Meters {
+    requests: [[IntCounter; 4]; 2],
+    duration: [Histogram; 2],
+    first_byte: [Histogram; 2],
+    unkeyed: IntCounter,
+    fell_back: IntCounter,
+}
+
+const LATENCY: [f64; 14] = [
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0,
+];
+const TRACKS: [&str; 2] = ["stable", "candidate"];
+
+impl Telemetry {
+    /// Fresh metrics.
+    ///
+    /// # Errors
+    /// Only if a name were used twice.
+    pub fn new() -> Result<Self, prometheus::Error> {
+        let registry = Registry::new();
+        let counters = |name: &str, help: &str, labels: &[&str]| {
+            let vec = IntCounterVec::new(Opts::new(name, help), labels)?;
+            registry.register(Box::new(vec.clone()))?;
+            Ok::<_, prometheus::Error>(vec)
+        };
+        let gauges = |name: &str, help: &str| {
+            let vec = IntGaugeVec::new(Opts::new(name, help), &["kind", "release"])?;
+            registry.register(Box::new(vec.clone()))?;
+            Ok::<_, prometheus::Error>(vec)
+        };
+        let histograms = |name: &str, help: &str| {
+            let options = HistogramOpts::new(name, help).buckets(LATENCY.to_vec());
+            let vec = HistogramVec::new(options, &["kind", "release", "track"])?;
+            registry.register(Box::new(vec.clone()))?;
+            Ok::<_, prometheus::Error>(vec)
+        };
+        let counter = |name: &str, help: &str| {
+            let one = IntCounter::new(name, help)?;
+            registry.register(Box::new(one.clone()))?;
+            Ok::<_, prometheus::Error>(one)
+        };
+        let gauge = |name: &str, help: &str| {
+            let one = IntGauge::new(name, help)?;
+            registry.register(Box::new(one.clone()))?;
+            Ok::<_, prometheus::Error>(one)
+        };
+        Ok(Self {
+            requests: counters(
+                "perennial_gateway_requests_total",
+                "Requests by how they ended",
+                &["kind", "release", "track", "outcome"],
+            )?,
+            duration: histograms(
+                "perennial_gateway_request_duration_seconds",
+                "From the request's head to the answer's last byte",
+            )?,
+            first_byte: histograms(
+                "perennial_gateway_time_to_first_byte_seconds",
+                "From the request's head to the answer's first byte",
+            )?,
+            unkeyed: counters(
+                "perennial_gateway_unkeyed_total",
+                "Requests without a caller's key, placed at random",
+                &["kind", "release"],
+            )?,
+            fell_back: counters(
+                "perennial_gateway_fell_back_total",
+                "Requests of the candidate that stable answered, as the candidate has no ready endpoint",
+                &["kind", "release"],
+            )?,
+            weight: gauges(
+                "perennial_gateway_candidate_weight_percent",
+                "Callers that go to the candidate",
+            )?,
+            epoch: gauges(
+                "perennial_gateway_epoch",
+                "Epoch of the routing that is served",
+            )?,
+            unrouted: counter(
+                "perennial_gateway_unrouted_total",
+                "Requests that belong to no release",
+            )?,
+            features_dropped: counter(
+                "perennial_gateway_features_dropped_total",
+                "Requests whose inputs were not looked at, as there was too much to do or the body was too long",
+            )?,
+            undecodable: counter(
+                "perennial_gateway_undecodable_objects_total",
+                "Objects of the cluster that couldn't be understood; what was known of them stayed in effect",
+            )?,
+            open: gauge("perennial_gateway_open_requests", "Requests that are open")?,
+            connections: gauge(
+                "perennial_gateway_open_connections",
+                "Connections of callers that are open",
+            )?,
+            registry,
+        })
+    }
+
+    /// A release's handles.
+    pub fn meters(&self, kind: Kind, release: &str) -> Meters {
+        let kind = kind.plural();
+        let track = |t: &str| {
+            Outcome::ALL.map(|(_, outcome)| {
+                self.requests
+                    .with_label_values(&[kind, release, t, outcome])
+            })
+        };
+        Meters {
+            requests: TRACKS.map(track),
+            duration: TRACKS.map(|t| self.duration.with_label_values(&[kind, release, t])),
+            first_byte: TRACKS.map(|t| self.first_byte.with_label_values(&[kind, release, t])),
+            unkeyed: self.unkeyed.with_label_values(&[kind, release]),
+            fell_back: self.fell_back.with_label_values(&[kind, release]),
+        }
+    }
+
+    /// Shows a new table, and lets go of the series of releases that are gone.
+    pub fn show(&self, table: &Table, before: &Table) {
+        for release in before.releases() {
+            if table.by_name(release.kind, &release.name).is_none() {
+                let (kind, name) = (release.kind.plural(), release.name.as_str());
+                // An error only says that there was no such series.
+                for track in TRACKS {
+                    for (_, outcome) in Outcome::ALL {
+                        let _ = self
+                            .requests
+                            .remove_label_values(&[kind, name, track, outcome]);
+                    }
+                    let _ = self.duration.remove_label_values(&[kind, name, track]);
+                    let _ = self.first_byte.remove_label_values(&[kind, name, track]);
+                }
+                let _ = self.unkeyed.remove_label_values(&[kind, name]);
+                let _ = self.fell_back.remove_label_values(&[kind, name]);
+                let _ = self.weight.remove_label_values(&[kind, name]);
+                let _ = self.epoch.remove_label_values(&[kind, name]);
+            }
+        }
+        for release in table.releases() {
+            let labels = [release.kind.plural(), release.name.as_str()];
+            self.weight
+                .with_label_values(&labels)
+                .set(i64::from(release.weight));
+            self.epoch
+                .with_label_values(&labels)
+                .set(release.served.epoch);
+        }
+    }
+
+    /// Prometheus' text format.
+    ///
+    /// # Errors
+    /// Only if a metric were inconsistent.
+    pub fn text(&self) -> Result<String, prometheus::Error> {
+        let mut out = Vec::new();
+        TextEncoder::new().encode(&self.registry.gather(), &mut out)?;
+        String::from_utf8(out).map_err(|e| prometheus::Error::Msg(e.to_string()))
+    }
+}
+
+impl Meters {
+    /// Counts a request that has ended.
+    pub fn count(
+        &self,
+        candidate: bool,
+        outcome: Outcome,
+        latency: Duration,
+        first_byte: Option<Duration>,
+    ) {
+        let track = usize::from(candidate);
+        self.requests[track][outcome as usize].inc();
+        self.duration[track].observe(latency.as_secs_f64());
+        if let Some(first) = first_byte {
+            self.first_byte[track].observe(first.as_secs_f64());
+        }
+    }
+
+    /// Counts a request without a caller's key.
+    pub fn unkeyed(&self) {
+        self.unkeyed.inc();
+    }
+
+    /// Counts a request of the candidate that stable answers.
+    pub fn fell_back(&self) {
+        self.fell_back.inc();
+    }
+}
