@@ -1,8 +1,344 @@
-//! gateway
+//! The data plane: one small proxy for each namespace. It splits traffic exactly, renders prompts, and measures.
+//!
+//! | module | what it is |
+//! | --- | --- |
+//! | [`objects`] | what is needed of the cluster's objects, and what is kept on disk |
+//! | [`table`], [`route`] | routing, pure: objects → table → who is served by which revision |
+//! | [`keeper`], [`watch`] | the task that takes changes in and swaps the table; the watches that feed it |
+//! | [`listen`], [`proxy`], [`pool`], [`body`] | from a caller's connection to an endpoint's and back, nothing gathered on the way |
+//! | [`prompt`] | PromptReleases: an OpenAI-compatible endpoint |
+//! | [`tally`], [`record`], [`features`] | measuring, never in the way of a request |
+//! | [`admin`], [`telemetry`] | what the operator and Prometheus read |
+//!
+//! It serves, and restarts, without the API server: the table is on disk. An epoch is reported as served only once callers are
+//! routed by it.
+
+pub mod admin;
+pub mod answer;
+pub mod body;
 pub mod features;
+pub mod keeper;
+pub mod listen;
 pub mod objects;
+pub mod pool;
 pub mod prompt;
+pub mod proxy;
 pub mod record;
 pub mod route;
 pub mod table;
+pub mod tally;
 pub mod telemetry;
+pub mod watch;
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    process::ExitCode,
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    sync::{Notify, mpsc, oneshot},
+    task::JoinHandle,
+};
+use tracing::info;
+
+use self::{
+    features::Features,
+    keeper::Keeper,
+    listen::Listeners,
+    objects::Change,
+    pool::Pool,
+    prompt::{Backends, credentials::Credentials},
+    proxy::Entry,
+    record::Recorder,
+    table::Table,
+    telemetry::Telemetry,
+};
+use crate::api::{GATEWAY_ADMIN_PORT, GATEWAY_INTERNAL_PORT, GATEWAY_SHARED_PORT};
+
+/// How `perennial gateway` is started; everything has its default in a cluster.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// Namespace whose releases are served.
+    #[arg(long, env = "POD_NAMESPACE")]
+    pub namespace: String,
+    /// Directory where the routing table is kept.
+    #[arg(long, env = "PERENNIAL_STATE_DIR", default_value = "/perennial/state")]
+    pub state_dir: PathBuf,
+    /// Directory with the credentials of prompt backends: `<directory>/<secret>/<key>`.
+    #[arg(
+        long,
+        env = "PERENNIAL_CREDENTIALS_DIR",
+        default_value = "/perennial/credentials"
+    )]
+    pub credentials_dir: PathBuf,
+    /// Address to listen on; all of them when absent.
+    #[arg(long, env = "PERENNIAL_LISTEN_ADDRESS")]
+    pub address: Option<IpAddr>,
+    /// Seconds that a model server has to begin its answer.
+    #[arg(long, env = "PERENNIAL_RESPONSE_TIMEOUT", default_value_t = 60)]
+    pub response_timeout: u64,
+    /// Longest body of a request to a model, in MiB.
+    #[arg(long, env = "PERENNIAL_MAX_BODY", default_value_t = 64)]
+    pub max_body: u64,
+}
+
+/// How a gateway runs.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where the table is kept; `None`: nowhere.
+    pub state: Option<PathBuf>,
+    /// Credentials of prompt backends.
+    pub credentials: PathBuf,
+    /// Address to listen on; all of them when absent.
+    pub address: Option<IpAddr>,
+    /// The port that all releases share; 0: any.
+    pub shared_port: u16,
+    /// The port where revisions have an address; 0: any.
+    pub internal_port: u16,
+    /// The admin port; 0: any.
+    pub admin_port: u16,
+    /// Limits.
+    pub limits: Limits,
+    /// How long it keeps taking connections after it was told to leave.
+    pub leave: Duration,
+    /// How long open requests have after that.
+    pub drain: Duration,
+    /// How long the operator has to read the last measurements after that.
+    pub hand_over: Duration,
+}
+
+/// Limits on requests to models.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Bytes of a body.
+    pub body: u64,
+    /// Wait for a connection to an endpoint.
+    pub connect: Duration,
+    /// Wait for an answer to begin.
+    pub response: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            body: 64 << 20,
+            connect: Duration::from_secs(2),
+            response: Duration::from_secs(60),
+        }
+    }
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            state: None,
+            credentials: "/perennial/credentials".into(),
+            address: None,
+            shared_port: GATEWAY_SHARED_PORT,
+            internal_port: GATEWAY_INTERNAL_PORT,
+            admin_port: GATEWAY_ADMIN_PORT,
+            limits: Limits::default(),
+            leave: Duration::from_secs(3),
+            drain: Duration::from_secs(60),
+            hand_over: Duration::from_secs(16),
+        }
+    }
+}
+
+/// What all requests share.
+pub struct Shared {
+    table: RwLock<Arc<Table>>,
+    pool: Arc<Pool>,
+    backends: Backends,
+    credentials: Credentials,
+    recorder: Arc<Recorder>,
+    features: Features,
+    telemetry: Telemetry,
+    limits: Limits,
+    ready: AtomicBool,
+    draining: AtomicBool,
+    /// Whether anybody ever read the buckets.
+    was_read: AtomicBool,
+    handed_over: Notify,
+}
+
+impl Shared {
+    fn table(&self) -> Arc<Table> {
+        self.table
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    fn set_table(&self, table: Arc<Table>) {
+        *self.table.write().unwrap_or_else(PoisonError::into_inner) = table;
+    }
+
+    fn set_ready(&self) {
+        self.ready.store(true, Ordering::Relaxed);
+    }
+
+    fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Relaxed)
+    }
+
+    fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+}
+
+/// Why a gateway can't start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A port can't be opened, or a thread not started.
+    #[error("the gateway can't start: {0}")]
+    Io(#[from] io::Error),
+    /// A metric is defined twice.
+    #[error("the gateway's metrics are inconsistent: {0}")]
+    Metrics(#[from] prometheus::Error),
+    /// The TLS library can't be set up.
+    #[error("TLS can't be set up: {0}")]
+    Tls(#[from] rustls::Error),
+}
+
+/// A running gateway.
+pub struct Gateway {
+    shared: Arc<Shared>,
+    settings: Settings,
+    changes: mpsc::Sender<Change>,
+    stop: oneshot::Sender<()>,
+    keeper: JoinHandle<Listeners>,
+    admin: JoinHandle<()>,
+    /// Where the shared port listens.
+    pub shared_address: SocketAddr,
+    /// Where the internal port listens.
+    pub internal_address: SocketAddr,
+    /// Where the admin port listens.
+    pub admin_address: SocketAddr,
+}
+
+impl Gateway {
+    /// Starts serving what is on disk; the rest comes by [`Gateway::changes`].
+    ///
+    /// # Errors
+    /// If a port is taken.
+    pub async fn start(settings: Settings) -> Result<Self, Error> {
+        let recorder = Arc::new(Recorder::new(process_name()));
+        let shared = Arc::new(Shared {
+            table: RwLock::default(),
+            pool: Pool::start(settings.limits.connect),
+            backends: prompt::backends(settings.limits.connect)?,
+            credentials: Credentials::new(&settings.credentials),
+            features: Features::start(recorder.clone())?,
+            recorder,
+            telemetry: Telemetry::new()?,
+            limits: settings.limits,
+            ready: AtomicBool::new(false),
+            draining: AtomicBool::new(false),
+            was_read: AtomicBool::new(false),
+            handed_over: Notify::new(),
+        });
+        let open = async |port| listen::bind(settings.address, port).await;
+        let (common, internal, admin) = (
+            open(settings.shared_port).await?,
+            open(settings.internal_port).await?,
+            open(settings.admin_port).await?,
+        );
+        let addresses = (
+            common.local_addr()?,
+            internal.local_addr()?,
+            admin.local_addr()?,
+        );
+        let mut listeners = Listeners::new(shared.clone(), settings.address);
+        listeners.serve(common, Entry::Shared);
+        listeners.serve(internal, Entry::Internal);
+        let router = admin::router(shared.clone());
+        let admin = tokio::spawn(async move {
+            // Serves until the task is ended.
+            let _ = axum::serve(admin, router).await;
+        });
+        let (changes, receiver) = mpsc::channel(4096);
+        let (stop, stopped) = oneshot::channel();
+        let keeper = Keeper::start(shared.clone(), listeners, settings.state.clone()).await;
+        Ok(Self {
+            shared,
+            settings,
+            changes,
+            stop,
+            keeper: tokio::spawn(keeper.run(receiver, stopped)),
+            admin,
+            shared_address: addresses.0,
+            internal_address: addresses.1,
+            admin_address: addresses.2,
+        })
+    }
+
+    /// Where changes of the cluster go in.
+    pub fn changes(&self) -> mpsc::Sender<Change> {
+        self.changes.clone()
+    }
+
+    /// Leaves: not ready any more at once, takes connections for a while yet, lets open requests end, and hands the last
+    /// measurements over.
+    pub async fn stop(self) {
+        self.shared.draining.store(true, Ordering::Relaxed);
+        tokio::time::sleep(self.settings.leave).await;
+        // It is gone only if the keeper is, which is what we want.
+        let _ = self.stop.send(());
+        if let Ok(listeners) = self.keeper.await {
+            listeners.drain(self.settings.drain).await;
+        }
+        if self.shared.was_read.load(Ordering::Relaxed) {
+            let read = self.shared.handed_over.notified();
+            let _ = tokio::time::timeout(self.settings.hand_over, read).await;
+        }
+        self.admin.abort();
+    }
+}
+
+/// A name that no other process has: start time and randomness.
+fn process_name() -> String {
+    use std::hash::{BuildHasher, Hasher, RandomState};
+    let now = jiff::Timestamp::now().as_second();
+    format!("{now}-{:016x}", RandomState::new().build_hasher().finish())
+}
+
+/// Runs until SIGTERM or SIGINT, then drains.
+///
+/// # Errors
+/// If it can't start.
+pub async fn run(args: Args) -> Result<ExitCode, Error> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (mut terminate, mut interrupt) = (
+        signal(SignalKind::terminate())?,
+        signal(SignalKind::interrupt())?,
+    );
+    let settings = Settings {
+        state: Some(args.state_dir),
+        credentials: args.credentials_dir,
+        address: args.address,
+        limits: Limits {
+            body: args.max_body << 20,
+            response: Duration::from_secs(args.response_timeout),
+            ..Limits::default()
+        },
+        ..Settings::default()
+    };
+    let gateway = Gateway::start(settings).await?;
+    let watches = tokio::spawn(watch::run(args.namespace, gateway.changes()));
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    info!("leaving: open requests may end");
+    gateway.stop().await;
+    watches.abort();
+    Ok(ExitCode::SUCCESS)
+}

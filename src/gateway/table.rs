@@ -1,7 +1,7 @@
 //! The routing table: built purely from objects, swapped as a whole, read without locks on the request path.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     net::SocketAddr,
     sync::{
         Arc, OnceLock,
@@ -180,7 +180,8 @@ impl Release {
 
 impl Table {
     /// Builds the table from what is known of the cluster. What has not changed since `before` is taken over, with its counters.
-    pub fn build(objects: &Objects, before: &Table) -> Self {
+    /// Releases whose port is in `closed` aren't served by it yet.
+    pub fn build(objects: &Objects, before: &Table, closed: &BTreeSet<u16>) -> Self {
         let mut table = Table::default();
         let mut endpoints: BTreeMap<&str, Vec<(std::net::IpAddr, Option<u16>)>> = BTreeMap::new();
         for slice in objects.slices.values() {
@@ -208,7 +209,9 @@ impl Table {
             let port = object
                 .port
                 .filter(|port| owners.get(port) == Some(&object.uid.as_str()));
-            let release = Arc::new(build_release(*kind, name, object, port, &table, before));
+            let release = Arc::new(build_release(
+                *kind, name, object, port, &table, before, closed,
+            ));
             if let Some(port) = port {
                 table.ports.insert(port, release.clone());
             }
@@ -286,6 +289,7 @@ fn build_release(
     port: Option<u16>,
     table: &Table,
     before: &Table,
+    closed: &BTreeSet<u16>,
 ) -> Release {
     let side = |side: &Option<Side>| {
         let side = side.as_ref()?;
@@ -314,7 +318,7 @@ fn build_release(
         .releases
         .get(&(kind, name.to_owned()))
         .filter(|old| old.uid == release.uid);
-    let waiting = waiting(&release, object);
+    let waiting = waiting(&release, object, closed);
     release.served = match (waiting, earlier) {
         // Once served, an epoch stays served: pods that come and go are the Deployment's health, not the routing's.
         (Some(_), Some(old)) if old.served.epoch == object.epoch => old.served.clone(),
@@ -332,7 +336,13 @@ fn build_release(
 }
 
 /// Why a release's epoch can't be called served yet: somebody's traffic would have nowhere to go.
-fn waiting(release: &Release, object: &ReleaseObject) -> Option<String> {
+fn waiting(release: &Release, object: &ReleaseObject, closed: &BTreeSet<u16>) -> Option<String> {
+    if let Some(port) = release.port.filter(|port| closed.contains(port)) {
+        return Some(format!(
+            "port {port} of {} could not be opened yet",
+            release.name
+        ));
+    }
     if object.port.is_some() && release.port.is_none() {
         return Some(format!(
             "port {} of {} is another release's",
@@ -512,8 +522,12 @@ pub mod tests {
         objects
     }
 
+    fn build(objects: &Objects, before: &Table) -> Table {
+        Table::build(objects, before, &BTreeSet::new())
+    }
+
     fn release(objects: &Objects) -> Arc<Release> {
-        let table = Table::build(objects, &Table::default());
+        let table = build(objects, &Table::default());
         table.by_port(20001).unwrap().clone()
     }
 
@@ -578,27 +592,20 @@ pub mod tests {
 
     #[test]
     fn an_epoch_that_was_served_stays_served_when_pods_come_and_go() {
-        let first = Table::build(&objects(10, 7), &Table::default());
+        let first = build(&objects(10, 7), &Table::default());
         assert_eq!(first.by_port(20001).unwrap().served.epoch, 7);
         let mut gone = objects(10, 7);
         gone.slices.retain(|_, s| s.service.ends_with('a'));
-        let second = Table::build(&gone, &first);
+        let second = build(&gone, &first);
         assert_eq!(second.by_port(20001).unwrap().served.epoch, 7);
         gone.releases.values_mut().for_each(|r| r.epoch = 8);
-        let third = Table::build(&gone, &second);
+        let third = build(&gone, &second);
         assert_eq!(third.by_port(20001).unwrap().served.epoch, 7);
         // Back to stable: what the candidate lacks matters no more.
         gone.releases
             .values_mut()
             .for_each(|r| (r.epoch, r.weight) = (9, 0));
-        assert_eq!(
-            Table::build(&gone, &third)
-                .by_port(20001)
-                .unwrap()
-                .served
-                .epoch,
-            9
-        );
+        assert_eq!(build(&gone, &third).by_port(20001).unwrap().served.epoch, 9);
     }
 
     #[test]
@@ -632,9 +639,9 @@ pub mod tests {
     #[test]
     fn what_did_not_change_is_taken_over_with_its_counters() {
         let objects = objects(10, 1);
-        let first = Table::build(&objects, &Table::default());
+        let first = build(&objects, &Table::default());
         let a = first.revision(Kind::Model, "m", "aaaaaaaaaa").unwrap();
-        let second = Table::build(&objects, &first);
+        let second = build(&objects, &first);
         assert!(Arc::ptr_eq(
             a,
             second.revision(Kind::Model, "m", "aaaaaaaaaa").unwrap()
@@ -648,7 +655,7 @@ pub mod tests {
                 port: None,
             },
         );
-        let third = Table::build(&more, &second);
+        let third = build(&more, &second);
         let b = third.revision(Kind::Model, "m", "aaaaaaaaaa").unwrap();
         assert_eq!(b.endpoints().len(), 2);
         assert!(Arc::ptr_eq(&a.endpoints()[0], &b.endpoints()[0]));
@@ -660,7 +667,7 @@ pub mod tests {
         let mut other = objects.releases[&(Kind::Model, "m".to_owned())].clone();
         other.uid = "0".into();
         objects.releases.insert((Kind::Model, "n".into()), other);
-        let table = Table::build(&objects, &Table::default());
+        let table = build(&objects, &Table::default());
         assert_eq!(table.by_port(20001).unwrap().name, "n");
         assert!(
             table
@@ -675,7 +682,7 @@ pub mod tests {
     #[test]
     fn a_model_is_found_by_its_name_only_if_one_release_serves_it() {
         let mut objects = objects(0, 1);
-        let table = Table::build(&objects, &Table::default());
+        let table = build(&objects, &Table::default());
         assert_eq!(table.by_model("arrival").unwrap().name, "m");
         let mut other = objects.releases[&(Kind::Model, "m".to_owned())].clone();
         (other.uid, other.port) = ("2".into(), Some(20002));
@@ -684,7 +691,7 @@ pub mod tests {
         objects
             .revisions
             .insert((Kind::Model, "n".into(), "a".repeat(10)), model);
-        let table = Table::build(&objects, &Table::default());
+        let table = build(&objects, &Table::default());
         assert!(table.by_model("arrival").is_none() && table.by_model("n").is_some());
     }
 
@@ -695,7 +702,7 @@ pub mod tests {
             .slices
             .values_mut()
             .for_each(|s| s.ready = (1..4).map(|i| [10, 0, 0, i].into()).collect());
-        let table = Table::build(&objects, &Table::default());
+        let table = build(&objects, &Table::default());
         let revision = table.revision(Kind::Model, "m", "aaaaaaaaaa").unwrap();
         let Backend::Model { endpoints, .. } = &revision.backend else {
             panic!("a model")

@@ -1,0 +1,216 @@
+//! Bodies on their way through: limited and overheard going up, counted and timed coming down, never gathered.
+
+use std::{
+    pin::Pin,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty, Full, combinators::UnsyncBoxBody};
+use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
+
+use super::{
+    features::MAX_BODY,
+    pool::Lease,
+    tally::{Ended, Tally},
+};
+
+/// Any error of a body.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+/// A body as the gateway passes it on.
+pub type Body = UnsyncBoxBody<Bytes, BoxError>;
+
+/// A body that is known.
+pub fn full(bytes: impl Into<Bytes>) -> Body {
+    Full::new(bytes.into())
+        .map_err(|never| match never {})
+        .boxed_unsync()
+}
+
+/// No body.
+pub fn empty() -> Body {
+    Empty::new().map_err(|never| match never {}).boxed_unsync()
+}
+
+/// What is known of a body going up, while it goes and after.
+#[derive(Default)]
+pub struct Overheard {
+    too_long: AtomicBool,
+    ended: AtomicBool,
+    failed: AtomicBool,
+    pieces: Mutex<Option<Vec<Bytes>>>,
+}
+
+impl Overheard {
+    /// Whether it was longer than allowed.
+    pub fn too_long(&self) -> bool {
+        self.too_long.load(Ordering::Relaxed)
+    }
+
+    /// Whether the caller broke off.
+    pub fn failed(&self) -> bool {
+        self.failed.load(Ordering::Relaxed)
+    }
+
+    /// The body's pieces, if it was kept, has ended, and was not too long to be looked at; empty otherwise.
+    pub fn take(&self) -> Vec<Bytes> {
+        let mut pieces = self.pieces.lock().unwrap_or_else(PoisonError::into_inner);
+        let whole = self.ended.load(Ordering::Relaxed);
+        pieces.take().filter(|_| whole).unwrap_or_default()
+    }
+}
+
+/// A caller's body on its way up.
+pub struct Upload {
+    inner: Incoming,
+    left: u64,
+    kept: usize,
+    overheard: Arc<Overheard>,
+}
+
+impl Upload {
+    /// Passes at most `limit` bytes; keeps the first MiB if `keep`.
+    pub fn new(inner: Incoming, limit: u64, keep: bool) -> (Self, Arc<Overheard>) {
+        let overheard = Arc::new(Overheard {
+            pieces: Mutex::new(keep.then(Vec::new)),
+            ended: AtomicBool::new(inner.is_end_stream()),
+            ..Overheard::default()
+        });
+        let upload = Self {
+            inner,
+            left: limit,
+            kept: 0,
+            overheard: overheard.clone(),
+        };
+        (upload, overheard)
+    }
+}
+
+impl HttpBody for Upload {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = &mut *self;
+        match Pin::new(&mut this.inner).poll_frame(cx) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(None) => {
+                this.overheard.ended.store(true, Ordering::Relaxed);
+                Poll::Ready(None)
+            }
+            Poll::Ready(Some(Err(error))) => {
+                this.overheard.failed.store(true, Ordering::Relaxed);
+                Poll::Ready(Some(Err(error.into())))
+            }
+            Poll::Ready(Some(Ok(frame))) => {
+                if let Some(data) = frame.data_ref() {
+                    let size = data.len() as u64;
+                    if size > this.left {
+                        this.overheard.too_long.store(true, Ordering::Relaxed);
+                        return Poll::Ready(Some(Err("the body is too long".into())));
+                    }
+                    this.left -= size;
+                    this.kept += data.len();
+                    let mut pieces = this
+                        .overheard
+                        .pieces
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner);
+                    if this.kept > MAX_BODY {
+                        *pieces = None;
+                    } else if let Some(pieces) = pieces.as_mut() {
+                        pieces.push(data.clone()); // Shares the bytes.
+                    }
+                }
+                if this.inner.is_end_stream() {
+                    this.overheard.ended.store(true, Ordering::Relaxed);
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+/// An answer on its way down: counted when it has ended, and its connection given back.
+pub struct Download {
+    inner: Incoming,
+    lease: Option<Lease>,
+    tally: Tally,
+}
+
+impl Download {
+    /// Passes an endpoint's answer on.
+    pub fn new(inner: Incoming, lease: Lease, tally: Tally) -> Self {
+        Self {
+            inner,
+            lease: Some(lease),
+            tally,
+        }
+    }
+
+    fn end(&mut self) {
+        self.tally.end(Ended::Complete);
+        if let Some(lease) = self.lease.take() {
+            lease.give_back();
+        }
+    }
+}
+
+impl HttpBody for Download {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = &mut *self;
+        match Pin::new(&mut this.inner).poll_frame(cx) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(None) => {
+                this.end();
+                Poll::Ready(None)
+            }
+            Poll::Ready(Some(Err(error))) => {
+                this.tally.end(Ended::Broken);
+                Poll::Ready(Some(Err(error.into())))
+            }
+            Poll::Ready(Some(Ok(frame))) => {
+                this.tally.first_byte();
+                Poll::Ready(Some(Ok(frame)))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+impl Drop for Download {
+    fn drop(&mut self) {
+        // A body whose length is known is not asked for its end.
+        if self.inner.is_end_stream() {
+            self.end();
+        }
+    }
+}
