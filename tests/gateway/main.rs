@@ -1,0 +1,8 @@
+//! The gateway as callers and the operator meet it: real sockets on both sides. The model servers and the LLM are servers of these
+//! tests, in this process.
+
+mod harness;
+mod measuring;
+mod prompts;
+mod routing;
+mod traffic;
