@@ -42,6 +42,7 @@ use std::{
     time::Duration,
 };
 
+use axum::serve::ListenerExt;
 use tokio::{
     sync::{Notify, mpsc, oneshot},
     task::JoinHandle,
@@ -260,6 +261,8 @@ impl Gateway {
         listeners.serve(common, Entry::Shared);
         listeners.serve(internal, Entry::Internal);
         let router = admin::router(shared.clone());
+        // A socket that closed meanwhile is found out by the first read.
+        let admin = admin.tap_io(|stream| drop(stream.set_nodelay(true)));
         let admin = tokio::spawn(async move {
             // Serves until the task is ended.
             let _ = axum::serve(admin, router).await;

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use axum::{Router, extract::Request, response::Response};
+use axum::{Router, extract::Request, response::Response, serve::ListenerExt};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper_util::{
@@ -35,8 +35,12 @@ where
     F: Fn(Request) -> Fut + Clone + Send + Sync + 'static,
     Fut: Future<Output = Response> + Send + 'static,
 {
-    let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+        .await
+        .unwrap();
     let address = listener.local_addr().unwrap();
+    // Its own small writes must not wait for acknowledgements either.
+    let listener = listener.tap_io(|stream| stream.set_nodelay(true).unwrap());
     tokio::spawn(async move { axum::serve(listener, Router::new().fallback(handler)).await });
     address
 }
@@ -48,7 +52,9 @@ pub async fn named(name: &'static str) -> SocketAddr {
 
 /// A port that nobody listens on.
 pub async fn free_port() -> u16 {
-    let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+        .await
+        .unwrap();
     listener.local_addr().unwrap().port()
 }
 
@@ -109,7 +115,10 @@ impl Answer {
 }
 
 pub async fn call(http: &Http, request: http::Request<Full<Bytes>>) -> Answer {
-    let answer = tokio::time::timeout(LONGEST, http.request(request)).await.unwrap().unwrap();
+    let answer = tokio::time::timeout(LONGEST, http.request(request))
+        .await
+        .unwrap()
+        .unwrap();
     let (parts, body) = answer.into_parts();
     Answer {
         status: parts.status.as_u16(),
@@ -130,7 +139,10 @@ pub fn post(url: String, body: &Value) -> http::Request<Full<Bytes>> {
 }
 
 /// Waits for a condition, with a deadline.
-pub async fn until<T, Fut: Future<Output = Option<T>>>(what: &str, mut look: impl FnMut() -> Fut) -> T {
+pub async fn until<T, Fut: Future<Output = Option<T>>>(
+    what: &str,
+    mut look: impl FnMut() -> Fut,
+) -> T {
     let deadline = Instant::now() + LONGEST;
     loop {
         if let Some(found) = look().await {
@@ -152,21 +164,27 @@ impl Harness {
 
     pub async fn put(&self, source: Source, object: Value) {
         let object = Box::new(serde_json::from_value(object).unwrap());
-        self.gateway.changes().send(Change::Put(source, object)).await.unwrap();
+        self.gateway
+            .changes()
+            .send(Change::Put(source, object))
+            .await
+            .unwrap();
     }
 
     /// Says that all that was put is all there is.
     pub async fn endpoints(&self, hash: &str, addresses: &[SocketAddr]) {
         // One slice for each, as their ports differ.
         for (i, address) in addresses.iter().enumerate() {
-            self.put(Source::Endpoints, slice(hash, i, Some(*address))).await;
+            self.put(Source::Endpoints, slice(hash, i, Some(*address)))
+                .await;
         }
     }
 
     /// A ModelDeployment `m` with both revisions.
     pub async fn model(&self, stable: &[SocketAddr], candidate: &[SocketAddr]) {
         for hash in [STABLE, CANDIDATE] {
-            self.put(Source::Revisions, model_revision(hash, "OpenInference")).await;
+            self.put(Source::Revisions, model_revision(hash, "OpenInference"))
+                .await;
         }
         self.endpoints(STABLE, stable).await;
         self.endpoints(CANDIDATE, candidate).await;
@@ -174,20 +192,29 @@ impl Harness {
 
     /// Routes so much to the candidate, and waits until that is served.
     pub async fn weight(&self, weight: i32, epoch: i64) {
-        self.put(Source::Models, deployment(self.port, weight, epoch)).await;
+        self.put(Source::Models, deployment(self.port, weight, epoch))
+            .await;
         self.served(epoch).await;
     }
 
     pub async fn served(&self, epoch: i64) {
         until("the epoch is served", || async {
             let epochs = self.epochs().await;
-            epochs.releases.get(UID).filter(|r| r.epoch >= epoch).map(|_| ())
+            epochs
+                .releases
+                .get(UID)
+                .filter(|r| r.epoch >= epoch)
+                .map(|_| ())
         })
         .await;
     }
 
     pub async fn admin(&self, path: &str) -> Answer {
-        call(&self.http, get(format!("http://{}{path}", self.gateway.admin_address))).await
+        call(
+            &self.http,
+            get(format!("http://{}{path}", self.gateway.admin_address)),
+        )
+        .await
     }
 
     pub async fn epochs(&self) -> Epochs {
@@ -201,7 +228,13 @@ impl Harness {
     /// All that was measured of a revision.
     pub async fn traffic(&self, hash: &str) -> Traffic {
         let mut sum = Traffic::default();
-        for bucket in self.buckets().await.buckets.iter().filter(|b| b.revision == hash) {
+        for bucket in self
+            .buckets()
+            .await
+            .buckets
+            .iter()
+            .filter(|b| b.revision == hash)
+        {
             sum.merge(&bucket.traffic);
         }
         sum
@@ -214,7 +247,9 @@ impl Harness {
     pub async fn get(&self, path: &str, key: Option<&str>) -> Answer {
         let mut request = get(self.url(path));
         if let Some(key) = key {
-            request.headers_mut().insert("x-perennial-key", key.parse().unwrap());
+            request
+                .headers_mut()
+                .insert("x-perennial-key", key.parse().unwrap());
         }
         call(&self.http, request).await
     }
@@ -251,7 +286,10 @@ pub fn model_revision(hash: &str, protocol: &str) -> Value {
 
 pub fn slice(hash: &str, i: usize, address: Option<SocketAddr>) -> Value {
     let service = format!("m-{hash}");
-    let ready: Vec<Value> = address.iter().map(|a| json!({"addresses": [a.ip()], "conditions": {"ready": true}})).collect();
+    let ready: Vec<Value> = address
+        .iter()
+        .map(|a| json!({"addresses": [a.ip()], "conditions": {"ready": true}}))
+        .collect();
     json!({
         "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
         "metadata": {"name": format!("{service}-{i}"), "labels": {"kubernetes.io/service-name": service}},
@@ -267,7 +305,11 @@ pub struct Seen(Arc<Mutex<Vec<(http::request::Parts, Bytes)>>>);
 impl Seen {
     pub async fn note(&self, request: Request) {
         let (parts, body) = request.into_parts();
-        let body = body.collect().await.map(|b| b.to_bytes()).unwrap_or_default();
+        let body = body
+            .collect()
+            .await
+            .map(|b| b.to_bytes())
+            .unwrap_or_default();
         self.0.lock().unwrap().push((parts, body));
     }
 

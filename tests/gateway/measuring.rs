@@ -26,20 +26,39 @@ fn infer(rows: usize) -> Value {
 async fn errors_are_the_revisions_and_callers_are_told_apart() {
     let gateway = Harness::start(settings(None)).await;
     let status = server(|request| async move {
-        let status: u16 = request.uri().path().trim_start_matches('/').parse().unwrap();
+        let status: u16 = request
+            .uri()
+            .path()
+            .trim_start_matches('/')
+            .parse()
+            .unwrap();
         Response::builder().status(status).body("x".into()).unwrap()
     })
     .await;
     gateway.model(&[status], &[]).await;
     gateway.weight(0, 3).await;
-    for (path, key) in [("/200", Some("a")), ("/500", Some("a")), ("/404", Some("b")), ("/200", None), ("/503", None)] {
+    for (path, key) in [
+        ("/200", Some("a")),
+        ("/500", Some("a")),
+        ("/404", Some("b")),
+        ("/200", None),
+        ("/503", None),
+    ] {
         gateway.get(path, key).await;
     }
     let buckets = gateway.buckets().await;
-    assert!(buckets.buckets.iter().all(|b| b.release == UID && b.epoch == 3 && b.weight == 0));
+    assert!(
+        buckets
+            .buckets
+            .iter()
+            .all(|b| b.release == UID && b.epoch == 3 && b.weight == 0)
+    );
     let traffic = gateway.traffic(STABLE).await;
     assert_eq!((traffic.requests, traffic.errors), (5, 2));
-    assert_eq!((traffic.callers.callers(), traffic.callers.failures()), (2, 1));
+    assert_eq!(
+        (traffic.callers.callers(), traffic.callers.failures()),
+        (2, 1)
+    );
     assert_eq!((traffic.unkeyed, traffic.unkeyed_errors), (2, 1));
     assert_eq!(traffic.latency.count(), 5);
     let metrics = gateway.admin("/metrics").await;
@@ -57,31 +76,57 @@ async fn errors_are_the_revisions_and_callers_are_told_apart() {
 #[tokio::test]
 async fn input_rows_of_requests_are_sketched_by_revision() {
     let gateway = Harness::start(settings(None)).await;
-    gateway.model(&[named("{}").await], &[named("{}").await]).await;
+    gateway
+        .model(&[named("{}").await], &[named("{}").await])
+        .await;
     gateway.weight(0, 1).await;
-    let send = |body: Value| call(&gateway.http, post(gateway.url("/v2/models/arrival/infer"), &body));
+    let send = |body: Value| {
+        call(
+            &gateway.http,
+            post(gateway.url("/v2/models/arrival/infer"), &body),
+        )
+    };
     for _ in 0..3 {
         assert_eq!(send(infer(4)).await.status, 200);
     }
     send(json!({"inputs": "?"})).await;
     let bucket = until("the rows are there", || async {
         let buckets = gateway.buckets().await.buckets;
-        let known = |b: &perennial::stats::bucket::Bucket| b.features.as_ref().map_or(0, |r| r.rows) + b.traffic.features_unknown;
+        let known = |b: &perennial::stats::bucket::Bucket| {
+            b.features.as_ref().map_or(0, |r| r.rows) + b.traffic.features_unknown
+        };
         (buckets.iter().map(known).sum::<u64>() == 13).then(|| buckets[0].clone())
     })
     .await;
-    assert_eq!((bucket.revision.as_str(), bucket.traffic.features_unknown), (STABLE, 1));
+    assert_eq!(
+        (bucket.revision.as_str(), bucket.traffic.features_unknown),
+        (STABLE, 1)
+    );
     let rows = bucket.features.unwrap();
-    assert_eq!((rows.columns["temp"].samples(), rows.columns["carrier"].samples()), (12, 12));
+    assert_eq!(
+        (
+            rows.columns["temp"].samples(),
+            rows.columns["carrier"].samples()
+        ),
+        (12, 12)
+    );
 }
 
 #[tokio::test]
 async fn the_operator_reads_epochs_and_measurements_and_is_woken_by_them() {
     let gateway = Harness::start(settings(None)).await;
-    gateway.model(&[named("{}").await], &[named("{}").await]).await;
+    gateway
+        .model(&[named("{}").await], &[named("{}").await])
+        .await;
     gateway.weight(50, 4).await;
     let ip: IpAddr = gateway.gateway.admin_address.ip();
-    let pod = |name: &str, ip| GatewayPod { name: name.into(), uid: name.into(), ip: Some(ip), ready: true, terminating: false };
+    let pod = |name: &str, ip| GatewayPod {
+        name: name.into(),
+        uid: name.into(),
+        ip: Some(ip),
+        ready: true,
+        terminating: false,
+    };
     let woken = Arc::new(AtomicUsize::new(0));
     let counter = woken.clone();
     let measure = Measure::with_port(
@@ -93,16 +138,26 @@ async fn the_operator_reads_epochs_and_measurements_and_is_woken_by_them() {
         gateway.gateway.admin_address.port(),
     );
     let interest = |epoch| Interest {
-        key: ReleaseKey { kind: ReleaseKind::Model, namespace: "ns".into(), name: "m".into() },
+        key: ReleaseKey {
+            kind: ReleaseKind::Model,
+            namespace: "ns".into(),
+            name: "m".into(),
+        },
         epoch,
         interval: Some(Duration::from_secs(1)),
         keep_features: None,
     };
     let running = measure.clone();
     let task = tokio::spawn(async move { running.run().await });
-    assert!(!measure.read("ns", UID).is_applied(4), "nothing is known before it was asked for");
+    assert!(
+        !measure.read("ns", UID).is_applied(4),
+        "nothing is known before it was asked for"
+    );
     measure.track(UID, interest(4));
-    until("the epoch is seen", || async { measure.read("ns", UID).is_applied(4).then_some(()) }).await;
+    until("the epoch is seen", || async {
+        measure.read("ns", UID).is_applied(4).then_some(())
+    })
+    .await;
     assert!(woken.load(Ordering::SeqCst) > 0);
     for i in 0..40 {
         gateway.get("/", Some(&format!("{i}"))).await;
@@ -110,35 +165,67 @@ async fn the_operator_reads_epochs_and_measurements_and_is_woken_by_them() {
     let live = until("the measurements are there", || async {
         let live = measure.read("ns", UID);
         let strata = live.strata(STABLE, CANDIDATE, 0);
-        let seen: u64 = strata.iter().map(|s| s.stable.requests + s.candidate.requests).sum();
+        let seen: u64 = strata
+            .iter()
+            .map(|s| s.stable.requests + s.candidate.requests)
+            .sum();
         (seen == 40).then_some(live)
     })
     .await;
     let strata = live.strata(STABLE, CANDIDATE, 0);
-    assert!(strata.iter().all(|s| s.epoch == 4 && s.weight == 50 && s.candidate.requests > 0));
+    assert!(
+        strata
+            .iter()
+            .all(|s| s.epoch == 4 && s.weight == 50 && s.candidate.requests > 0)
+    );
     // A weight change is seen within the eager interval, and wakes.
     let before = woken.load(Ordering::SeqCst);
     measure.track(UID, interest(5));
     gateway.weight(100, 5).await;
-    until("the next epoch is seen", || async { measure.read("ns", UID).is_applied(5).then_some(()) }).await;
-    until("somebody was woken", || async { (woken.load(Ordering::SeqCst) > before).then_some(()) }).await;
+    until("the next epoch is seen", || async {
+        measure.read("ns", UID).is_applied(5).then_some(())
+    })
+    .await;
+    until("somebody was woken", || async {
+        (woken.load(Ordering::SeqCst) > before).then_some(())
+    })
+    .await;
     task.abort();
 }
 
 #[tokio::test]
 async fn a_gateway_that_cannot_be_reached_is_data_with_a_reason() {
     let port = free_port().await;
-    let pod = GatewayPod { name: "gateway-1".into(), uid: "g".into(), ip: Some([127, 0, 0, 1].into()), ready: true, terminating: false };
+    let pod = GatewayPod {
+        name: "gateway-1".into(),
+        uid: "g".into(),
+        ip: Some([127, 0, 0, 1].into()),
+        ready: true,
+        terminating: false,
+    };
     let measure = Measure::with_port(move |_| vec![pod.clone()], |_| {}, port);
     let running = measure.clone();
     let task = tokio::spawn(async move { running.run().await });
-    measure.track(UID, Interest {
-        key: ReleaseKey { kind: ReleaseKind::Model, namespace: "ns".into(), name: "m".into() },
-        epoch: 1,
-        interval: None,
-        keep_features: None,
-    });
-    let why = until("it is known to be blocked", || async { measure.read("ns", UID).blocked().map(str::to_owned) }).await;
-    assert!(why.contains("gateway-1") && why.contains("NetworkPolicy"), "{why}");
+    measure.track(
+        UID,
+        Interest {
+            key: ReleaseKey {
+                kind: ReleaseKind::Model,
+                namespace: "ns".into(),
+                name: "m".into(),
+            },
+            epoch: 1,
+            interval: None,
+            keep_features: None,
+        },
+    );
+    let why = until("it is known to be blocked", || async {
+        measure.read("ns", UID).blocked().map(str::to_owned)
+    })
+    .await;
+    assert!(
+        why.contains("gateway-1") && why.contains("NetworkPolicy"),
+        "{why}"
+    );
     task.abort();
 }

@@ -39,14 +39,25 @@ fn backend(address: std::net::SocketAddr) -> Value {
     json!({"url": format!("http://{address}/v1"), "model": "llama", "timeout": "500ms"})
 }
 
-async fn gateway(stable: Value, candidate: Value, weight: i32, state: Option<&std::path::Path>) -> Harness {
+async fn gateway(
+    stable: Value,
+    candidate: Value,
+    weight: i32,
+    state: Option<&std::path::Path>,
+) -> Harness {
     let gateway = Harness::start(settings(state)).await;
     gateway.put(Source::Revisions, stable).await;
     gateway.put(Source::Revisions, candidate).await;
-    gateway.put(Source::Prompts, release(gateway.port, weight, 1)).await;
+    gateway
+        .put(Source::Prompts, release(gateway.port, weight, 1))
+        .await;
     until("the prompt is served", || async {
         let epochs = gateway.epochs().await;
-        epochs.releases.get(PROMPT).filter(|r| r.epoch == 1).map(|_| ())
+        epochs
+            .releases
+            .get(PROMPT)
+            .filter(|r| r.epoch == 1)
+            .map(|_| ())
     })
     .await;
     gateway
@@ -96,23 +107,76 @@ async fn llm(seen: Seen, go: watch::Receiver<usize>) -> std::net::SocketAddr {
 async fn a_prompt_is_rendered_and_the_answer_says_which_version_gave_it() {
     let (seen, (_go, told)) = (Seen::default(), watch::channel(9));
     let llm = llm(seen.clone(), told).await;
-    let gateway = gateway(revision(STABLE, "Q: {{ question }}", backend(llm)), revision(CANDIDATE, "x {{ question }}", backend(llm)), 0, None).await;
-    let answer = call(&gateway.http, ask(&gateway, json!({"temperature": 2, "metadata": {"a": "b"}}))).await;
+    let gateway = gateway(
+        revision(STABLE, "Q: {{ question }}", backend(llm)),
+        revision(CANDIDATE, "x {{ question }}", backend(llm)),
+        0,
+        None,
+    )
+    .await;
+    let answer = call(
+        &gateway.http,
+        ask(&gateway, json!({"temperature": 2, "metadata": {"a": "b"}})),
+    )
+    .await;
     assert_eq!(answer.status, 200, "{answer:?}");
     assert_eq!(answer.json()["choices"][0]["message"]["content"], "Q: Why?");
-    assert_eq!((answer.header("x-perennial-revision"), answer.header("x-perennial-version")), (STABLE, "sha-1"));
+    assert_eq!(
+        (
+            answer.header("x-perennial-revision"),
+            answer.header("x-perennial-version")
+        ),
+        (STABLE, "sha-1")
+    );
     let (parts, body) = seen.last();
     let sent: Value = serde_json::from_slice(&body).unwrap();
-    assert_eq!(sent, json!({"model": "llama", "messages": [{"role": "user", "content": "Q: Why?"}], "temperature": 0.5, "user": "u-1", "metadata": {"a": "b"}}));
+    assert_eq!(
+        sent,
+        json!({"model": "llama", "messages": [{"role": "user", "content": "Q: Why?"}], "temperature": 0.5, "user": "u-1", "metadata": {"a": "b"}})
+    );
     assert_eq!(parts.uri.path(), "/v1/chat/completions");
     let traffic = gateway.traffic(STABLE).await;
-    assert_eq!((traffic.requests, traffic.with_usage, traffic.prompt_tokens, traffic.completion_tokens), (1, 1, 11, 5));
-    assert_eq!((traffic.first_byte.count(), traffic.callers.callers(), traffic.unkeyed), (1, 1, 0));
+    assert_eq!(
+        (
+            traffic.requests,
+            traffic.with_usage,
+            traffic.prompt_tokens,
+            traffic.completion_tokens
+        ),
+        (1, 1, 11, 5)
+    );
+    assert_eq!(
+        (
+            traffic.first_byte.count(),
+            traffic.callers.callers(),
+            traffic.unkeyed
+        ),
+        (1, 1, 0)
+    );
     // By the shared port, and by the internal address of a revision without traffic.
-    let shared = post(format!("http://{}/v1/chat/completions", gateway.gateway.shared_address), &json!({"model": "prompt/support", "messages": [{"role": "user", "content": "Hm?"}]}));
-    assert_eq!(call(&gateway.http, shared).await.json()["choices"][0]["message"]["content"], "Q: Hm?");
-    let internal = format!("http://{}/revisions/prompts/support/{CANDIDATE}/v1/chat/completions", gateway.gateway.internal_address);
-    let tried = call(&gateway.http, post(internal, &json!({"prompt": {"variables": {"question": "Why?"}}}))).await;
+    let shared = post(
+        format!(
+            "http://{}/v1/chat/completions",
+            gateway.gateway.shared_address
+        ),
+        &json!({"model": "prompt/support", "messages": [{"role": "user", "content": "Hm?"}]}),
+    );
+    assert_eq!(
+        call(&gateway.http, shared).await.json()["choices"][0]["message"]["content"],
+        "Q: Hm?"
+    );
+    let internal = format!(
+        "http://{}/revisions/prompts/support/{CANDIDATE}/v1/chat/completions",
+        gateway.gateway.internal_address
+    );
+    let tried = call(
+        &gateway.http,
+        post(
+            internal,
+            &json!({"prompt": {"variables": {"question": "Why?"}}}),
+        ),
+    )
+    .await;
     assert_eq!(tried.json()["choices"][0]["message"]["content"], "x Why?");
     assert_eq!(gateway.traffic(CANDIDATE).await.requests, 0);
     let models = call(&gateway.http, get(gateway.url("/v1/models"))).await;
@@ -124,7 +188,13 @@ async fn a_stream_is_passed_on_chunk_by_chunk_and_its_usage_only_to_who_asked() 
     for asked in [false, true] {
         let (seen, (go, told)) = (Seen::default(), watch::channel(0));
         let llm = llm(seen.clone(), told).await;
-        let gateway = gateway(revision(STABLE, "{{ question }}", backend(llm)), revision(CANDIDATE, "{{ question }}", backend(llm)), 0, None).await;
+        let gateway = gateway(
+            revision(STABLE, "{{ question }}", backend(llm)),
+            revision(CANDIDATE, "{{ question }}", backend(llm)),
+            0,
+            None,
+        )
+        .await;
         let mut extra = json!({"stream": true});
         if asked {
             extra["stream_options"] = json!({"include_usage": true});
@@ -132,20 +202,33 @@ async fn a_stream_is_passed_on_chunk_by_chunk_and_its_usage_only_to_who_asked() 
         let mut answer = gateway.http.request(ask(&gateway, extra)).await.unwrap();
         let mut got = Vec::new();
         for i in 0.. {
-            let frame = tokio::time::timeout(Duration::from_secs(10), answer.body_mut().frame()).await.unwrap();
+            let frame = tokio::time::timeout(Duration::from_secs(10), answer.body_mut().frame())
+                .await
+                .unwrap();
             let Some(frame) = frame else { break };
             got.push(String::from_utf8(frame.unwrap().into_data().unwrap().to_vec()).unwrap());
             // The next chunk is only made now, so this one was not held back. The third may be for nobody to see.
             go.send(if i >= 1 { 9 } else { i + 1 }).unwrap();
         }
         let all = got.concat();
-        let expected: String = CHUNKS.iter().filter(|c| asked || !c.contains("usage")).copied().collect();
+        let expected: String = CHUNKS
+            .iter()
+            .filter(|c| asked || !c.contains("usage"))
+            .copied()
+            .collect();
         assert_eq!(all, expected);
         assert_eq!(got[0], CHUNKS[0]);
         let sent: Value = serde_json::from_slice(&seen.last().1).unwrap();
         assert_eq!(sent["stream_options"]["include_usage"], true);
         let traffic = gateway.traffic(STABLE).await;
-        assert_eq!((traffic.prompt_tokens, traffic.completion_tokens, traffic.errors), (7, 3, 0));
+        assert_eq!(
+            (
+                traffic.prompt_tokens,
+                traffic.completion_tokens,
+                traffic.errors
+            ),
+            (7, 3, 0)
+        );
         assert!(traffic.first_byte.max() <= traffic.latency.max());
     }
 }
@@ -154,19 +237,40 @@ async fn a_stream_is_passed_on_chunk_by_chunk_and_its_usage_only_to_who_asked() 
 async fn what_the_caller_got_wrong_is_named_and_is_no_error_of_the_version() {
     let (_go, told) = watch::channel(9);
     let llm = llm(Seen::default(), told).await;
-    let gateway = gateway(revision(STABLE, "{{ question }}", backend(llm)), revision(CANDIDATE, "{{ question }}", backend(llm)), 0, None).await;
+    let gateway = gateway(
+        revision(STABLE, "{{ question }}", backend(llm)),
+        revision(CANDIDATE, "{{ question }}", backend(llm)),
+        0,
+        None,
+    )
+    .await;
     for (extra, param) in [
-        (json!({"prompt": {"id": "support", "variables": {}}}), "prompt.variables.question"),
-        (json!({"prompt": {"id": "support", "variables": {"question": "x".repeat(41)}}}), "prompt.variables.question"),
+        (
+            json!({"prompt": {"id": "support", "variables": {}}}),
+            "prompt.variables.question",
+        ),
+        (
+            json!({"prompt": {"id": "support", "variables": {"question": "x".repeat(41)}}}),
+            "prompt.variables.question",
+        ),
         (json!({"functions": []}), "functions"),
     ] {
         let answer = call(&gateway.http, ask(&gateway, extra)).await;
         let error = &answer.json()["error"];
-        assert_eq!((answer.status, error["param"].as_str(), error["type"].as_str()), (400, Some(param), Some("invalid_request_error")));
+        assert_eq!(
+            (
+                answer.status,
+                error["param"].as_str(),
+                error["type"].as_str()
+            ),
+            (400, Some(param), Some("invalid_request_error"))
+        );
     }
     let stale = call(&gateway.http, ask(&gateway, json!({"prompt": {"id": "support", "version": "sha-9", "variables": {"question": "?"}}}))).await;
     assert_eq!(stale.status, 404);
-    let nonsense = http::Request::post(gateway.url("/v1/chat/completions")).body(http_body_util::Full::from("{")).unwrap();
+    let nonsense = http::Request::post(gateway.url("/v1/chat/completions"))
+        .body(http_body_util::Full::from("{"))
+        .unwrap();
     assert_eq!(call(&gateway.http, nonsense).await.status, 400);
     let traffic = gateway.traffic(STABLE).await;
     assert_eq!((traffic.requests, traffic.errors), (3, 0));
@@ -179,37 +283,107 @@ async fn a_candidate_that_refuses_what_stable_takes_is_counted_as_failing() {
     let mut narrower = revision(CANDIDATE, "{{ question }} {{ context }}", backend(llm));
     narrower["data"]["prompt"]["variables"] = json!({"type": "object", "required": ["question", "context"], "properties": {
         "question": {"type": "string"}, "context": {"type": "string"}}});
-    let gateway = gateway(revision(STABLE, "{{ question }}", backend(llm)), narrower, 50, None).await;
+    let gateway = gateway(
+        revision(STABLE, "{{ question }}", backend(llm)),
+        narrower,
+        50,
+        None,
+    )
+    .await;
     for i in 0..40 {
-        call(&gateway.http, ask(&gateway, json!({"user": format!("u-{i}")}))).await;
+        call(
+            &gateway.http,
+            ask(&gateway, json!({"user": format!("u-{i}")})),
+        )
+        .await;
     }
-    let (stable, candidate) = (gateway.traffic(STABLE).await, gateway.traffic(CANDIDATE).await);
-    assert!(candidate.requests > 5 && candidate.errors == candidate.requests, "{} of {}", candidate.errors, candidate.requests);
-    assert_eq!((stable.requests + candidate.requests, stable.errors), (40, 0));
+    let (stable, candidate) = (
+        gateway.traffic(STABLE).await,
+        gateway.traffic(CANDIDATE).await,
+    );
+    assert!(
+        candidate.requests > 5 && candidate.errors == candidate.requests,
+        "{} of {}",
+        candidate.errors,
+        candidate.requests
+    );
+    assert_eq!(
+        (stable.requests + candidate.requests, stable.errors),
+        (40, 0)
+    );
 }
 
 #[tokio::test]
 async fn errors_and_time_outs_are_counted_by_version() {
     let (_go, told) = watch::channel(9);
     let fine = llm(Seen::default(), told).await;
-    let gateway = gateway(revision(STABLE, "{{ question }}", backend(fine)), revision(CANDIDATE, "fail {{ question }}", backend(fine)), 50, None).await;
+    let gateway = gateway(
+        revision(STABLE, "{{ question }}", backend(fine)),
+        revision(CANDIDATE, "fail {{ question }}", backend(fine)),
+        50,
+        None,
+    )
+    .await;
     for i in 0..40 {
-        let answer = call(&gateway.http, ask(&gateway, json!({"user": format!("u-{i}")}))).await;
-        let expected = if answer.header("x-perennial-version") == "sha-1" { 200 } else { 500 };
+        let answer = call(
+            &gateway.http,
+            ask(&gateway, json!({"user": format!("u-{i}")})),
+        )
+        .await;
+        let expected = if answer.header("x-perennial-version") == "sha-1" {
+            200
+        } else {
+            500
+        };
         assert_eq!(answer.status, expected);
     }
-    let (stable, candidate) = (gateway.traffic(STABLE).await, gateway.traffic(CANDIDATE).await);
+    let (stable, candidate) = (
+        gateway.traffic(STABLE).await,
+        gateway.traffic(CANDIDATE).await,
+    );
     assert_eq!((stable.errors, candidate.errors), (0, candidate.requests));
     for (weight, epoch, slow, code, status) in [
-        (0, 2, backend(server(|_| std::future::pending()).await), "BackendTimeout", 504),
-        (0, 3, json!({"url": format!("http://127.0.0.1:{}/v1", free_port().await), "model": "m"}), "BackendFailed", 502),
-        (0, 4, backend(server(|_| async { Response::builder().status(401).body("{}".into()).unwrap() }).await), "BackendRefusesCredentials", 502),
+        (
+            0,
+            2,
+            backend(server(|_| std::future::pending()).await),
+            "BackendTimeout",
+            504,
+        ),
+        (
+            0,
+            3,
+            json!({"url": format!("http://127.0.0.1:{}/v1", free_port().await), "model": "m"}),
+            "BackendFailed",
+            502,
+        ),
+        (
+            0,
+            4,
+            backend(
+                server(|_| async { Response::builder().status(401).body("{}".into()).unwrap() })
+                    .await,
+            ),
+            "BackendRefusesCredentials",
+            502,
+        ),
     ] {
-        gateway.put(Source::Revisions, revision(STABLE, "{{ question }}", slow)).await;
-        gateway.put(Source::Prompts, release(gateway.port, weight, epoch)).await;
-        until("the new epoch is served", || async { (gateway.epochs().await.releases[PROMPT].epoch == epoch).then_some(()) }).await;
+        gateway
+            .put(Source::Revisions, revision(STABLE, "{{ question }}", slow))
+            .await;
+        gateway
+            .put(Source::Prompts, release(gateway.port, weight, epoch))
+            .await;
+        until("the new epoch is served", || async {
+            (gateway.epochs().await.releases[PROMPT].epoch == epoch).then_some(())
+        })
+        .await;
         let answer = call(&gateway.http, ask(&gateway, json!({}))).await;
-        assert_eq!((answer.status, answer.json()["error"]["code"].as_str()), (status, Some(code)), "{answer:?}");
+        assert_eq!(
+            (answer.status, answer.json()["error"]["code"].as_str()),
+            (status, Some(code)),
+            "{answer:?}"
+        );
     }
     assert_eq!(gateway.traffic(STABLE).await.errors, 3);
 }
@@ -221,12 +395,27 @@ async fn a_credential_that_is_not_there_is_said_and_one_that_comes_is_used() {
     let llm = llm(seen.clone(), told).await;
     let mut with_key = backend(llm);
     with_key["credentials"] = json!({"secretName": "llm", "key": "api-key"});
-    let gateway = gateway(revision(STABLE, "{{ question }}", with_key), revision(CANDIDATE, "{{ question }}", backend(llm)), 0, Some(state.path())).await;
+    let gateway = gateway(
+        revision(STABLE, "{{ question }}", with_key),
+        revision(CANDIDATE, "{{ question }}", backend(llm)),
+        0,
+        Some(state.path()),
+    )
+    .await;
     let answer = call(&gateway.http, ask(&gateway, json!({}))).await;
-    assert_eq!((answer.status, answer.json()["error"]["code"].as_str()), (503, Some("CredentialsMissing")));
+    assert_eq!(
+        (answer.status, answer.json()["error"]["code"].as_str()),
+        (503, Some("CredentialsMissing"))
+    );
     assert_eq!(seen.len(), 0);
-    let problem = gateway.epochs().await.releases[PROMPT].problem.clone().unwrap();
-    assert!(problem.starts_with("CredentialsMissing: ") && problem.contains("Secret llm"), "{problem}");
+    let problem = gateway.epochs().await.releases[PROMPT]
+        .problem
+        .clone()
+        .unwrap();
+    assert!(
+        problem.starts_with("CredentialsMissing: ") && problem.contains("Secret llm"),
+        "{problem}"
+    );
     let directory = state.path().join("credentials/llm");
     std::fs::create_dir_all(&directory).unwrap();
     std::fs::write(directory.join("api-key"), "s3cret\n").unwrap();

@@ -29,7 +29,9 @@ type Streaming = Client<HttpConnector, BoxBody<Bytes, Infallible>>;
 fn streaming(http2: bool) -> Streaming {
     let mut connector = HttpConnector::new();
     connector.set_nodelay(true);
-    Client::builder(TokioExecutor::new()).http2_only(http2).build(connector)
+    Client::builder(TokioExecutor::new())
+        .http2_only(http2)
+        .build(connector)
 }
 
 fn body_of(pieces: mpsc::Receiver<Bytes>) -> BoxBody<Bytes, Infallible> {
@@ -65,14 +67,22 @@ async fn an_answer_is_passed_on_piece_by_piece_over_http1_and_http2() {
         let (go, told) = watch::channel(0);
         gateway.model(&[drip(told).await], &[]).await;
         gateway.weight(0, 1).await;
-        let request = http::Request::get(gateway.url("/")).body(BodyExt::boxed(Full::default())).unwrap();
+        let request = http::Request::get(gateway.url("/"))
+            .body(BodyExt::boxed(Full::default()))
+            .unwrap();
         let mut answer = streaming(http2).request(request).await.unwrap();
         for i in 0..3 {
-            let frame = tokio::time::timeout(Duration::from_secs(10), answer.body_mut().frame()).await.unwrap();
-            assert_eq!(frame.unwrap().unwrap().into_data().unwrap(), format!("piece {i}\n"));
+            let frame = tokio::time::timeout(Duration::from_secs(10), answer.body_mut().frame())
+                .await
+                .unwrap();
+            assert_eq!(
+                frame.unwrap().unwrap().into_data().unwrap(),
+                format!("piece {i}\n")
+            );
             go.send(i + 1).unwrap();
         }
-        assert!(answer.body_mut().frame().await.is_none());
+        let rest = answer.into_body().collect().await.unwrap().to_bytes();
+        assert!(rest.is_empty());
     }
 }
 
@@ -94,12 +104,16 @@ async fn a_body_is_passed_on_while_it_still_comes() {
     gateway.model(&[server], &[]).await;
     gateway.weight(0, 1).await;
     let (pieces, body) = mpsc::channel(1);
-    let request = http::Request::post(gateway.url("/")).body(body_of(body)).unwrap();
+    let request = http::Request::post(gateway.url("/"))
+        .body(body_of(body))
+        .unwrap();
     let answer = tokio::spawn(streaming(false).request(request));
     for i in 0..3 {
         let piece = Bytes::from(format!("piece {i}"));
         pieces.send(piece.clone()).await.unwrap();
-        let got = tokio::time::timeout(Duration::from_secs(10), seen.recv()).await.unwrap();
+        let got = tokio::time::timeout(Duration::from_secs(10), seen.recv())
+            .await
+            .unwrap();
         assert_eq!(got, Some(piece), "it arrives before the next one is sent");
     }
     drop(pieces);
@@ -110,30 +124,50 @@ async fn a_body_is_passed_on_while_it_still_comes() {
 async fn a_body_that_is_too_long_is_refused_whether_it_says_so_or_not() {
     let gateway = Harness::start(settings(None)).await;
     let reads = server(|request| async move {
-        let n = request.into_body().collect().await.map_or(0, |b| b.to_bytes().len());
+        let n = request
+            .into_body()
+            .collect()
+            .await
+            .map_or(0, |b| b.to_bytes().len());
         Response::new(n.to_string().into())
     })
     .await;
     gateway.model(&[reads], &[]).await;
     gateway.weight(0, 1).await;
     let send = |size: usize| {
-        let request = http::Request::post(gateway.url("/")).body(Full::from(vec![b'x'; size])).unwrap();
+        let request = http::Request::post(gateway.url("/"))
+            .body(Full::from(vec![b'x'; size]))
+            .unwrap();
         call(&gateway.http, request)
     };
     assert_eq!(send(1 << 20).await.text(), "1048576");
     let refused = send((1 << 20) + 1).await;
     assert_eq!(refused.status, 413);
-    assert!(refused.json()["error"].as_str().unwrap().contains("longer than"));
+    assert!(
+        refused.json()["error"]
+            .as_str()
+            .unwrap()
+            .contains("longer than")
+    );
     let (pieces, body) = mpsc::channel(1);
     let feeder = tokio::spawn(async move {
         for _ in 0..40 {
-            if pieces.send(Bytes::from(vec![b'x'; 64 << 10])).await.is_err() {
+            if pieces
+                .send(Bytes::from(vec![b'x'; 64 << 10]))
+                .await
+                .is_err()
+            {
                 return;
             }
         }
     });
-    let request = http::Request::post(gateway.url("/")).body(body_of(body)).unwrap();
-    assert_eq!(streaming(false).request(request).await.unwrap().status(), 413);
+    let request = http::Request::post(gateway.url("/"))
+        .body(body_of(body))
+        .unwrap();
+    assert_eq!(
+        streaming(false).request(request).await.unwrap().status(),
+        413
+    );
     feeder.await.unwrap();
     // None of that is the revision's fault.
     assert_eq!(gateway.traffic(STABLE).await.errors, 0);
@@ -149,7 +183,12 @@ async fn headers_are_passed_on_but_for_those_of_one_connection() {
             let seen = seen.clone();
             async move {
                 seen.note(request).await;
-                Response::builder().status(418).header("x-of-server", "1").header("keep-alive", "timeout=5").body("tea".into()).unwrap()
+                Response::builder()
+                    .status(418)
+                    .header("x-of-server", "1")
+                    .header("keep-alive", "timeout=5")
+                    .body("tea".into())
+                    .unwrap()
             }
         })
         .await
@@ -164,15 +203,28 @@ async fn headers_are_passed_on_but_for_those_of_one_connection() {
         .body(Full::from("hello"))
         .unwrap();
     let answer = call(&gateway.http, request).await;
-    assert_eq!((answer.status, answer.text(), answer.header("x-of-server")), (418, "tea", "1"));
+    assert_eq!(
+        (answer.status, answer.text(), answer.header("x-of-server")),
+        (418, "tea", "1")
+    );
     assert!(!answer.headers.contains_key("keep-alive"));
     let (parts, body) = seen.last();
-    assert_eq!((parts.method.as_str(), parts.uri.to_string().as_str(), &body[..]), ("PUT", "/a%20b?q=1&q=2", &b"hello"[..]));
+    assert_eq!(
+        (
+            parts.method.as_str(),
+            parts.uri.to_string().as_str(),
+            &body[..]
+        ),
+        ("PUT", "/a%20b?q=1&q=2", &b"hello"[..])
+    );
     let header = |name: &str| parts.headers.get(name).map(|v| v.to_str().unwrap());
     assert_eq!((header("x-private"), header("x-other")), (None, Some("2")));
     assert_eq!(header("x-forwarded-for"), Some("10.9.9.9, 127.0.0.1"));
     assert_eq!(header("x-forwarded-proto"), Some("http"));
-    assert_eq!(header("host"), Some(format!("127.0.0.1:{}", gateway.port).as_str()));
+    assert_eq!(
+        header("host"),
+        Some(format!("127.0.0.1:{}", gateway.port).as_str())
+    );
 }
 
 #[tokio::test]
@@ -182,7 +234,10 @@ async fn a_pod_that_takes_no_connections_costs_no_request() {
     gateway.model(&[named("stable").await, dead], &[]).await;
     gateway.weight(0, 1).await;
     for i in 0..20 {
-        let request = http::Request::post(gateway.url("/")).header("x-perennial-key", "k").body(Full::from(format!("{i}"))).unwrap();
+        let request = http::Request::post(gateway.url("/"))
+            .header("x-perennial-key", "k")
+            .body(Full::from(format!("{i}")))
+            .unwrap();
         assert_eq!(call(&gateway.http, request).await.status, 200);
     }
     let traffic = gateway.traffic(STABLE).await;
@@ -203,7 +258,11 @@ async fn what_may_have_been_done_is_not_done_again() {
             let counted = counted.clone();
             tokio::spawn(async move {
                 let mut buffer = [0; 4096];
-                if tokio::io::AsyncReadExt::read(&mut stream, &mut buffer).await.unwrap_or(0) > 0 {
+                if tokio::io::AsyncReadExt::read(&mut stream, &mut buffer)
+                    .await
+                    .unwrap_or(0)
+                    > 0
+                {
                     counted.fetch_add(1, Ordering::SeqCst);
                 }
             });
@@ -213,23 +272,38 @@ async fn what_may_have_been_done_is_not_done_again() {
     gateway.weight(0, 1).await;
     let posted = call(&gateway.http, post(gateway.url("/"), &json!({}))).await;
     assert_eq!((posted.status, calls.load(Ordering::SeqCst)), (502, 1));
-    assert!(posted.json()["error"].as_str().unwrap().contains("did not answer"), "{posted:?}");
+    assert!(
+        posted.json()["error"]
+            .as_str()
+            .unwrap()
+            .contains("did not answer"),
+        "{posted:?}"
+    );
     let got = gateway.get("/", None).await;
-    assert_eq!((got.status, calls.load(Ordering::SeqCst)), (502, 3), "a GET is tried twice");
+    assert_eq!(
+        (got.status, calls.load(Ordering::SeqCst)),
+        (502, 3),
+        "a GET is tried twice"
+    );
     assert_eq!(gateway.traffic(STABLE).await.errors, 2);
 }
 
 #[tokio::test]
 async fn a_server_that_does_not_begin_to_answer_is_given_up_and_counted() {
     let gateway = Harness::start(settings(None)).await;
-    gateway.model(&[server(|_| std::future::pending()).await], &[]).await;
+    gateway
+        .model(&[server(|_| std::future::pending()).await], &[])
+        .await;
     gateway.weight(0, 1).await;
     let began = Instant::now();
     let answer = gateway.get("/", Some("k")).await;
     assert_eq!(answer.status, 504);
     assert!(began.elapsed() < Duration::from_secs(10));
     let traffic = gateway.traffic(STABLE).await;
-    assert_eq!((traffic.requests, traffic.errors, traffic.callers.failures()), (1, 1, 1));
+    assert_eq!(
+        (traffic.requests, traffic.errors, traffic.callers.failures()),
+        (1, 1, 1)
+    );
     assert!(traffic.latency.max().unwrap() >= 1_900_000);
 }
 
@@ -254,7 +328,11 @@ async fn small_answers_over_kept_connections_are_not_held_back() {
         times.push(began.elapsed());
     }
     times.sort();
-    assert!(times[25] < Duration::from_millis(20), "median {:?}", times[25]);
+    assert!(
+        times[25] < Duration::from_millis(20),
+        "median {:?}",
+        times[25]
+    );
 }
 
 #[tokio::test]
@@ -275,7 +353,10 @@ async fn a_gateway_that_leaves_ends_its_streams_and_hands_over_its_last_measurem
     })
     .await;
     until("it takes no more connections", || async {
-        tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_err().then_some(())
+        tokio::net::TcpStream::connect(("127.0.0.1", port))
+            .await
+            .is_err()
+            .then_some(())
     })
     .await;
     go.send(3).unwrap();
@@ -283,12 +364,18 @@ async fn a_gateway_that_leaves_ends_its_streams_and_hands_over_its_last_measurem
     assert_eq!(rest, "piece 1\npiece 2\n");
     let last = until("the stream is in the last bucket", || async {
         let text = call(&http, get(format!("http://{admin}/buckets?since=0"))).await;
-        let buckets: perennial::stats::bucket::Buckets = serde_json::from_slice(&text.body).unwrap();
+        let buckets: perennial::stats::bucket::Buckets =
+            serde_json::from_slice(&text.body).unwrap();
         buckets.buckets.first().map(|b| b.traffic.requests)
     })
     .await;
     assert_eq!(last, 1);
     // A last look, if the first came before the end of the drain.
-    let _ = http.request(get(format!("http://{admin}/buckets?since=0"))).await;
-    tokio::time::timeout(Duration::from_secs(15), leaving).await.unwrap().unwrap();
+    let _ = http
+        .request(get(format!("http://{admin}/buckets?since=0")))
+        .await;
+    tokio::time::timeout(Duration::from_secs(15), leaving)
+        .await
+        .unwrap()
+        .unwrap();
 }
