@@ -4,7 +4,7 @@ use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
-use crate::{api, cli, controller::operator, evaluate, supervise, telemetry::log, yaml};
+use crate::{api, cli, controller::operator, evaluate, gateway, supervise, telemetry::log, yaml};
 
 /// Roles by their first argument; everything else is the kubectl plugin.
 #[derive(Debug, Parser)]
@@ -34,6 +34,8 @@ struct LogArguments {
 enum Role {
     /// The controllers: reconcile the four resources.
     Operator(operator::Arguments),
+    /// The data plane of a namespace: split traffic, render prompts, measure.
+    Gateway(gateway::Args),
     /// Inside a training pod: fetch and verify inputs, run the trainer, publish its output, report.
     Supervise {
         /// The trainer's command and arguments, after `--`.
@@ -58,8 +60,9 @@ enum Role {
 }
 
 /// The first argument that makes it a role and not the plugin.
-const ROLES: [&str; 6] = [
+const ROLES: [&str; 7] = [
     "operator",
+    "gateway",
     "supervise",
     "evaluate",
     "fetch",
@@ -79,6 +82,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     install_tls();
     match arguments.role {
         Role::Operator(arguments) => finish("operator", runtime(operator::run(arguments))),
+        Role::Gateway(arguments) => finish("gateway", runtime(gateway::run(arguments))),
         Role::Supervise { command } => finish("supervise", runtime(supervise::run(command))),
         Role::Evaluate => finish("evaluate", runtime(evaluate::run())),
         Role::Fetch => finish("fetch", runtime(supervise::fetch::run())),
