@@ -3,7 +3,7 @@
 //! A file's digest is `sha256:` and the SHA-256 of its bytes. A tree's is that of its listing as `sha256sum` writes it, one
 //! line `<hex>  <path>\n` per file with paths relative to the tree's root, sorted by the paths' bytes:
 //! `find . -type f -printf '%P\0' | LC_ALL=C sort -z | xargs -0 sha256sum | sha256sum` gives the same. Links are
-//! followed; empty directories and modes don't count.
+//! followed; empty directories and modes don't count, nor does `lost+found` at the root of a volume.
 
 use std::{
     fs,
@@ -67,6 +67,10 @@ pub fn list(root: &Path) -> Result<Vec<(String, PathBuf)>> {
                     directory.display()
                 ))
             })?;
+            // Belongs to the file system of a volume, and only root may read it.
+            if prefix.is_empty() && name == "lost+found" {
+                continue;
+            }
             let path = entry.path();
             let kind = fs::metadata(&path).map_err(|e| Error::file("reading", &path, &e))?;
             let relative = format!("{prefix}{name}");

@@ -177,6 +177,10 @@ fn s3_error(what: &str, error: &object_store::Error) -> Error {
     let text = format!("{what}: {}", chain(error));
     match error {
         object_store::Error::NotFound { .. } => Error::NotFound(format!("{what}: it isn't there")),
+        // The code of the S3 API, which has no error of its own in the client.
+        _ if text.contains("NoSuchBucket") => {
+            Error::NotFound(format!("{what}: there is no such bucket"))
+        }
         object_store::Error::PermissionDenied { .. }
         | object_store::Error::Unauthenticated { .. } => Error::Denied(format!(
             "{text}; are AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the Secret that `credentials` names?"

@@ -255,12 +255,6 @@ async fn a_model_without_probabilities_has_the_metrics_that_need_none() {
 #[tokio::test]
 async fn what_cannot_be_measured_is_an_error_and_never_a_number() {
     let url = Server::default().start().await;
-    let down = Server {
-        failures: usize::MAX,
-        ..Server::default()
-    }
-    .start()
-    .await;
     let two = "x,late\n0.1,no\n0.9,yes\n";
     let with = |mut spec: Value, key: &str, value: Value| {
         spec[key] = value;
@@ -315,7 +309,6 @@ async fn what_cannot_be_measured_is_an_error_and_never_a_number() {
             "TargetRefused",
             "columns are missing: {'x'}",
         ),
-        ("x,late\n1,true\n", bare(&down), "TargetUnreachable", "503"),
         (
             "x,late\n1,true\n",
             bare("http://127.0.0.1:1"),

@@ -1,1 +1,155 @@
+//! `s3://` against a real S3 server: versitygw, whose binary `PERENNIAL_VERSITYGW` names
+//! (`go install github.com/versity/versitygw/cmd/versitygw@v1.8.0`). The cluster tests run the same in pods.
 
+use std::process::{Child, Command, Stdio};
+
+use super::*;
+use crate::data::digest;
+
+const KEY: &str = "perennial-tests";
+const SECRET: &str = "not-a-secret-000";
+
+struct Server {
+    child: Child,
+    root: tempfile::TempDir,
+    endpoint: String,
+}
+
+impl Server {
+    /// Starts a server with the bucket `models`.
+    async fn start() -> Self {
+        let binary = std::env::var("PERENNIAL_VERSITYGW")
+            .expect("PERENNIAL_VERSITYGW names the S3 server's binary");
+        let root = tempfile::tempdir().unwrap();
+        std::fs::create_dir(root.path().join("models")).unwrap();
+        let port = std::net::TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .port();
+        let child = Command::new(binary)
+            .args(["--port", &format!("127.0.0.1:{port}"), "posix"])
+            .arg(root.path())
+            .envs([("ROOT_ACCESS_KEY", KEY), ("ROOT_SECRET_KEY", SECRET)])
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+        while tokio::net::TcpStream::connect(("127.0.0.1", port))
+            .await
+            .is_err()
+        {
+            assert!(
+                tokio::time::Instant::now() < deadline,
+                "the S3 server doesn't start"
+            );
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Self {
+            child,
+            root,
+            endpoint: format!("http://127.0.0.1:{port}"),
+        }
+    }
+
+    fn environment(&self, secret: &str) -> Environment {
+        let pairs = [
+            ("AWS_ACCESS_KEY_ID", KEY),
+            ("AWS_SECRET_ACCESS_KEY", secret),
+            ("AWS_ENDPOINT_URL", &self.endpoint),
+        ];
+        Environment::of(pairs.map(|(k, v)| (k.to_owned(), v.to_owned())))
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn uri(text: &str) -> Uri {
+    text.parse().unwrap()
+}
+
+#[tokio::test]
+#[ignore = "needs an S3 server: PERENNIAL_VERSITYGW=…/versitygw cargo test --lib s3 -- --ignored"]
+async fn a_tree_goes_to_s3_and_comes_back_the_same() {
+    let server = Server::start().await;
+    let environment = server.environment(SECRET);
+    let local = tempfile::tempdir().unwrap();
+    let at = |path: &str| local.path().join(path);
+    std::fs::create_dir_all(at("in/sub dir")).unwrap();
+    std::fs::write(at("in/a.txt"), "one").unwrap();
+    std::fs::write(at("in/sub dir/ü+%20.bin"), vec![7; 100]).unwrap();
+    std::fs::write(at("in/empty"), "").unwrap();
+    // Larger than one part.
+    std::fs::write(
+        at("in/large.bin"),
+        (0..23_000_000u32).map(|i| i as u8).collect::<Vec<u8>>(),
+    )
+    .unwrap();
+    let version = uri("s3://models/churn/1");
+    let folder = Folder::open(&version, &environment).unwrap().unwrap();
+    assert_eq!(folder.get("manifest.json").await.unwrap(), None);
+    let content = digest::of_path(&at("in"), |_| false).unwrap();
+    for file in &content.files {
+        folder
+            .upload(&file.path, &at("in").join(&file.path))
+            .await
+            .unwrap();
+    }
+    folder.put("manifest.json", "{}".into()).await.unwrap();
+    let got = download(&version, &environment, &at("out")).await.unwrap();
+    let back = digest::of_path(&got, |path| path == "manifest.json").unwrap();
+    assert_eq!(back, content);
+    let file = download(&uri("s3://models/churn/1/a.txt"), &environment, &at("one"))
+        .await
+        .unwrap();
+    assert_eq!(
+        (
+            file.as_path(),
+            std::fs::read_to_string(&file).unwrap().as_str()
+        ),
+        (at("one/a.txt").as_path(), "one")
+    );
+    // A neighbour whose name begins the same is no part of it.
+    let neighbour = Folder::open(&uri("s3://models/churn/10"), &environment)
+        .unwrap()
+        .unwrap();
+    neighbour.put("x", "x".into()).await.unwrap();
+    assert_eq!(folder.clear().await.unwrap(), 5);
+    assert!(neighbour.get("x").await.unwrap().is_some());
+    assert!(matches!(
+        download(&version, &environment, &at("gone")).await,
+        Err(Error::NotFound(_))
+    ));
+    assert!(server.root.path().join("models").exists());
+}
+
+#[tokio::test]
+#[ignore = "needs an S3 server: PERENNIAL_VERSITYGW=…/versitygw cargo test --lib s3 -- --ignored"]
+async fn wrong_keys_and_buckets_for_s3_are_told_apart() {
+    let server = Server::start().await;
+    let target = tempfile::tempdir().unwrap();
+    let get = async |text: &str, environment: &Environment| {
+        download(&uri(text), environment, target.path())
+            .await
+            .unwrap_err()
+    };
+    let wrong = get("s3://models/x", &server.environment("wrong")).await;
+    assert!(
+        matches!(&wrong, Error::Denied(text) if text.contains("AWS_SECRET_ACCESS_KEY")),
+        "{wrong}"
+    );
+    let good = server.environment(SECRET);
+    assert!(matches!(
+        get("s3://models/x", &good).await,
+        Error::NotFound(_)
+    ));
+    assert!(matches!(
+        get("s3://nobucket/x", &good).await,
+        Error::NotFound(_)
+    ));
+}
