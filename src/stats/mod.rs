@@ -6,14 +6,18 @@
 //! | [`sketch`] | what did this column, or these latencies, look like: bounded, mergeable, the same bytes in whatever order |
 //! | [`profile`] | what did the training data look like, and how much do samples of it differ from the whole |
 //! | [`drift`] | is this sample from the same distribution as that one: tests, distances, live comparison |
+//! | [`fairness`] | does a classifier treat groups alike |
+//! | [`text`] | how close are texts to their references |
 //! | [`performance`] | how good are predictions, with intervals, beside the constant predictor |
 //! | [`sequential`] | is the candidate worse than stable: bounds that hold however often one looks |
 //! | [`random`] | the one seeded generator that bootstraps and simulations use |
 
 pub mod bucket;
 pub mod drift;
+pub mod fairness;
 pub mod performance;
 pub mod profile;
 pub mod random;
 pub mod sequential;
 pub mod sketch;
+pub mod text;

@@ -1,6 +1,8 @@
 //! Drift of two columns, of data sets, and of counts.
 
-use perennial::stats::drift::{Method, Pair, Sample, bins, compare_columns, distance, test};
+use perennial::stats::drift::{
+    Method, Pair, Sample, bins, compare_columns, distance, embedding, test,
+};
 use serde_json::{Value, json};
 
 use crate::compare::number;
@@ -13,6 +15,9 @@ pub fn compute(tables: &mut Tables, case: &Value) -> Option<Value> {
         "histogram_distances" => return Some(histograms(input)),
         "drifted_columns" => return Some(dataset(tables, case)),
         _ => {}
+    }
+    if case["family"] == "embedding" {
+        return embedded(tables, case);
     }
     let reference = tables
         .column(text("ref"), text("column"))
@@ -158,4 +163,34 @@ fn histograms(input: &Value) -> Value {
         "hellinger": number(distance::hellinger_of(&r, &c)),
         "tvd": number(distance::total_variation_of(&r, &c)),
     })
+}
+
+fn embedded(tables: &mut Tables, case: &Value) -> Option<Value> {
+    let text = |key: &str| case["input"][key].as_str().unwrap_or_default();
+    let reference = tables.column(text("ref"), text("column")).lists();
+    let current = tables.column(text("cur"), text("column")).lists();
+    let threshold = case["params"]["threshold"].as_f64()?;
+    let (score, raw) = match case["metric"].as_str()? {
+        "distance" => {
+            let metric = match case["params"]["dist"].as_str()? {
+                "euclidean" => embedding::Metric::Euclidean,
+                "cosine" => embedding::Metric::Cosine,
+                "cityblock" => embedding::Metric::Cityblock,
+                _ => embedding::Metric::Chebyshev,
+            };
+            let distance = embedding::mean_distance(&reference, &current, metric);
+            (distance, distance)
+        }
+        "mmd" => {
+            let value = embedding::mmd(&reference, &current);
+            (value.max(0.0), value)
+        }
+        "ratio" => {
+            let least = case["params"]["component_threshold"].as_f64()?;
+            let share = embedding::drifted_components(&reference, &current, least);
+            (share, share)
+        }
+        _ => return None,
+    };
+    Some(json!({"score": number(score), "drift": raw > threshold}))
 }

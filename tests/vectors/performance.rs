@@ -1,5 +1,6 @@
 //! Classification, regression, calibration.
 
+use perennial::stats::fairness::fairness;
 use perennial::stats::performance::{
     Binary, Confusion, Multiclass, Regression, Scores, calibration, estimate_performance,
 };
@@ -138,4 +139,45 @@ fn multiclass(tables: &mut Tables, case: &Value) -> Value {
         "roc_auc_ovr_weighted": number(report.roc_auc_weighted),
         "roc_auc_ovo_macro": number(report.roc_auc_pairs),
     })
+}
+
+/// Groups of one column.
+pub fn fairness_of(tables: &mut Tables, case: &Value) -> Option<Value> {
+    let input = &case["input"];
+    let file = input["file"].as_str()?;
+    let mut column = |key: &str| tables.column(file, input[key].as_str().unwrap_or_default());
+    let groups: Vec<String> = column("sensitive").texts().into_iter().flatten().collect();
+    let report = fairness(
+        &column("y_true").booleans(),
+        &column("y_pred").booleans(),
+        &groups,
+    );
+    let (parity, opportunity) = (report.demographic_parity(), report.equal_opportunity());
+    let (odds, overall) = (
+        report.equalized_odds(),
+        report.demographic_parity_to_overall(),
+    );
+    let by_group: Map<String, Value> = report
+        .groups
+        .iter()
+        .map(|(name, g)| {
+            let rates = json!({
+                "selection_rate": g.selection_rate, "tpr": g.true_positive_rate, "fpr": g.false_positive_rate,
+                "count": g.count, "accuracy": g.accuracy,
+            });
+            (name.clone(), rates)
+        })
+        .collect();
+    Some(json!({
+        "demographic_parity_difference": number(parity.difference),
+        "demographic_parity_ratio": number(parity.ratio),
+        "equalized_odds_difference": number(odds.difference),
+        "equalized_odds_ratio": number(odds.ratio),
+        "equal_opportunity_difference": number(opportunity.difference),
+        "equal_opportunity_ratio": number(opportunity.ratio),
+        "demographic_parity_difference_to_overall": number(overall.difference),
+        "demographic_parity_ratio_to_overall": number(overall.ratio),
+        "equalized_odds_difference_mean": number(report.mean_odds_difference()),
+        "by_group": by_group,
+    }))
 }

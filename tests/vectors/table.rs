@@ -18,6 +18,7 @@ pub enum Cell {
     Integer(i64),
     Float(f64),
     Text(String),
+    List(Vec<f64>),
 }
 
 /// One column.
@@ -49,8 +50,17 @@ impl Column {
             Cell::Integer(i) => Some(i.to_string()),
             Cell::Float(x) => Some(x.to_string()),
             Cell::Text(text) => Some(text.clone()),
+            Cell::List(_) => panic!("a list isn't a category"),
         };
         self.cells.iter().map(text).collect()
+    }
+
+    pub fn lists(&self) -> Vec<Vec<f64>> {
+        let list = |cell: &Cell| match cell {
+            Cell::List(items) => items.clone(),
+            other => panic!("{other:?} isn't a list"),
+        };
+        self.cells.iter().map(list).collect()
     }
 
     /// The column as a sample of the given type (`num` or `cat`).
@@ -81,6 +91,7 @@ impl Cell {
             Self::Bool(b) => Some(f64::from(u8::from(*b))),
             Self::Integer(i) => Some(*i as f64),
             Self::Float(x) => Some(*x),
+            Self::List(_) => panic!("a list isn't a number"),
             Self::Text(text) => match text.as_str() {
                 "NaN" => Some(f64::NAN),
                 "Infinity" => Some(f64::INFINITY),
@@ -246,7 +257,11 @@ fn append(table: &mut Table, batch: &RecordBatch) {
             DataType::Int8 => Cell::Integer(i64::from(array.as_primitive::<Int8Type>().value(i))),
             DataType::Boolean => Cell::Bool(array.as_boolean().value(i)),
             DataType::Utf8 => Cell::Text(array.as_string::<i32>().value(i).to_string()),
-            _ => Cell::Null, // Times and lists: no case here uses them.
+            DataType::List(_) => Cell::List(singles(&array.as_list::<i32>().value(i))),
+            DataType::FixedSizeList(..) => {
+                Cell::List(singles(&array.as_fixed_size_list().value(i)))
+            }
+            _ => Cell::Null, // Times: no case here uses them.
         };
         column.cells.extend((0..array.len()).map(|i| {
             if array.is_null(i) {
@@ -256,4 +271,13 @@ fn append(table: &mut Table, batch: &RecordBatch) {
             }
         }));
     }
+}
+
+fn singles(items: &dyn Array) -> Vec<f64> {
+    items
+        .as_primitive::<Float32Type>()
+        .values()
+        .iter()
+        .map(|&x| f64::from(x))
+        .collect()
 }

@@ -1,6 +1,6 @@
 //! Drift: whether a sample comes from the same distribution as a reference.
 //!
-//! [`live`] compares merged sketches of traffic with a profile; the rest compares whole columns, equal to SciPy and Evidently:
+//! [`live`] compares merged sketches of traffic with a profile; [`online`] watches streams; the rest compares whole columns, equal to SciPy and Evidently:
 //!
 //! ```
 //! use perennial::stats::drift::{Method, Sample, compare_columns};
@@ -16,9 +16,11 @@
 
 pub mod bins;
 pub mod distance;
+pub mod embedding;
 mod kolmogorov;
 pub mod live;
 mod method;
+pub mod online;
 mod pair;
 mod report;
 pub mod test;
