@@ -25,6 +25,8 @@ pub mod kind {
     pub const DRIFT_DETECTED: &str = "DriftDetected";
     /// A retraining is going on.
     pub const RETRAINING: &str = "Retraining";
+    /// The prompt can be rendered.
+    pub const RENDERED: &str = "Rendered";
     /// The training run has ended well.
     pub const COMPLETE: &str = "Complete";
     /// The training run has ended badly.

@@ -169,7 +169,7 @@ pub struct PromptReleaseStatus {
     /// Where clients call it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
-    /// Conditions: Ready, Reconciling, Stalled, Available, Progressing, Paused, Promoted.
+    /// Conditions: Ready, Reconciling, Stalled, Available, Progressing, Paused, Promoted, CandidateRejected, Rendered.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::conditions")]
     pub conditions: Vec<Condition>,

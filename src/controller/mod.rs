@@ -4,6 +4,7 @@ pub mod backoff;
 pub mod driver;
 pub mod evaluation;
 pub mod operator;
+pub mod prompt_release;
 pub mod queue;
 pub mod round;
 pub mod training_job;

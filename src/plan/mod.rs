@@ -6,6 +6,7 @@
 pub mod evaluation;
 pub mod gateway;
 pub mod pod;
+pub mod prompt_release;
 pub mod revision;
 pub mod rollout;
 pub mod training_job;

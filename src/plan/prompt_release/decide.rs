@@ -1,0 +1,395 @@
+//! The one decision: the version that the spec asks for, what the rollout engine makes of it, and the writes that follow.
+//!
+//! Order of the writes: the revision, the status that records what was decided (the gateways route by it), the Service that leads
+//! callers to the recorded port, marks, and last what is to go.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use k8s_openapi::{
+    api::apps::v1::ControllerRevision, apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
+use kube::{Resource, ResourceExt};
+use serde_json::{Map, Value, json};
+
+use super::{Observed, Status, reason, template, template::Fault};
+use crate::{
+    api::{
+        annotation,
+        condition::{self, kind},
+        label,
+        prompt_release::PromptReleaseSpec,
+        revision::PromptRevision,
+        rollout::CandidateSource,
+    },
+    plan::{
+        Action, Plan, Reference, gateway,
+        revision::{self, Named},
+        rollout::{self, Commands, Desired, EvaluationView, Input, Mark, Revision, State, Target},
+    },
+};
+
+/// ControllerRevisions kept beside those in use.
+const REVISION_HISTORY: usize = 10;
+
+/// The revision that a spec asks for.
+///
+/// # Errors
+/// What keeps it from being rendered or sent.
+pub fn wanted(spec: &PromptReleaseSpec) -> Result<PromptRevision, Fault> {
+    template::variables(&spec.prompt)?;
+    let url = &spec.backend.url;
+    if let Err(error) = url::Url::parse(url) {
+        return Err(Fault {
+            reason: reason::BACKEND_INVALID,
+            message: format!("spec.backend.url `{url}` is no URL: {error}"),
+        });
+    }
+    let canonical = serde_json::to_value(&spec.prompt).unwrap_or_default();
+    Ok(PromptRevision {
+        version: revision::sha256(&canonical),
+        prompt: spec.prompt.clone(),
+        backend: spec.backend.clone(),
+    })
+}
+
+/// What to do about a PromptRelease.
+pub fn plan(observed: &Observed, now: Timestamp) -> Plan<Status> {
+    let now = Timestamp::from_second(now.as_second()).unwrap_or(now);
+    let release = &observed.release;
+    let generation = release.metadata.generation;
+    let mut status = release.status.clone().unwrap_or_default();
+    let mut known = known(observed);
+    let wanted = wanted(&release.spec).map(|content| Named {
+        hash: revision::name(&content, &known),
+        revision: content,
+    });
+    let mut plan = Plan::default();
+    if let Ok(named) = &wanted
+        && known.iter().all(|k| k.hash != named.hash)
+    {
+        let number = numbers(observed).max().unwrap_or(0) + 1;
+        let object = keep(observed, named, number, None);
+        plan.actions.push(Action::Apply(object));
+        known.push(named.clone());
+    }
+    let input = input(observed, &status, &known, &wanted);
+    let decision = rollout::decide(&input, now);
+    plan.events.clone_from(&decision.events);
+    plan.notes.clone_from(&decision.notes);
+    plan.check_at = decision.check_at;
+
+    decision.state.clone().into_prompt(&mut status);
+    status.observed_generation = generation;
+    let conditions = &mut status.conditions;
+    rollout::conditions(
+        &decision.summary,
+        conditions,
+        generation.unwrap_or_default(),
+        now,
+    );
+    let (renders, why, message) = match &wanted {
+        Ok(_) => (
+            true,
+            reason::RENDERS,
+            "every message renders with the declared variables".to_owned(),
+        ),
+        Err(fault) => (false, fault.reason, fault.message.clone()),
+    };
+    condition::set(
+        conditions,
+        kind::RENDERED,
+        renders,
+        why,
+        message,
+        generation,
+        now,
+    );
+    let name = release.name_any();
+    let namespace = release.namespace().unwrap_or_default();
+    status.url = Some(format!("http://{name}.{namespace}.svc"));
+    troubles(observed, &mut status, now);
+    let port = status.gateway.as_ref().map_or(0, |g| g.port);
+    plan.actions.push(Action::Status(Box::new(status)));
+    if port > 0 {
+        plan.actions.push(Action::Apply(service(observed, port)));
+    }
+    plan.actions
+        .extend(marks(observed, &known, &decision.marks));
+    let keep: Vec<&str> = decision.keep.iter().map(String::as_str).collect();
+    plan.actions.extend(old_revisions(observed, &keep));
+    plan
+}
+
+/// The revisions that are kept, oldest first.
+fn known(observed: &Observed) -> Vec<Named<PromptRevision>> {
+    let release = observed.release.name_any();
+    let mut objects: Vec<&ControllerRevision> =
+        observed.revisions.iter().map(AsRef::as_ref).collect();
+    objects.sort_by_key(|r| (r.revision, r.name_any()));
+    objects
+        .into_iter()
+        .filter_map(|object| revision::read(&release, object))
+        .collect()
+}
+
+fn numbers(observed: &Observed) -> impl Iterator<Item = i64> + '_ {
+    observed.revisions.iter().map(|r| r.revision)
+}
+
+fn object_name(release: &str, hash: &str) -> String {
+    format!("{release}-{hash}")
+}
+
+fn input(
+    observed: &Observed,
+    status: &Status,
+    known: &[Named<PromptRevision>],
+    wanted: &Result<Named<PromptRevision>, Fault>,
+) -> Input {
+    let release = &observed.release;
+    let name = release.name_any();
+    let uid = release.uid().unwrap_or_default();
+    let mut state = State::of_prompt(Some(status));
+    let own = u16::try_from(state.gateway.port).ok().filter(|p| *p > 0);
+    state.gateway.port = gateway::port(&uid, own, &observed.ports).map_or(0, i32::from);
+    let revisions = known.iter().map(|k| {
+        let object_name = object_name(&release.name_any(), &k.hash);
+        let mut objects = observed.revisions.iter();
+        let object = objects.find(|r| r.name_any() == object_name);
+        let mark = |key: &str| object.and_then(|o| o.annotations().get(key).cloned());
+        let seen = Revision {
+            version: Some(k.revision.version.clone()),
+            digest: Some(format!("sha256:{}", k.revision.version)),
+            stable_since: mark(annotation::STABLE_SINCE).and_then(|t| t.parse().ok()),
+            rejected: mark(annotation::REJECTED),
+            number: object.map_or(0, |o| o.revision),
+            ..Revision::default()
+        };
+        (k.hash.clone(), seen)
+    });
+    let evaluations = observed.evaluations.iter().map(|(name, evaluation)| {
+        let runs = evaluation.status.as_ref().map(|s| s.runs.clone());
+        let view = EvaluationView {
+            generation: evaluation.metadata.generation.unwrap_or_default(),
+            runs: runs.unwrap_or_default(),
+        };
+        (name.clone(), view)
+    });
+    Input {
+        name,
+        uid,
+        generation: release.metadata.generation.unwrap_or_default(),
+        desired: match wanted {
+            Ok(named) => Desired::Revision(Target {
+                revision: named.hash.clone(),
+                version: Some(named.revision.version.clone()),
+                digest: Some(format!("sha256:{}", named.revision.version)),
+                uri: None,
+                source: CandidateSource::Spec,
+            }),
+            Err(fault) => Desired::Nothing {
+                reason: fault.reason.to_owned(),
+                message: fault.message.clone(),
+                stalled: true,
+            },
+        },
+        rollout: release.spec.rollout.clone().unwrap_or_default(),
+        metrics: release.spec.metrics.clone(),
+        replicas: None,
+        manual_versions: false,
+        state,
+        revisions: revisions.collect(),
+        evaluations: evaluations.collect(),
+        live: observed.live.clone(),
+        commands: Commands::of(release.annotations()),
+    }
+}
+
+/// What keeps the spec from coming into effect beside the rollout itself, said at once and not at a deadline.
+fn troubles(observed: &Observed, status: &mut Status, now: Timestamp) {
+    let spec = &observed.release.spec;
+    let rollout = spec.rollout.clone().unwrap_or_default();
+    let named = Input::evaluation_names(&rollout, &spec.metrics);
+    let mut missing = named.iter().map(String::as_str);
+    let missing = missing.by_ref();
+    let missing: Vec<&str> = missing
+        .filter(|n| !observed.evaluations.contains_key(*n))
+        .collect();
+    let trouble = if status.gateway.as_ref().is_none_or(|g| g.port == 0) {
+        let message = "every port of the namespace's gateway is taken by a release: remove one, or use another namespace";
+        (reason::NO_PORT_LEFT, message.to_owned())
+    } else if !missing.is_empty() {
+        let message = format!(
+            "there is no Evaluation {} in this namespace: create it, or take it out of spec.rollout.evaluations and spec.metrics",
+            missing.join(", ")
+        );
+        (reason::UNKNOWN_EVALUATION, message)
+    } else {
+        return;
+    };
+    let (why, message) = trouble;
+    not_ready(
+        status,
+        why,
+        &message,
+        observed.release.metadata.generation,
+        now,
+    );
+}
+
+fn not_ready(
+    status: &mut Status,
+    why: &str,
+    message: &str,
+    generation: Option<i64>,
+    now: Timestamp,
+) {
+    for (kind, value) in [(kind::READY, false), (kind::STALLED, true)] {
+        condition::set(
+            &mut status.conditions,
+            kind,
+            value,
+            why,
+            message,
+            generation,
+            now,
+        );
+    }
+    status.message = condition::bounded(message.to_owned());
+}
+
+/// Enters a refused write into the status: what the API server said, word for word.
+pub fn refused(
+    status: &mut Status,
+    why: &str,
+    message: &str,
+    generation: Option<i64>,
+    now: Timestamp,
+) {
+    status.observed_generation = generation;
+    not_ready(status, why, message, generation, now);
+}
+
+fn labels(release: &str, role: &str) -> Map<String, Value> {
+    let pairs = [
+        ("app.kubernetes.io/name", release),
+        ("app.kubernetes.io/component", role),
+        ("app.kubernetes.io/part-of", "perennial"),
+        ("app.kubernetes.io/managed-by", "perennial"),
+        (label::PROMPT_RELEASE, release),
+        (label::ROLE, role),
+    ];
+    pairs
+        .into_iter()
+        .map(|(key, value)| (key.to_owned(), json!(value)))
+        .collect()
+}
+
+/// The release's Service: the gateway's pods, at this release's own port.
+fn service(observed: &Observed, port: i32) -> Value {
+    let release = &observed.release;
+    let name = release.name_any();
+    json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": {
+            "name": name,
+            "namespace": release.namespace(),
+            "labels": labels(&name, "release"),
+            "ownerReferences": [release.controller_owner_ref(&())],
+        },
+        "spec": {
+            "selector": gateway::selector(),
+            "ports": [{"name": "http", "port": 80, "targetPort": port, "protocol": "TCP"}],
+        },
+    })
+}
+
+/// The ControllerRevision that keeps a revision, with its marks.
+fn keep(
+    observed: &Observed,
+    named: &Named<PromptRevision>,
+    number: i64,
+    mark: Option<&Mark>,
+) -> Value {
+    let release = &observed.release;
+    let name = release.name_any();
+    let marks: BTreeMap<String, String> = [
+        (
+            annotation::STABLE_SINCE,
+            mark.and_then(|m| m.stable_since.clone()),
+        ),
+        (annotation::REJECTED, mark.and_then(|m| m.rejected.clone())),
+    ]
+    .into_iter()
+    .filter_map(|(key, value)| Some((key.to_owned(), value?)))
+    .collect();
+    let mut labels = labels(&name, "revision");
+    labels.insert(label::REVISION.to_owned(), json!(named.hash));
+    let metadata = ObjectMeta {
+        namespace: release.namespace(),
+        labels: serde_json::from_value(Value::Object(labels)).ok(),
+        annotations: (!marks.is_empty()).then_some(marks),
+        ..ObjectMeta::default()
+    };
+    let owner = release.controller_owner_ref(&()).unwrap_or_default();
+    let object = revision::object(named, number, metadata, &name, owner);
+    let mut value = serde_json::to_value(object).unwrap_or_default();
+    value["apiVersion"] = json!("apps/v1");
+    value["kind"] = json!("ControllerRevision");
+    value
+}
+
+fn marks(
+    observed: &Observed,
+    known: &[Named<PromptRevision>],
+    marks: &[Mark],
+) -> Vec<Action<Status>> {
+    let release = observed.release.name_any();
+    let number = |hash: &str| {
+        let name = object_name(&release, hash);
+        let mut objects = observed.revisions.iter();
+        let object = objects.find(|r| r.name_any() == name);
+        object.map_or(numbers(observed).max().unwrap_or(0) + 1, |o| o.revision)
+    };
+    marks
+        .iter()
+        .filter_map(|mark| {
+            let named = known.iter().find(|k| k.hash == mark.revision)?;
+            let object = keep(observed, named, number(&mark.revision), Some(mark));
+            Some(Action::Apply(object))
+        })
+        .collect()
+}
+
+/// Deletes the oldest revisions that nobody needs.
+fn old_revisions(observed: &Observed, keep: &[&str]) -> Vec<Action<Status>> {
+    if !observed.complete {
+        return Vec::new();
+    }
+    let release = observed.release.name_any();
+    let names: Vec<String> = keep
+        .iter()
+        .map(|hash| object_name(&release, hash))
+        .collect();
+    let mut spare: Vec<&ControllerRevision> = observed
+        .revisions
+        .iter()
+        .map(AsRef::as_ref)
+        .filter(|r| !names.contains(&r.name_any()))
+        .collect();
+    spare.sort_by_key(|r| std::cmp::Reverse(r.revision));
+    spare
+        .into_iter()
+        .skip(REVISION_HISTORY)
+        .map(|r| {
+            Action::Delete(Reference {
+                api_version: "apps/v1".to_owned(),
+                kind: "ControllerRevision".to_owned(),
+                namespace: r.namespace().unwrap_or_default(),
+                name: r.name_any(),
+                uid: r.uid().unwrap_or_default(),
+            })
+        })
+        .collect()
+}
