@@ -7,6 +7,6 @@ COPY . .
 RUN rm -f rust-toolchain.toml && cargo build --release --locked --bin perennial
 
 FROM scratch
-COPY --from=build /src/target/release/perennial /perennial
+COPY --from=build /src/target/release/perennial /bin/perennial
 USER 65532:65532
-ENTRYPOINT ["/perennial"]
+ENTRYPOINT ["/bin/perennial"]

@@ -20,6 +20,8 @@ use super::{
 
 /// Environment variable with the run's spec as JSON (`$` doubled, as the kubelet expands `$(NAME)`).
 pub const RUN_ENV: &str = "PERENNIAL_RUN";
+/// The program in the operator's image. Not below `/perennial`, where volumes are mounted.
+pub const PROGRAM: &str = "/bin/perennial";
 /// Where the supervisor binary is put by the init container: an emptyDir.
 pub const BIN_DIR: &str = "/perennial/bin";
 /// Where inputs are: `/perennial/inputs/<dataset>/`.

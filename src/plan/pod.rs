@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 
 use crate::api::{
     Credentials, PodTemplate,
-    run::{BIN_DIR, Summary, VOLUME_DIR},
+    run::{BIN_DIR, PROGRAM, Summary, VOLUME_DIR},
 };
 
 /// A `pvc://CLAIM/PATH` taken apart; `None` for other schemes.
@@ -74,7 +74,7 @@ pub fn install_container(image: &str) -> Value {
         "name": "perennial-install",
         "image": image,
         "imagePullPolicy": "IfNotPresent",
-        "command": ["/perennial", "install", BIN_DIR],
+        "command": [PROGRAM, "install", BIN_DIR],
         "volumeMounts": [{"name": "perennial-bin", "mountPath": BIN_DIR}],
         "securityContext": restricted(),
         "resources": {"requests": {"cpu": "10m", "memory": "16Mi"}},

@@ -10,7 +10,9 @@ use crate::{
         Duration, GATEWAY_INTERNAL_PORT, SUPERVISOR_PORT,
         evaluation::{EvaluationRun, TableSource},
         label,
-        run::{EXIT_INPUT, EXIT_SPEC, EvaluationRunSpec, EvaluationTarget, RUN_DIR, RUN_ENV},
+        run::{
+            EXIT_INPUT, EXIT_SPEC, EvaluationRunSpec, EvaluationTarget, PROGRAM, RUN_DIR, RUN_ENV,
+        },
     },
     plan::pod,
 };
@@ -130,7 +132,7 @@ pub fn run_job(observed: &Observed, run: &EvaluationRun, start: Timestamp) -> Op
         ("name".to_owned(), json!("evaluator")),
         ("image".to_owned(), json!(observed.image)),
         ("imagePullPolicy".to_owned(), json!("IfNotPresent")),
-        ("command".to_owned(), json!(["/perennial", "evaluate"])),
+        ("command".to_owned(), json!([PROGRAM, "evaluate"])),
         ("securityContext".to_owned(), pod::restricted()),
         (
             "resources".to_owned(),
