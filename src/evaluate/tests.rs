@@ -27,6 +27,8 @@ struct Server {
     only_classes: bool,
     /// Answers are 1 − x: the classes are the other way round.
     swapped: bool,
+    /// Requests with this value are answered with 500.
+    poison: Option<f64>,
     asked: Arc<AtomicUsize>,
 }
 
@@ -72,6 +74,9 @@ impl Server {
             .iter()
             .map(|v| v.as_f64().unwrap())
             .collect();
+        if self.poison.is_some_and(|p| x.contains(&p)) {
+            return StatusCode::INTERNAL_SERVER_ERROR.into_response();
+        }
         let asked: Vec<&str> = body["outputs"]
             .as_array()
             .map(|o| o.iter().map(|o| o["name"].as_str().unwrap()).collect())
@@ -451,4 +456,48 @@ async fn a_deadline_ends_an_evaluation_with_a_report() {
     let summary: Summary =
         serde_json::from_slice(&std::fs::read(&pod.places.termination_log).unwrap()).unwrap();
     assert_eq!(summary.reason.as_deref(), Some("DeadlineExceeded"));
+}
+
+#[tokio::test]
+async fn a_few_rows_without_an_answer_are_counted_and_many_are_no_measurement() {
+    let url = Server {
+        poison: Some(7.0),
+        ..Server::default()
+    }
+    .start()
+    .await;
+    let spec = json!({
+        "target": {"model": {"url": url, "baselineUrl": null, "protocol": "OpenInference", "signature": null}},
+        "dataset": {"uri": "pvc://flights/holdout.csv"}, "label": "late",
+    });
+    let data = |rows: usize| {
+        let mut text = "x,late\n".to_owned();
+        for row in 0..rows {
+            text += if row % 3 == 0 {
+                "0.8,true\n"
+            } else {
+                "0.4,false\n"
+            };
+        }
+        // In the last batch, which is a short one.
+        text + "7,true\n"
+    };
+    let few = pod(&[("dataset/holdout.csv", &data(5_010))]);
+    let many = pod(&[("dataset/holdout.csv", &data(600))]);
+    let (few, many) = tokio::join!(few.run(spec.clone()), many.run(spec.clone()));
+    let report = few.unwrap();
+    assert_eq!(value(&report, "unansweredRows"), 11.0);
+    assert_eq!(
+        (value(&report, "accuracy"), report.summary.rows),
+        (1.0, Some(5_000))
+    );
+    let failure = many.unwrap_err();
+    assert_eq!(failure.reason, "TargetUnreachable");
+    assert!(
+        failure
+            .message
+            .contains("101 of 601 rows are without an answer"),
+        "{}",
+        failure.message
+    );
 }

@@ -207,7 +207,13 @@ pub(super) fn clear(directory: &Path) -> data::Result<()> {
     let probe = directory.join(".perennial");
     std::fs::write(&probe, "")
         .and_then(|()| std::fs::remove_file(&probe))
-        .map_err(|e| Error::file("writing to", directory, &e))
+        .map_err(|e| match Error::file("writing to", directory, &e) {
+            Error::Denied(text) => Error::Denied(format!(
+                "{text}; user {} may not write to this volume: set securityContext.fsGroup in the pod template, or the volume's own permissions",
+                rustix::process::getuid().as_raw()
+            )),
+            other => other,
+        })
 }
 
 /// Servers run as other users than the trainer: everybody may read.
@@ -224,6 +230,8 @@ pub(super) fn open_up(directory: &Path) -> data::Result<()> {
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode | bits))
             .map_err(|e| failed(path, &e))
     };
+    // The root may belong to the kubelet.
+    let _ = grant(directory, 0o555);
     for entry in std::fs::read_dir(directory).map_err(|e| failed(directory, &e))? {
         let path = entry.map_err(|e| failed(directory, &e))?.path();
         if path.is_symlink() {
@@ -231,7 +239,6 @@ pub(super) fn open_up(directory: &Path) -> data::Result<()> {
             continue;
         }
         if path.is_dir() {
-            grant(&path, 0o555)?;
             open_up(&path)?;
         } else {
             grant(&path, 0o444)?;

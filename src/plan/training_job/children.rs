@@ -109,6 +109,12 @@ pub fn attempt_job(
             volumes.push(volume);
             mounts.push(mount);
         }
+        if let Some(path) = &dataset.mount_path {
+            // The supervisor puts links there, which takes a directory that every user may write.
+            let volume = format!("perennial-at-{}", dataset.name);
+            volumes.push(json!({"name": volume, "emptyDir": {}}));
+            mounts.push(json!({"name": volume, "mountPath": path}));
+        }
         if let Some(credentials) = &dataset.credentials {
             env_from.push(pod::credentials_env(
                 &format!("PERENNIAL_CRED_{index}_"),

@@ -340,3 +340,22 @@ fn the_ttl_deletes_the_object_and_nothing_else() {
         vec![Action::DeleteSelf]
     );
 }
+
+#[test]
+fn a_mount_path_is_a_directory_that_any_user_may_write() {
+    let observed = observed(
+        json!({"datasets": [{"name": "train", "uri": "https://host/churn.csv", "mountPath": "/data"}]}),
+    );
+    let start = "2026-01-02T03:04:05Z".parse().unwrap();
+    let job = children::attempt_job(&observed, "churn-1-1", 1, "v", start);
+    let pod = &job["spec"]["template"]["spec"];
+    let has = |list: &Value, item: Value| list.as_array().unwrap().contains(&item);
+    assert!(has(
+        &pod["volumes"],
+        json!({"name": "perennial-at-train", "emptyDir": {}})
+    ));
+    assert!(has(
+        &pod["containers"][0]["volumeMounts"],
+        json!({"name": "perennial-at-train", "mountPath": "/data"})
+    ));
+}
