@@ -34,6 +34,6 @@ bench: ## the benchmarks
 lint: ## format, clippy, dependencies, scripts, chart
 	@hack/lint
 
-crds: ## writes crds/ and the copy in the chart from the types
+crds: ## writes crds/ from the types
 	cargo run --quiet --locked --bin perennial -- crds --out crds
-	cp crds/*.yaml charts/perennial/files/crds/
+	cargo run --quiet --locked --bin perennial -- crds --out charts/perennial/files/crds

@@ -19,7 +19,7 @@ use kube::{
     runtime::watcher::{self, Event, watcher},
 };
 use serde::de::DeserializeOwned;
-use tokio::task::JoinHandle;
+use tokio::{task::JoinHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -261,13 +261,13 @@ async fn watch<K>(
     }
     let mut stream = watcher(api, config).boxed();
     let mut failures: u32 = 0;
+    let mut failed: Option<Instant> = None;
     while let Some(event) = stream.next().await {
         let changes = match event {
             Ok(event) => {
                 if failures > 0 {
                     tracing::info!(kind = kind.as_str(), scope, "watching again");
                     failures = 0;
-                    store.set_problem(&scope, None);
                 }
                 match event {
                     Event::Init => {
@@ -283,6 +283,12 @@ async fn watch<K>(
             }
             Err(error) => {
                 let problem = describe(kind, &error);
+                if failed
+                    .is_some_and(|at: Instant| at.elapsed() > std::time::Duration::from_secs(60))
+                {
+                    failures = 0;
+                }
+                failed = Some(Instant::now());
                 if failures == 0 {
                     tracing::warn!(kind = kind.as_str(), scope, "{problem}");
                 }
@@ -291,7 +297,7 @@ async fn watch<K>(
                     .inc();
                 // An expired resourceVersion or an ended connection is daily life, and is no problem until it lasts.
                 if failures > 0 || !store.ready() {
-                    store.set_problem(&scope, Some(problem));
+                    store.set_problem(&scope, problem);
                 }
                 let wait = std::time::Duration::from_millis(100 << failures.min(6));
                 failures += 1;

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+    time::{Duration, Instant},
 };
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -17,6 +18,9 @@ use super::{
 
 /// Labels that are indexed begin with this.
 const INDEXED: &str = "perennial.dev/";
+
+/// A watch that fails says so more often than this.
+const PROBLEM: Duration = Duration::from_secs(10);
 
 /// Objects of one kind; clones share them.
 pub struct Store<K> {
@@ -47,7 +51,8 @@ struct Scope {
     ready: bool,
     seen: u64,
     listing: Option<Listing>,
-    problem: Option<String>,
+    /// What went wrong last, and when.
+    problem: Option<(String, Instant)>,
 }
 
 #[derive(Default)]
@@ -231,13 +236,14 @@ impl<K: Resource<DynamicType = ()>> Store<K> {
             .collect()
     }
 
-    /// The watch works, or why it doesn't.
-    pub fn set_problem(&self, scope: &str, problem: Option<String>) {
+    /// The watch failed. A watch that works again says nothing until something changes, so a problem counts as gone when it isn't said
+    /// again for a while.
+    pub fn set_problem(&self, scope: &str, problem: String) {
         self.write()
             .scopes
             .entry(scope.to_owned())
             .or_default()
-            .problem = problem;
+            .problem = Some((problem, Instant::now()));
     }
 }
 
@@ -328,7 +334,13 @@ where
     }
 
     fn problem(&self) -> Option<String> {
-        self.read().scopes.values().find_map(|s| s.problem.clone())
+        let inner = self.read();
+        inner
+            .scopes
+            .values()
+            .filter_map(|s| s.problem.as_ref())
+            .find(|(_, since)| since.elapsed() < PROBLEM)
+            .map(|(problem, _)| problem.clone())
     }
 
     fn seen(&self, namespace: &str) -> u64 {

@@ -34,8 +34,13 @@ const ECHO: Duration = Duration::from_millis(500);
 /// Fresh reads after conflicts, at once.
 const CONFLICTS: usize = 3;
 
-/// Reconciles one kind until `stop` is cancelled: reads without leadership, plans and writes only with it.
-pub async fn run<C: Controller>(controller: C, shell: Shell, stop: CancellationToken) {
+/// Reconciles one kind until `stop` is cancelled: reads without leadership, plans and writes only with it. It hears of changes from this call on,
+/// so call it before the watches start; the work is in the future.
+pub fn run<C: Controller>(
+    controller: C,
+    shell: Shell,
+    stop: CancellationToken,
+) -> impl Future<Output = ()> + Send + 'static {
     let driver = Arc::new(Driver {
         controller,
         shell,
@@ -45,33 +50,37 @@ pub async fn run<C: Controller>(controller: C, shell: Shell, stop: CancellationT
         uids: Mutex::default(),
     });
     driver.subscribe();
+    drive(driver, stop)
+}
+
+async fn drive<C: Controller>(driver: Arc<Driver<C>>, stop: CancellationToken) {
     let mut leading = driver.shell.leadership.watch();
-    let work = async {
-        driver.shell.caches.wait_ready().await;
-        loop {
-            if leading.wait_for(|leading| *leading).await.is_err() {
-                return;
-            }
-            driver.active.store(true, Ordering::SeqCst);
-            for key in driver.controller.keys(&driver.shell.caches) {
-                driver.queue.push(key);
-            }
-            let mut workers = JoinSet::new();
-            for _ in 0..driver.shell.settings.concurrency.max(1) {
-                let (driver, stop) = (driver.clone(), stop.clone());
-                workers.spawn(async move { driver.work(stop).await });
-            }
-            let lost = async { leading.wait_for(|leading| !*leading).await.is_err() };
-            let stopped = stop.run_until_cancelled(lost).await.unwrap_or(true);
-            if stopped {
-                // What has begun may end; a write never outlives the right to write.
-                let _ = tokio::time::timeout(Duration::from_secs(5), workers.join_all()).await;
-                return;
-            }
-            driver.active.store(false, Ordering::SeqCst);
+    let began = stop.run_until_cancelled(driver.shell.caches.wait_ready());
+    if began.await.is_none() {
+        return;
+    }
+    loop {
+        let led = async { leading.wait_for(|leading| *leading).await.is_ok() };
+        if stop.run_until_cancelled(led).await != Some(true) {
+            return;
         }
-    };
-    work.await;
+        driver.active.store(true, Ordering::SeqCst);
+        for key in driver.controller.keys(&driver.shell.caches) {
+            driver.queue.push(key);
+        }
+        let mut workers = JoinSet::new();
+        for _ in 0..driver.shell.settings.concurrency.max(1) {
+            let (driver, stop) = (driver.clone(), stop.clone());
+            workers.spawn(async move { driver.work(stop).await });
+        }
+        let lost = async { leading.wait_for(|leading| !*leading).await.is_ok() };
+        if stop.run_until_cancelled(lost).await != Some(true) {
+            // What has begun may end; a write never outlives the right to write.
+            let _ = tokio::time::timeout(Duration::from_secs(5), workers.join_all()).await;
+            return;
+        }
+        driver.active.store(false, Ordering::SeqCst);
+    }
 }
 
 struct Driver<C> {

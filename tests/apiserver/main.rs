@@ -1,1 +1,12 @@
-fn main() {}
+//! Against a real API server, without pods: `hack/test apiserver`.
+
+#[path = "../harness/mod.rs"]
+mod harness;
+
+mod act;
+mod crds;
+mod kill;
+mod lease;
+mod rejections;
+mod scripted;
+mod watch;

@@ -1,0 +1,116 @@
+//! The operator is killed at each of its writes, three ways, and ends where it would have ended.
+
+use perennial::{
+    controller::training_job::TrainingJobs,
+    plan::{Action, Plan},
+};
+use serde_json::{Value, json};
+
+use crate::{
+    harness::{Place, crash, eventually, on_cluster, operator::Operator},
+    scripted::{Scripted, config_map, deployment, well},
+};
+
+#[test]
+fn a_plan_of_several_writes_ends_the_same_wherever_it_is_killed() {
+    on_cluster(|place| async move {
+        let start = |home: Place, faults| async move {
+            let controller = Scripted::new(|release, _| {
+                let mut decided = release.status.clone().unwrap_or_default();
+                decided.attempts = decided.attempts.max(1);
+                Plan {
+                    actions: vec![
+                        Action::Status(Box::new(decided)),
+                        Action::Apply(deployment(release, "d", "registry.example/x:1")),
+                        Action::Create(config_map(release, "c", json!({"k": "v"}))),
+                        Action::Status(Box::new(
+                            perennial::api::prompt_release::PromptReleaseStatus {
+                                attempts: 1,
+                                ..well(release)
+                            },
+                        )),
+                    ],
+                    ..Plan::default()
+                }
+            });
+            Operator::new(&home, faults)
+                .await
+                .with(controller)
+                .start()
+                .await
+        };
+        crash::at_each_write(&place, start, |home: Place| async move {
+            home.create(&home.prompt_release("r")).await.unwrap();
+            let release = eventually("the release is Ready", || async {
+                let release = home
+                    .get("perennial.dev/v1alpha1", "PromptRelease", "r")
+                    .await?;
+                (release.pointer("/status/conditions/0/status")? == "True").then_some(release)
+            })
+            .await;
+            let children = children(&home).await;
+            (release["status"]["attempts"].clone(), children)
+        })
+        .await;
+    });
+}
+
+#[test]
+fn a_training_job_makes_one_job_wherever_the_operator_is_killed() {
+    on_cluster(|place| async move {
+        let start = |home: Place, faults| async move {
+            Operator::new(&home, faults)
+                .await
+                .with(TrainingJobs::default())
+                .start()
+                .await
+        };
+        crash::at_each_write(&place, start, |home: Place| async move {
+            home.create(&home.training_job("j")).await.unwrap();
+            let job = eventually("its attempt has a Job and the status says so", || async {
+                let job = home
+                    .get("perennial.dev/v1alpha1", "TrainingJob", "j")
+                    .await?;
+                let pods = home.api("v1", "Pod").list(&Default::default()).await.ok()?;
+                (job["status"]["attempts"] == 1
+                    && job["status"]["phase"] == "Starting"
+                    && pods.items.len() == 1)
+                    .then_some(job)
+            })
+            .await;
+            let children = children(&home).await;
+            (
+                job["status"]["phase"].clone(),
+                job["status"]["failures"].clone(),
+                children,
+            )
+        })
+        .await;
+    });
+}
+
+/// Kind and name of everything that an operator may have made.
+async fn children(home: &Place) -> Vec<String> {
+    let mut found = Vec::new();
+    for (api_version, kind) in [
+        ("batch/v1", "Job"),
+        ("apps/v1", "Deployment"),
+        ("v1", "ConfigMap"),
+        ("apps/v1", "ControllerRevision"),
+        ("v1", "Service"),
+    ] {
+        for object in home
+            .api(api_version, kind)
+            .list(&Default::default())
+            .await
+            .unwrap()
+        {
+            let name = object.metadata.name.unwrap_or_default();
+            if name != "kube-root-ca.crt" {
+                found.push(format!("{kind}/{name}"));
+            }
+        }
+    }
+    let _: Option<Value> = None;
+    found
+}

@@ -1,0 +1,550 @@
+//! Every rule of the CRDs, with an object that breaks it and the message that its author reads.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+
+use crate::harness::{Place, on_cluster};
+
+/// Kind, where the least object is changed (JSON pointer), to what, and what the refusal must say.
+type Row = (&'static str, &'static str, Value, &'static str);
+
+const PROMPT: &str = "PromptRelease";
+const MODEL: &str = "ModelDeployment";
+const TRAINING: &str = "TrainingJob";
+const EVALUATION: &str = "Evaluation";
+
+fn rows() -> Vec<Row> {
+    let container = |name: &str| json!({"name": name, "image": "x", "command": ["c"]});
+    let retraining = |more: Value| {
+        let mut all = json!({"from": "j", "promotion": "Manual"});
+        all.as_object_mut()
+            .unwrap()
+            .extend(more.as_object().unwrap().clone());
+        all
+    };
+    let recipe = |more: Value| {
+        let mut spec = json!({"model": {"name": "m", "output": "s3://b/m"}, "template": {"spec": {"containers": [container("trainer")]}}});
+        spec.as_object_mut()
+            .unwrap()
+            .extend(more.as_object().unwrap().clone());
+        json!({"template": {"spec": spec}, "promotion": "Manual"})
+    };
+    let dataset = |check: Value| json!([{"name": "d", "uri": "s3://b/d", "checks": [check]}]);
+    let long = |n: usize| json!("a".repeat(n));
+    let gate =
+        "a gate needs a bound: write min, max, minDifference, maxDifference, minRatio or maxRatio";
+    let empty = "min is above max: no value could pass";
+    let step = "a step is one thing: write either setWeight or pause";
+    let falls =
+        "steps: weights must not fall from one setWeight to the next; to take traffic back, abort";
+    let check = "a check is about `rows` or about a `column`: write one of them";
+    let column = "a check of a column needs type, maxNullFraction, range, oneOf or unique";
+    let parameter = "parameters: a name becomes part of an environment name: letters, digits and _, at most 63, not beginning with a digit";
+    let trainer = "template: name the container that trains `trainer`, or have only one container";
+    let command = "template: the container that trains must say its command (the image's own entry point can't be wrapped)";
+    let name40 = "metadata.name must be a DNS-1035 label of at most 40 characters: lower-case letters, digits and -, beginning with a letter";
+    let name52 = "metadata.name must be a DNS-1035 label of at most 52 characters: lower-case letters, digits and -, beginning with a letter";
+    vec![
+        // Names, from which names of children are made.
+        (TRAINING, "/metadata/name", long(53), name52),
+        (TRAINING, "/metadata/name", json!("1st"), name52),
+        (MODEL, "/metadata/name", long(41), name40),
+        (MODEL, "/metadata/name", json!("a.b"), name40),
+        (EVALUATION, "/metadata/name", long(41), name40),
+        (PROMPT, "/metadata/name", long(41), name40),
+        // TrainingJob
+        (
+            TRAINING,
+            "/spec/template/spec/containers",
+            json!([container("a"), container("b")]),
+            trainer,
+        ),
+        (
+            TRAINING,
+            "/spec/template/spec/containers",
+            json!([{"name": "trainer", "image": "x"}]),
+            command,
+        ),
+        (
+            TRAINING,
+            "/spec/template/spec/containers",
+            json!([{"name": "trainer", "image": "x", "command": []}]),
+            command,
+        ),
+        (
+            TRAINING,
+            "/spec/template/spec/containers",
+            json!([{"name": "trainer", "image": "x"}, container("b")]),
+            command,
+        ),
+        (
+            TRAINING,
+            "/spec/template/spec/containers",
+            json!([]),
+            "spec.template.spec.containers in body should have at least 1 items",
+        ),
+        (
+            TRAINING,
+            "/spec/template/spec/containers",
+            json!([container("a"), container("a")]),
+            "spec.template.spec.containers[1]: Duplicate value",
+        ),
+        (TRAINING, "/spec/parameters", json!({"1a": "x"}), parameter),
+        (
+            TRAINING,
+            "/spec/parameters",
+            json!({"learning-rate": "x"}),
+            parameter,
+        ),
+        (TRAINING, "/spec/datasets", dataset(json!({})), check),
+        (
+            TRAINING,
+            "/spec/datasets",
+            dataset(json!({"rows": {"min": 1}, "column": "a", "unique": true})),
+            check,
+        ),
+        (
+            TRAINING,
+            "/spec/datasets",
+            dataset(json!({"column": "a"})),
+            column,
+        ),
+        (
+            TRAINING,
+            "/spec/datasets",
+            json!([{"name": "d", "uri": "s3://b/d"}, {"name": "d", "uri": "s3://b/e"}]),
+            "spec.datasets[1]: Duplicate value",
+        ),
+        (
+            TRAINING,
+            "/spec/datasets",
+            json!([{"name": "d", "uri": "/data/d"}]),
+            "spec.datasets[0].uri in body should match '^(s3|https?|pvc)://[^/]+(/.*)?$'",
+        ),
+        (
+            TRAINING,
+            "/spec/datasets",
+            json!([{"name": "d", "uri": "s3://b/d", "digest": "md5:1"}]),
+            "spec.datasets[0].digest in body should match '^sha256:[0-9a-f]{64}$'",
+        ),
+        (
+            TRAINING,
+            "/spec/model/output",
+            json!("https://b/d"),
+            "spec.model.output in body should match '^(s3|pvc)://[^/]+(/.*)?$'",
+        ),
+        (
+            TRAINING,
+            "/spec/model/name",
+            json!("Big"),
+            "spec.model.name in body should match",
+        ),
+        (
+            TRAINING,
+            "/spec/failurePolicy",
+            json!({"maxRestarts": -1}),
+            "spec.failurePolicy.maxRestarts in body should be greater than or equal to 0",
+        ),
+        (
+            TRAINING,
+            "/spec/progress",
+            json!({"stallTimeout": "5 minutes"}),
+            "spec.progress.stallTimeout in body should match '^([0-9]+(ms|s|m|h|d))+$'",
+        ),
+        (
+            TRAINING,
+            "/spec/publish",
+            json!("Maybe"),
+            "spec.publish: Unsupported value: \"Maybe\": supported values: \"Candidate\", \"None\"",
+        ),
+        (
+            TRAINING,
+            "/spec/nodes",
+            json!(2),
+            "unknown field \"spec.nodes\"",
+        ),
+        // ModelDeployment
+        (
+            MODEL,
+            "/spec/server/template/spec/containers",
+            json!([container("a"), container("b")]),
+            "server.template: name the container that serves `server`, or have only one container",
+        ),
+        (
+            MODEL,
+            "/spec/model",
+            json!({}),
+            "model: write name (to follow a model, with version to pin one) or uri (an artifact from elsewhere), not both",
+        ),
+        (
+            MODEL,
+            "/spec/model",
+            json!({"name": "m", "uri": "s3://b/m"}),
+            "model: write name (to follow a model, with version to pin one) or uri (an artifact from elsewhere), not both",
+        ),
+        (
+            MODEL,
+            "/spec/model",
+            json!({"uri": "s3://b/m", "version": "v"}),
+            "model: version and selector go with name; a uri is pinned with digest",
+        ),
+        (
+            MODEL,
+            "/spec/model",
+            json!({"name": "m", "digest": format!("sha256:{}", "0".repeat(64))}),
+            "model: digest goes with uri; a version has its own digest",
+        ),
+        (
+            MODEL,
+            "/spec/replicas",
+            json!(-1),
+            "spec.replicas in body should be greater than or equal to 0",
+        ),
+        (
+            MODEL,
+            "/spec/server/port",
+            json!(70000),
+            "spec.server.port in body should be less than or equal to 65535",
+        ),
+        (
+            MODEL,
+            "/spec/retraining",
+            json!({"from": "j"}),
+            "retraining.promotion Automatic (the default) needs rollout.evaluations, so that nothing unmeasured is promoted: name an Evaluation there, or write promotion: Manual",
+        ),
+        (
+            MODEL,
+            "/spec/retraining",
+            json!({"promotion": "Manual"}),
+            "retraining: the recipe is either from (the name of a TrainingJob) or template (a TrainingJob's spec)",
+        ),
+        (
+            MODEL,
+            "/spec",
+            json!({"server": {"template": {"spec": {"containers": [container("server")]}}}, "model": {"uri": "s3://b/m"}, "retraining": retraining(json!({}))}),
+            "retraining makes new versions, but model pins one: leave out model.version and model.uri",
+        ),
+        (
+            MODEL,
+            "/spec/retraining",
+            retraining(json!({"triggers": [{"name": "t"}]})),
+            "a trigger is one thing: write metric, drift, maxAge or schedule",
+        ),
+        (
+            MODEL,
+            "/spec/retraining",
+            retraining(
+                json!({"triggers": [{"name": "t", "maxAge": "1d", "schedule": "0 0 * * *"}]}),
+            ),
+            "a trigger is one thing: write metric, drift, maxAge or schedule",
+        ),
+        (
+            MODEL,
+            "/spec/retraining",
+            retraining(json!({"triggers": [{"name": "t", "metric": "rocAuc"}]})),
+            "a trigger on a metric needs min or max",
+        ),
+        (
+            MODEL,
+            "/spec/retraining",
+            retraining(json!({"triggers": [{"name": "t", "maxAge": "1d", "timeZone": "UTC"}]})),
+            "timeZone goes with schedule",
+        ),
+        (
+            MODEL,
+            "/spec/retraining",
+            retraining(
+                json!({"triggers": [{"name": "t", "maxAge": "1d"}, {"name": "t", "maxAge": "2d"}]}),
+            ),
+            "spec.retraining.triggers[1]: Duplicate value",
+        ),
+        (
+            MODEL,
+            "/spec/retraining",
+            recipe(json!({"template": {"spec": {"containers": [container("a"), container("b")]}}})),
+            trainer,
+        ),
+        (
+            MODEL,
+            "/spec/retraining",
+            recipe(json!({"template": {"spec": {"containers": [{"name": "trainer"}]}}})),
+            command,
+        ),
+        (
+            MODEL,
+            "/spec/retraining",
+            recipe(json!({"datasets": dataset(json!({}))})),
+            check,
+        ),
+        (
+            MODEL,
+            "/spec/retraining",
+            recipe(json!({"datasets": dataset(json!({"column": "a"}))})),
+            column,
+        ),
+        (
+            MODEL,
+            "/spec/retraining",
+            recipe(json!({"parameters": {"1a": "x"}})),
+            parameter,
+        ),
+        (
+            MODEL,
+            "/spec/rollout",
+            json!({"steps": [{"setWeight": 50}, {"pause": {}}, {"setWeight": 10}]}),
+            falls,
+        ),
+        (
+            MODEL,
+            "/spec/rollout",
+            json!({"steps": [{"setWeight": 50, "pause": {}}]}),
+            step,
+        ),
+        (MODEL, "/spec/rollout", json!({"steps": [{}]}), step),
+        (
+            MODEL,
+            "/spec/rollout",
+            json!({"steps": [{"setWeight": 101}]}),
+            "spec.rollout.steps[0].setWeight in body should be less than or equal to 100",
+        ),
+        (
+            MODEL,
+            "/spec/rollout",
+            json!({"analysis": {"gates": [{"metric": "errorRate"}]}}),
+            gate,
+        ),
+        (
+            MODEL,
+            "/spec/rollout",
+            json!({"analysis": {"gates": [{"metric": "errorRate", "min": 2, "max": 1}]}}),
+            empty,
+        ),
+        (
+            MODEL,
+            "/spec/metrics",
+            json!([{"name": "a", "evaluation": {"name": "e", "metric": "m"}}, {"name": "a", "evaluation": {"name": "e", "metric": "n"}}]),
+            "spec.metrics[1]: Duplicate value",
+        ),
+        // Evaluation
+        (
+            EVALUATION,
+            "/spec/dataset",
+            Value::Null,
+            "dataset is what the model is asked: write its uri and label (only a target of predictions needs none)",
+        ),
+        (
+            EVALUATION,
+            "/spec/evaluators",
+            json!([{"drift": {}}]),
+            "the drift evaluator compares with reference: write reference.uri",
+        ),
+        (
+            EVALUATION,
+            "/spec/evaluators",
+            json!([{}]),
+            "an evaluator is one thing: write classification, regression or drift",
+        ),
+        (
+            EVALUATION,
+            "/spec/evaluators",
+            json!([{"classification": {}, "regression": {}}]),
+            "an evaluator is one thing: write classification, regression or drift",
+        ),
+        (
+            EVALUATION,
+            "/spec/gates",
+            json!([{"metric": "rocAuc"}]),
+            gate,
+        ),
+        (
+            EVALUATION,
+            "/spec/gates",
+            json!([{"metric": "rocAuc", "min": 0.9, "max": 0.1}]),
+            empty,
+        ),
+        (
+            EVALUATION,
+            "/spec/target",
+            json!({}),
+            "target is one thing: write modelDeployment or predictions",
+        ),
+        (
+            EVALUATION,
+            "/spec/target",
+            json!({"modelDeployment": {"name": "m"}, "predictions": {"uri": "s3://b/p"}}),
+            "target is one thing: write modelDeployment or predictions",
+        ),
+        (
+            EVALUATION,
+            "/spec/target",
+            json!({"modelDeployment": {"name": "m", "revision": "Newest"}}),
+            "Unsupported value: \"Newest\": supported values: \"Stable\", \"Candidate\"",
+        ),
+        // PromptRelease
+        (
+            PROMPT,
+            "/spec/prompt/messages",
+            json!([]),
+            "spec.prompt.messages in body should have at least 1 items",
+        ),
+        (
+            PROMPT,
+            "/spec/prompt/messages",
+            json!([{"role": "robot", "content": "x"}]),
+            "Unsupported value: \"robot\": supported values: \"system\", \"developer\", \"user\", \"assistant\"",
+        ),
+        (
+            PROMPT,
+            "/spec/backend/url",
+            json!("llm:8000"),
+            "spec.backend.url in body should match '^https?://[^/]+(/.*)?$'",
+        ),
+        (
+            PROMPT,
+            "/spec/rollout",
+            json!({"steps": [{"setWeight": 50}, {"setWeight": 10}]}),
+            falls,
+        ),
+        (PROMPT, "/spec/rollout", json!({"steps": [{}]}), step),
+        (
+            PROMPT,
+            "/spec/rollout",
+            json!({"analysis": {"gates": [{"metric": "errorRate"}]}}),
+            gate,
+        ),
+        (
+            PROMPT,
+            "/spec/rollout",
+            json!({"analysis": {"gates": [{"metric": "errorRate", "min": 2, "max": 1}]}}),
+            empty,
+        ),
+        (
+            PROMPT,
+            "/spec/guardrails",
+            json!({}),
+            "unknown field \"spec.guardrails\"",
+        ),
+    ]
+}
+
+/// The message of the rule that is broken by an update, tested apart.
+const IMMUTABLE: &str = "a TrainingJob is one run and can't be changed, but for ttlSecondsAfterFinished and activeDeadlineSeconds; make a new one with another name";
+
+fn least(place: &Place, kind: &str) -> Value {
+    match kind {
+        TRAINING => place.training_job("least"),
+        PROMPT => place.prompt_release("least"),
+        MODEL => json!({
+            "apiVersion": "perennial.dev/v1alpha1", "kind": MODEL,
+            "metadata": {"name": "least", "namespace": place.namespace},
+            "spec": {"server": {"template": {"spec": {"containers": [{"name": "server", "image": "x"}]}}}},
+        }),
+        EVALUATION => json!({
+            "apiVersion": "perennial.dev/v1alpha1", "kind": EVALUATION,
+            "metadata": {"name": "least", "namespace": place.namespace},
+            "spec": {"target": {"modelDeployment": {"name": "m"}}, "dataset": {"uri": "s3://b/d", "label": "y"}},
+        }),
+        other => panic!("{other}"),
+    }
+}
+
+#[test]
+fn each_wrong_object_is_refused_with_a_sentence_that_says_what_to_write() {
+    on_cluster(|place| async move {
+        let mut wrong = Vec::new();
+        for (kind, pointer, value, message) in rows() {
+            let mut object = least(&place, kind);
+            let (parent, key) = pointer.rsplit_once('/').unwrap();
+            let parent = object.pointer_mut(parent).unwrap();
+            if value.is_null() {
+                parent.as_object_mut().unwrap().shift_remove(key);
+            } else {
+                parent[key] = value.clone();
+            }
+            let row = format!("{kind} {pointer} = {value}");
+            match place.create(&object).await {
+                Ok(_) => wrong.push(format!("{row}\n  was accepted")),
+                Err(kube::Error::Api(status)) if status.message.contains(message) => {
+                    assert!(matches!(status.code, 400 | 422), "{row}: {status:?}");
+                }
+                Err(error) => {
+                    wrong.push(format!("{row}\n  should say: {message}\n  says: {error}"))
+                }
+            }
+        }
+        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    });
+}
+
+#[test]
+fn a_training_job_can_not_be_changed_but_for_its_times() {
+    on_cluster(|place| async move {
+        place.create(&place.training_job("j")).await.unwrap();
+        let change = |patch: Value| {
+            let place = place.clone();
+            async move {
+                place
+                    .patch("perennial.dev/v1alpha1", TRAINING, "j", patch)
+                    .await
+            }
+        };
+        for wrong in [
+            json!({"spec": {"model": {"name": "other"}}}),
+            json!({"spec": {"parameters": {"a": "b"}}}),
+            json!({"spec": {"datasets": [{"name": "d", "uri": "s3://b/d"}]}}),
+            json!({"spec": {"template": {"spec": {"nodeSelector": {"a": "b"}}}}}),
+        ] {
+            let refused = change(wrong.clone()).await.unwrap_err().to_string();
+            assert!(refused.contains(IMMUTABLE), "{wrong}: {refused}");
+        }
+        change(json!({"spec": {"ttlSecondsAfterFinished": 60, "activeDeadlineSeconds": 600}}))
+            .await
+            .unwrap();
+    });
+}
+
+#[test]
+fn every_rule_of_every_crd_is_in_the_table() {
+    let mut rules = BTreeSet::new();
+    for crd in perennial::api::crds() {
+        let kind = crd["spec"]["names"]["kind"].as_str().unwrap().to_owned();
+        let schema = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
+        let mut spec = schema.clone();
+        // Rules in status are the same types as in spec; nobody writes them by hand.
+        spec["properties"]
+            .as_object_mut()
+            .unwrap()
+            .shift_remove("status");
+        messages(&spec, &mut |message| {
+            rules.insert((kind.clone(), message.to_owned()));
+        });
+    }
+    assert!(rules.len() > 30, "{}", rules.len());
+    let table = rows();
+    for (kind, message) in &rules {
+        let there = table.iter().any(|row| row.0 == kind && row.3 == message);
+        assert!(
+            there || message == IMMUTABLE,
+            "{kind}: no row breaks the rule: {message}"
+        );
+    }
+}
+
+fn messages(schema: &Value, found: &mut impl FnMut(&str)) {
+    match schema {
+        Value::Object(map) => {
+            if let Some(rules) = map
+                .get("x-kubernetes-validations")
+                .and_then(Value::as_array)
+            {
+                for rule in rules {
+                    found(rule["message"].as_str().expect("each rule has a message"));
+                }
+            }
+            map.values().for_each(|value| messages(value, found));
+        }
+        Value::Array(items) => items.iter().for_each(|value| messages(value, found)),
+        _ => {}
+    }
+}

@@ -1,0 +1,33 @@
+//! The CRDs in the tree are what the program writes.
+
+use std::{fs, path::Path};
+
+#[test]
+fn the_files_are_the_output_of_the_program_and_small_enough() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut names = Vec::new();
+    for crd in perennial::api::crds() {
+        let name = format!("{}.yaml", crd["spec"]["names"]["plural"].as_str().unwrap());
+        let text = perennial::yaml::write(&crd);
+        // Client-side apply keeps a copy in an annotation, which breaks at 262 kB.
+        assert!(
+            text.len() < 200_000 && crd.to_string().len() < 200_000,
+            "{name} has {} bytes",
+            text.len()
+        );
+        for dir in ["crds", "charts/perennial/files/crds"] {
+            let file = fs::read_to_string(root.join(dir).join(&name)).unwrap_or_default();
+            assert!(file == text, "{dir}/{name} is out of date: run `make crds`");
+        }
+        names.push(name);
+    }
+    names.sort();
+    for dir in ["crds", "charts/perennial/files/crds"] {
+        let mut found: Vec<String> = fs::read_dir(root.join(dir))
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        found.sort();
+        assert_eq!(found, names, "{dir}");
+    }
+}

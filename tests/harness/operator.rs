@@ -1,0 +1,71 @@
+//! An operator inside the test: caches, driver and controllers as in the program, limited to one namespace.
+
+use perennial::{
+    cluster::{Caches, Settings, Shell, lease::Leadership},
+    controller::{Controller, round},
+};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::{Place, faults::Faults};
+
+/// A running operator.
+pub struct Operator {
+    /// What its controllers share.
+    pub shell: Shell,
+    /// What happened to its requests.
+    pub faults: Faults,
+    stop: CancellationToken,
+    tasks: JoinSet<()>,
+}
+
+impl Operator {
+    /// An operator without controllers yet; add them with [`Operator::with`], then [`Operator::start`] it.
+    pub async fn new(place: &Place, faults: Faults) -> Self {
+        let settings = Settings {
+            namespaces: vec![place.namespace.clone()],
+            identity: "test".to_owned(),
+            image: "registry.example/perennial:test".to_owned(),
+            ..Settings::default()
+        };
+        let caches = Caches::new(&settings.namespaces);
+        let shell = Shell::new(
+            faults.client().await,
+            caches,
+            settings,
+            Leadership::always(),
+        );
+        Self {
+            shell,
+            faults,
+            stop: CancellationToken::new(),
+            tasks: JoinSet::new(),
+        }
+    }
+
+    /// Adds a controller.
+    pub fn with<C: Controller>(mut self, controller: C) -> Self {
+        self.tasks.spawn(round::run(
+            controller,
+            self.shell.clone(),
+            self.stop.clone(),
+        ));
+        self
+    }
+
+    /// Starts the watches and waits until the caches are complete.
+    pub async fn start(self) -> Self {
+        self.shell.caches.start(&self.shell.client, &self.stop);
+        tokio::select! {
+            () = self.shell.caches.wait_ready() => {}
+            () = self.faults.died() => {}
+        }
+        self
+    }
+
+    /// Ends it at once, as SIGKILL does.
+    pub async fn kill(mut self) {
+        self.stop.cancel();
+        self.tasks.shutdown().await;
+    }
+}
