@@ -57,7 +57,8 @@ impl FromStr for Duration {
                 .find(|c: char| !c.is_ascii_digit())
                 .filter(|n| *n > 0)
                 .ok_or_else(wrong)?;
-            let number: u64 = rest[..digits].parse().map_err(|_| wrong())?;
+            // More digits than fit are still what the CRD's pattern allows: for ever.
+            let number: u64 = rest[..digits].parse().unwrap_or(u64::MAX);
             rest = &rest[digits..];
             let letters = rest
                 .find(|c: char| c.is_ascii_digit())
@@ -281,6 +282,7 @@ mod tests {
             ("90s", 90_000),
             ("1h30m", 5_400_000),
             ("7d", 604_800_000),
+            ("99999999999999999999d", u64::MAX),
         ] {
             assert_eq!(
                 text.parse::<Duration>().map(|d| d.millis()),

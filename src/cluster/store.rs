@@ -368,3 +368,6 @@ where
         self.read().objects.len()
     }
 }
+
+#[cfg(test)]
+mod tests;

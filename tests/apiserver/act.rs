@@ -433,3 +433,59 @@ fn without_leadership_nothing_is_written() {
         assert_eq!(faults.writes(), 0);
     });
 }
+
+#[test]
+fn an_event_is_written_once_and_counted_when_it_is_said_again() {
+    on_cluster(|place| async move {
+        use k8s_openapi::api::events::v1::Event;
+        let controller = Scripted::new(|release, _| Plan {
+            events: vec![
+                perennial::plan::Event {
+                    warning: true,
+                    reason: "RolledBack",
+                    action: "Rollout",
+                    note: "errorRate 0.2 is above 0.02".to_owned(),
+                },
+                perennial::plan::Event {
+                    warning: false,
+                    reason: "RolledBack",
+                    action: "Rollout",
+                    note: "another note under the same reason".to_owned(),
+                },
+            ],
+            ..plan(vec![status(release)])
+        });
+        let operator = Operator::new(&place, Faults::none())
+            .await
+            .with(controller.clone())
+            .start()
+            .await;
+        place.create(&place.prompt_release("r")).await.unwrap();
+        wake(&place, &controller, "r", 2).await;
+        let events = eventually("both Events are there and were counted", || async {
+            let events = place
+                .typed::<Event>()
+                .list(&Default::default())
+                .await
+                .ok()?
+                .items;
+            let counted = events
+                .iter()
+                .filter(|e| e.series.as_ref().is_some_and(|s| s.count >= 2))
+                .count();
+            (counted == 2).then_some(events)
+        })
+        .await;
+        assert_eq!(events.len(), 2, "{events:?}");
+        let warning = events
+            .iter()
+            .find(|e| e.type_.as_deref() == Some("Warning"))
+            .unwrap();
+        assert_eq!(warning.note.as_deref(), Some("errorRate 0.2 is above 0.02"));
+        assert_eq!(
+            warning.regarding.as_ref().unwrap().kind.as_deref(),
+            Some("PromptRelease")
+        );
+        operator.kill().await;
+    });
+}

@@ -166,6 +166,8 @@ where
         if (is_watch || is_list) && state.no_watch.load(Ordering::SeqCst) {
             return Box::pin(async { Err("watches are cut".into()) });
         }
+        // Taken before the watch is open: one that opens during the cut ends at once.
+        let cut = state.watches.lock().unwrap().clone();
         let answer = self.inner.call(request);
         Box::pin(async move {
             let response = answer.await.map_err(Into::into)?;
@@ -190,7 +192,6 @@ where
             if !is_watch {
                 return Ok(Response::from_parts(parts, body));
             }
-            let cut = state.watches.lock().unwrap().clone();
             let dead = state.dead.clone();
             let ended = async move {
                 tokio::select! {
