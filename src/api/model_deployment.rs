@@ -433,6 +433,9 @@ pub struct ModelDeploymentStatus {
     /// Drift by column, the worst 100.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub drift: Vec<DriftStatus>,
+    /// The last full window of inputs, and the one that is filling.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drift_window: Option<DriftWindow>,
     /// `3/9`, or why there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drift_summary: Option<String>,
@@ -492,6 +495,29 @@ pub struct DriftStatus {
     pub reason: String,
 }
 
+/// Windows of live inputs of one revision: they follow each other without overlap. A window is full when it has lasted
+/// `monitoring.drift.window` and has `minSamples` rows.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DriftWindow {
+    /// The revision whose inputs these are.
+    pub revision: String,
+    /// Where the window that is filling begins.
+    pub next: Time,
+    /// Where the last full window began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start: Option<Time>,
+    /// Where it ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end: Option<Time>,
+    /// Its rows.
+    #[serde(default)]
+    pub rows: i64,
+    /// Drifted columns by compared ones; absent if nothing could be compared, which isn't "no drift".
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub share: Option<f64>,
+}
+
 /// Retraining: what fired, what runs, what came of it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -505,6 +531,9 @@ pub struct RetrainingStatus {
     /// Generation or uid of what the recipe was copied from, so that an edit is noticed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recipe_source: Option<String>,
+    /// The stable revision that the counts of the triggers speak of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<String>,
     /// The last firings, newest last, at most 20.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub runs: Vec<RetrainingRun>,
@@ -562,6 +591,9 @@ pub struct TriggerStatus {
     /// Since when it fails.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failing_since: Option<Time>,
+    /// While `Disarmed`: the recipe and overrides for which another run is known to bring nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disarmed_for: Option<String>,
     /// For `schedule`: the next time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_time: Option<Time>,

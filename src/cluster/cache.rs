@@ -10,6 +10,7 @@ use k8s_openapi::api::{
     batch::v1::Job,
     core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Service, ServiceAccount},
     discovery::v1::EndpointSlice,
+    networking::v1::NetworkPolicy,
     policy::v1::PodDisruptionBudget,
     rbac::v1::{Role, RoleBinding},
 };
@@ -135,6 +136,8 @@ kinds! {
     Role roles: Role, Ours;
     /// Gateways' role bindings.
     RoleBinding role_bindings: RoleBinding, Ours;
+    /// Who may reach gateways.
+    NetworkPolicy network_policies: NetworkPolicy, Ours;
     /// Disruption budgets of servers and gateways.
     PodDisruptionBudget disruption_budgets: PodDisruptionBudget, Ours;
 }

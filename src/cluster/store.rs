@@ -157,6 +157,16 @@ impl<K: Resource<DynamicType = ()>> Store<K> {
         self.read().invalid.get(key).cloned()
     }
 
+    /// Objects of a namespace that are there and don't decode.
+    pub fn invalid_in(&self, namespace: &str) -> usize {
+        let inner = self.read();
+        inner
+            .invalid
+            .keys()
+            .filter(|key| key.namespace == namespace)
+            .count()
+    }
+
     /// A listing begins: what is there stays until it is complete.
     pub fn begin(&self, scope: &str) {
         self.write()

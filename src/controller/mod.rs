@@ -3,6 +3,8 @@
 pub mod backoff;
 pub mod driver;
 pub mod evaluation;
+pub mod gateway;
+pub mod model_deployment;
 pub mod operator;
 pub mod prompt_release;
 pub mod queue;

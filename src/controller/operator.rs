@@ -9,7 +9,13 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{evaluation::Evaluations, round, training_job::TrainingJobs};
+use super::{
+    evaluation::Evaluations,
+    gateway::Gateways,
+    model_deployment::{self, ModelDeployments},
+    round,
+    training_job::TrainingJobs,
+};
 use crate::{
     cluster::{
         Caches, Kind, Settings, Shell,
@@ -45,6 +51,9 @@ pub struct Arguments {
     /// Reconciles at once, for each controller.
     #[arg(long, env = "PERENNIAL_CONCURRENCY", default_value_t = 4)]
     concurrency: usize,
+    /// Pods of each namespace's gateway.
+    #[arg(long, env = "PERENNIAL_GATEWAY_REPLICAS", default_value_t = 1)]
+    gateway_replicas: i32,
 }
 
 fn default_image() -> String {
@@ -96,7 +105,11 @@ pub async fn run(arguments: Arguments) -> Result<ExitCode, String> {
     let mut server = tokio::spawn(listening);
     tokio::spawn(observe_metrics(shell.clone()));
     // Controllers subscribe before the watches start, so that no change is missed.
-    start(&shell, &stop, &mut tasks);
+    let gateways = Gateways {
+        replicas: arguments.gateway_replicas,
+        operator_namespace: arguments.lease_namespace.clone(),
+    };
+    start(&shell, gateways, &stop, &mut tasks);
     let watches = shell.caches.start(&shell.client, &stop);
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
@@ -166,7 +179,19 @@ pub async fn run(arguments: Arguments) -> Result<ExitCode, String> {
 }
 
 /// Starts every controller.
-fn start(shell: &Shell, stop: &CancellationToken, tasks: &mut JoinSet<()>) {
+fn start(shell: &Shell, gateways: Gateways, stop: &CancellationToken, tasks: &mut JoinSet<()>) {
+    // Reads only the gateways of releases that a controller tracks, which only the leader's do.
+    let measure = model_deployment::measure(&shell.caches);
+    let (reading, until) = (measure.clone(), stop.clone());
+    tasks.spawn(async move {
+        until.run_until_cancelled(reading.run()).await;
+    });
+    tasks.spawn(round::run(gateways, shell.clone(), stop.clone()));
+    tasks.spawn(round::run(
+        ModelDeployments::new(measure),
+        shell.clone(),
+        stop.clone(),
+    ));
     tasks.spawn(round::run(
         TrainingJobs::default(),
         shell.clone(),

@@ -5,6 +5,7 @@
 
 pub mod evaluation;
 pub mod gateway;
+pub mod model_deployment;
 pub mod pod;
 pub mod prompt_release;
 pub mod revision;

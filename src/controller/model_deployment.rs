@@ -1,0 +1,348 @@
+//! ModelDeployment: what wakes it and what it is planned from.
+
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+use kube::{Resource, ResourceExt};
+
+use super::driver::{Controller, Outcome};
+use crate::{
+    api::{
+        ModelDeployment, label, model_deployment::ModelDeploymentStatus, revision::ModelRevision,
+        rollout::RolloutState,
+    },
+    cluster::{
+        Caches, Change, Error, Key, Kind, Refusal, Shell,
+        measure::{GatewayPod, Interest, Measure, ReleaseKey, ReleaseKind},
+    },
+    plan::{
+        Plan, Reference, gateway,
+        model_deployment::{self, Observed, model},
+        rollout::Input,
+    },
+    stats::profile::Profile,
+};
+
+/// Parsed profiles that are kept; beyond that all are read again.
+const MOST_PROFILES: usize = 2000;
+/// `analysis.interval` where it isn't given.
+const DEFAULT_INTERVAL: Duration = Duration::from_secs(15);
+
+/// The controller of ModelDeployments.
+pub struct ModelDeployments {
+    measure: Measure,
+    /// By ConfigMap: its resourceVersion, and what it holds.
+    profiles: Mutex<HashMap<Key, (Option<String>, Option<Arc<Profile>>)>>,
+}
+
+impl ModelDeployments {
+    /// With what gateways measure.
+    pub fn new(measure: Measure) -> Self {
+        Self {
+            measure,
+            profiles: Mutex::default(),
+        }
+    }
+
+    /// The profile in this ConfigMap, parsed once.
+    fn profile(&self, caches: &Caches, key: &Key) -> Option<Arc<Profile>> {
+        let object = caches.config_maps.get(key)?;
+        let version = object.resource_version();
+        let mut profiles = self.profiles.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((known, profile)) = profiles.get(key)
+            && *known == version
+        {
+            return profile.clone();
+        }
+        let text = object.data.as_ref()?.get("profile.json")?;
+        let profile = match serde_json::from_str(text) {
+            Ok(profile) => Some(Arc::new(profile)),
+            Err(error) => {
+                tracing::warn!("the profile in ConfigMap {key} can't be read: {error}");
+                None
+            }
+        };
+        if profiles.len() >= MOST_PROFILES {
+            profiles.clear();
+        }
+        profiles.insert(key.clone(), (version, profile.clone()));
+        profile
+    }
+
+    /// Keeps the release measured, and reads what is known.
+    fn measured(
+        &self,
+        object: &ModelDeployment,
+        namespace: &str,
+        uid: &str,
+    ) -> crate::stats::bucket::ReleaseMeasurements {
+        let rollout = object
+            .status
+            .as_ref()
+            .and_then(|s| s.rollout.clone())
+            .unwrap_or_default();
+        let spec = object
+            .spec
+            .rollout
+            .as_ref()
+            .and_then(|r| r.analysis.as_ref());
+        let interval = spec
+            .and_then(|a| a.interval.as_ref())
+            .map_or(DEFAULT_INTERVAL, crate::api::Duration::to_std);
+        let window = object
+            .spec
+            .monitoring
+            .as_ref()
+            .and_then(|m| m.drift.as_ref()?.window.as_ref());
+        let window = window.map_or(
+            Duration::from_secs(7 * 86_400),
+            crate::api::Duration::to_std,
+        );
+        self.measure.track(
+            uid,
+            Interest {
+                key: ReleaseKey {
+                    kind: ReleaseKind::Model,
+                    namespace: namespace.to_owned(),
+                    name: object.name_any(),
+                },
+                epoch: rollout.epoch,
+                interval: (rollout.state != RolloutState::Idle).then_some(interval),
+                keep_features: Some(window.saturating_mul(2)),
+            },
+        );
+        self.measure.read(namespace, uid)
+    }
+}
+
+impl Controller for ModelDeployments {
+    type Object = ModelDeployment;
+    type Status = ModelDeploymentStatus;
+    type Observed = Observed;
+
+    const NAME: &'static str = "model_deployment";
+
+    fn keys(&self, caches: &Caches) -> Vec<Key> {
+        caches.model_deployments.keys()
+    }
+
+    fn find(&self, caches: &Caches, key: &Key) -> Option<Arc<ModelDeployment>> {
+        caches.model_deployments.get(key)
+    }
+
+    fn wakes(&self, caches: &Caches, change: &Change) -> Vec<Key> {
+        let those = |wanted: &dyn Fn(&ModelDeployment) -> bool| -> Vec<Key> {
+            caches
+                .model_deployments
+                .in_namespace(&change.key.namespace)
+                .iter()
+                .filter(|r| wanted(r))
+                .map(|r| Key::of(r.meta()))
+                .collect()
+        };
+        let role = change.label(label::ROLE);
+        match change.kind {
+            Kind::ModelDeployment => {
+                if change.deleted && !change.uid.is_empty() {
+                    self.measure.forget(&change.key.namespace, &change.uid);
+                }
+                vec![change.key.clone()]
+            }
+            // Who may serve callers, and which epoch they serve.
+            Kind::Pod if role == Some(gateway::ROLE) => those(&|_| true),
+            Kind::ConfigMap if role == Some("profile") => those(&|_| true),
+            Kind::Pod
+            | Kind::Job
+            | Kind::Deployment
+            | Kind::Service
+            | Kind::PodDisruptionBudget
+            | Kind::ControllerRevision => change
+                .belongs_to("ModelDeployment", label::MODEL_DEPLOYMENT)
+                .into_iter()
+                .collect(),
+            Kind::TrainingJob => match caches.training_jobs.get(&change.key) {
+                Some(job) => those(&|r| reads_job(r, &change.key.name, &job.spec.model.name)),
+                None => those(&|_| true),
+            },
+            Kind::Evaluation => those(&|r| evaluations(r).contains(&change.key.name)),
+            _ => Vec::new(),
+        }
+    }
+
+    async fn observe(
+        &self,
+        shell: &Shell,
+        object: &Arc<ModelDeployment>,
+    ) -> Result<Outcome<Observed>, Error> {
+        let caches = &shell.caches;
+        let namespace = object.namespace().unwrap_or_default();
+        let (name, uid) = (object.name_any(), object.uid().unwrap_or_default());
+        let services = caches.services.owned_by(&uid);
+        let budgets = caches.disruption_budgets.owned_by(&uid);
+        let others = services
+            .iter()
+            .map(|o| reference("v1", "Service", o.meta()))
+            .chain(
+                budgets
+                    .iter()
+                    .map(|o| reference("policy/v1", "PodDisruptionBudget", o.meta())),
+            )
+            .collect();
+        let evaluations = evaluations(object)
+            .into_iter()
+            .filter_map(|name| {
+                Some((
+                    name.clone(),
+                    caches.evaluations.get(&Key::new(&namespace, name))?,
+                ))
+            })
+            .collect();
+        let stable = object
+            .status
+            .as_ref()
+            .and_then(|s| s.stable.as_ref())
+            .map(|s| s.revision.clone());
+        let profile = stable.and_then(|hash| {
+            let object = caches
+                .controller_revisions
+                .get(&Key::new(&namespace, format!("{name}-{hash}")))?;
+            let revision: ModelRevision = serde_json::from_value(object.data.clone()?.0).ok()?;
+            let config_map = revision.model.profile?;
+            let profile = self.profile(caches, &Key::new(&namespace, &config_map))?;
+            Some((config_map, profile))
+        });
+        Ok(Outcome::Ready(Observed {
+            complete: caches.ready(),
+            training_jobs: caches.training_jobs.in_namespace(&namespace),
+            evaluations,
+            revisions: caches.controller_revisions.owned_by(&uid),
+            servers: caches.deployments.owned_by(&uid),
+            others,
+            pods: caches
+                .pods
+                .labelled(&namespace, label::MODEL_DEPLOYMENT, &name),
+            resolves: caches.jobs.owned_by(&uid),
+            profile,
+            live: self.measured(object, &namespace, &uid),
+            ports: ports(caches, &namespace, &uid),
+            refused: Vec::new(),
+            image: shell.settings.image.clone(),
+            deployment: object.clone(),
+        }))
+    }
+
+    fn plan(&self, observed: &Observed, now: Timestamp) -> Plan<ModelDeploymentStatus> {
+        model_deployment::plan(observed, now)
+    }
+
+    fn refused(
+        &self,
+        object: &ModelDeployment,
+        status: Option<ModelDeploymentStatus>,
+        refusal: &Refusal,
+        now: Timestamp,
+    ) -> Option<ModelDeploymentStatus> {
+        let mut status = status.or_else(|| object.status.clone()).unwrap_or_default();
+        model_deployment::refused(
+            &mut status,
+            &object.name_any(),
+            (refusal.kind.as_str(), &refusal.key.name),
+            (refusal.reason.as_str(), &refusal.message),
+            object.metadata.generation,
+            now,
+        );
+        Some(status)
+    }
+}
+
+fn reference(
+    api_version: &str,
+    kind: &str,
+    meta: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta,
+) -> Reference {
+    Reference {
+        api_version: api_version.to_owned(),
+        kind: kind.to_owned(),
+        namespace: meta.namespace.clone().unwrap_or_default(),
+        name: meta.name.clone().unwrap_or_default(),
+        uid: meta.uid.clone().unwrap_or_default(),
+    }
+}
+
+/// Evaluations that the spec names.
+fn evaluations(release: &ModelDeployment) -> std::collections::BTreeSet<String> {
+    let rollout = release.spec.rollout.clone().unwrap_or_default();
+    Input::evaluation_names(&rollout, &release.spec.metrics)
+}
+
+/// Whether a TrainingJob matters: its versions are followed, it is the recipe, or it is one that was asked for.
+fn reads_job(release: &ModelDeployment, job: &str, model_name: &str) -> bool {
+    let retraining = release.spec.retraining.as_ref();
+    let runs = release.status.as_ref().and_then(|s| s.retraining.as_ref());
+    model::source(release).name.as_deref() == Some(model_name)
+        || retraining.is_some_and(|r| r.from.as_deref() == Some(job))
+        || runs.is_some_and(|r| r.runs.iter().any(|run| run.job == job))
+}
+
+/// UIDs and ports of the namespace's other releases.
+fn ports(caches: &Caches, namespace: &str, uid: &str) -> Vec<(String, u16)> {
+    let models = caches.model_deployments.in_namespace(namespace);
+    let prompts = caches.prompt_releases.in_namespace(namespace);
+    let of_models = models
+        .iter()
+        .filter_map(|r| Some((r.uid()?, r.status.as_ref()?.gateway.as_ref()?.port)));
+    let of_prompts = prompts
+        .iter()
+        .filter_map(|r| Some((r.uid()?, r.status.as_ref()?.gateway.as_ref()?.port)));
+    of_models
+        .chain(of_prompts)
+        .filter(|(other, _)| other != uid)
+        .filter_map(|(other, port)| Some((other, u16::try_from(port).ok().filter(|p| *p > 0)?)))
+        .collect()
+}
+
+/// What reads the gateways of all namespaces, and wakes a release when there is news: one for the whole operator.
+pub fn measure(caches: &Caches) -> Measure {
+    let (pods, wake) = (caches.clone(), caches.clone());
+    Measure::new(
+        move |namespace| {
+            let pods = pods.pods.labelled(namespace, label::ROLE, gateway::ROLE);
+            pods.iter().map(|p| gateway_pod(p)).collect()
+        },
+        move |key| {
+            let kind = match key.kind {
+                ReleaseKind::Model => Kind::ModelDeployment,
+                ReleaseKind::Prompt => Kind::PromptRelease,
+            };
+            // Told like a change of the release itself: whoever looks at the release, looks again.
+            wake.tell(&[Change {
+                kind,
+                key: Key::new(&key.namespace, &key.name),
+                uid: String::new(),
+                owner: None,
+                labels: std::collections::BTreeMap::new(),
+                deleted: false,
+            }]);
+        },
+    )
+}
+
+fn gateway_pod(pod: &Pod) -> GatewayPod {
+    let status = pod.status.as_ref();
+    let ready = status
+        .and_then(|s| s.conditions.as_ref())
+        .is_some_and(|c| c.iter().any(|c| c.type_ == "Ready" && c.status == "True"));
+    GatewayPod {
+        name: pod.name_any(),
+        uid: pod.uid().unwrap_or_default(),
+        ip: status.and_then(|s| s.pod_ip.as_ref()?.parse::<IpAddr>().ok()),
+        ready,
+        terminating: pod.metadata.deletion_timestamp.is_some(),
+    }
+}

@@ -1,0 +1,462 @@
+//! Live drift: windows of stable's inputs, compared with the profile of its training data.
+//!
+//! Windows don't overlap. One is full when it has lasted `monitoring.drift.window` *and* has `minSamples` rows, so that a
+//! short window works and a quiet night is no verdict. It ends at the last minute that every gateway has closed.
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use super::reason;
+use crate::{
+    api::{
+        Duration,
+        model_deployment::{DriftMonitoring, DriftStatus, DriftWindow},
+    },
+    stats::{
+        bucket::{ReleaseMeasurements, WindowFeatures},
+        drift::{
+            Method,
+            live::{self, Drift, Reason, Rule},
+        },
+        profile::Profile,
+    },
+};
+
+/// Seven days: a shorter window takes the weekday for drift.
+const DEFAULT_WINDOW_SECONDS: u64 = 7 * 86_400;
+/// Columns in status.
+const MOST_COLUMNS: usize = 100;
+
+/// What drift is judged on.
+#[derive(Clone, Copy, Debug)]
+pub struct Input<'a> {
+    /// `spec.monitoring.drift`.
+    pub monitoring: &'a DriftMonitoring,
+    /// Hash of stable.
+    pub revision: &'a str,
+    /// Since when it is stable.
+    pub since: Option<Timestamp>,
+    /// Profile of what it was trained on; `None`: it has none, or it isn't there.
+    pub profile: Option<&'a Profile>,
+    /// Why there is no profile, as a sentence.
+    pub no_profile: &'a str,
+    /// What gateways measured.
+    pub measurements: &'a ReleaseMeasurements,
+}
+
+/// What is known of drift: parts of the status.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Output {
+    /// `status.driftWindow`.
+    pub window: Option<DriftWindow>,
+    /// `status.drift`.
+    pub columns: Vec<DriftStatus>,
+    /// `status.driftSummary`.
+    pub summary: Option<String>,
+    /// Condition DriftDetected: status, reason, message.
+    pub condition: (bool, &'static str, String),
+    /// When the filling window may be full.
+    pub check_at: Option<Timestamp>,
+}
+
+/// Judges the filling window if it is full; else says what is known.
+pub fn judge(input: &Input<'_>, before: &Output, now: Timestamp) -> Output {
+    let Input {
+        monitoring,
+        revision,
+        since,
+        profile,
+        no_profile,
+        measurements,
+    } = *input;
+    let length = monitoring.window.as_ref().map_or(
+        jiff::SignedDuration::from_secs(DEFAULT_WINDOW_SECONDS as i64),
+        Duration::to_signed,
+    );
+    let needed = monitoring
+        .min_samples
+        .and_then(|n| u64::try_from(n).ok())
+        .unwrap_or(live::DEFAULT_MIN_SAMPLES);
+    // Another revision is stable: its inputs are compared with its own profile, from its own start.
+    let mut window = before
+        .window
+        .clone()
+        .filter(|w| w.revision == revision)
+        .unwrap_or_else(|| DriftWindow {
+            revision: revision.to_owned(),
+            next: Time(minute_time(minute(since.unwrap_or(now)) + 1)),
+            start: None,
+            end: None,
+            rows: 0,
+            share: None,
+        });
+    let mut output = Output {
+        columns: if window.end.is_some() {
+            before.columns.clone()
+        } else {
+            Vec::new()
+        },
+        summary: before.summary.clone().filter(|_| window.end.is_some()),
+        condition: before.condition.clone(),
+        ..Output::default()
+    };
+    let Some(profile) = profile else {
+        output.summary = Some("no profile".to_owned());
+        output.condition = (false, reason::NO_PROFILE, no_profile.to_owned());
+        output.window = Some(window);
+        return output;
+    };
+    // What was forgotten in a restart isn't part of the window.
+    let start = minute(window.next.0).max(measurements.since.unwrap_or(i64::MIN));
+    let end = measurements.final_before.unwrap_or(i64::MIN);
+    let lasted = jiff::SignedDuration::from_mins(end.saturating_sub(start).max(0));
+    let features = if end > start {
+        measurements.features(revision, start, end)
+    } else {
+        WindowFeatures::default()
+    };
+    let rows = features.rows.as_ref().map_or(0, |r| r.rows);
+    if rows >= needed && lasted >= length {
+        let drift = compare(profile, &features, monitoring, needed);
+        output.columns = columns(&drift);
+        output.summary = Some(summary(&drift));
+        output.condition = condition(&drift, rows);
+        window.start = Some(Time(minute_time(start)));
+        window.end = Some(Time(minute_time(end)));
+        window.next = Time(minute_time(end));
+        window.rows = i64::try_from(rows).unwrap_or(i64::MAX);
+        window.share = drift.share.map(round);
+    } else if window.end.is_none() {
+        let (why, text) = if rows == 0 && features.unknown > 0 {
+            (
+                reason::FEATURES_UNKNOWN,
+                "the inputs of requests are not understood: send named inputs of the Open Inference Protocol, or one 2-D tensor in the order of the signature"
+                    .to_owned(),
+            )
+        } else {
+            let share = (10 * rows / needed).min(9) * 10; // By tenths, so that status keeps quiet.
+            let window = monitoring
+                .window
+                .as_ref()
+                .map_or("7d".to_owned(), ToString::to_string);
+            let text = if rows >= needed {
+                format!("there are {needed} rows; the first window of {window} is not over yet")
+            } else {
+                format!(
+                    "{share} % of the {needed} rows that a window of {window} needs have been seen"
+                )
+            };
+            (reason::NOT_ENOUGH_SAMPLES, text)
+        };
+        output.summary = Some(
+            if why == reason::FEATURES_UNKNOWN {
+                "features unknown"
+            } else {
+                "not enough samples"
+            }
+            .to_owned(),
+        );
+        output.columns = profile
+            .columns
+            .iter()
+            .filter(|c| {
+                monitoring
+                    .columns
+                    .as_ref()
+                    .is_none_or(|only| only.contains(&c.name))
+            })
+            .take(MOST_COLUMNS)
+            .map(|c| DriftStatus {
+                column: c.name.clone(),
+                threshold: rule(monitoring, needed).threshold(&c.name),
+                reason: why.to_owned(),
+                ..DriftStatus::default()
+            })
+            .collect();
+        output.condition = (false, why, text);
+    }
+    let full = window.next.0 + length;
+    output.check_at = Some(full.max(now + jiff::SignedDuration::from_secs(15)));
+    output.window = Some(window);
+    output
+}
+
+fn rule(monitoring: &DriftMonitoring, min_samples: u64) -> Rule {
+    Rule {
+        columns: monitoring.columns.clone().unwrap_or_default(),
+        thresholds: monitoring.thresholds.clone(),
+        min_samples,
+        ..Rule::default()
+    }
+}
+
+fn compare(
+    profile: &Profile,
+    features: &WindowFeatures,
+    monitoring: &DriftMonitoring,
+    needed: u64,
+) -> Drift {
+    let rows = features.rows.clone().unwrap_or_default();
+    live::compare(profile, &rows, &rule(monitoring, needed))
+}
+
+fn columns(drift: &Drift) -> Vec<DriftStatus> {
+    drift
+        .columns
+        .iter()
+        .take(MOST_COLUMNS)
+        .map(|c| DriftStatus {
+            column: c.column.clone(),
+            method: match c.method {
+                Some(Method::Wasserstein) => "Wasserstein".to_owned(),
+                Some(Method::JensenShannon) => "JensenShannon".to_owned(),
+                Some(other) => format!("{other:?}"),
+                None => String::new(),
+            },
+            score: c.score.map(round),
+            threshold: c.threshold,
+            noise: c.noise.map(round),
+            samples: i64::try_from(c.samples).unwrap_or(i64::MAX),
+            drifted: c.drifted,
+            reason: match c.reason {
+                Reason::NotObserved => "NotObserved",
+                Reason::SchemaMismatch => "SchemaMismatch",
+                Reason::NotEnoughSamples => "NotEnoughSamples",
+                Reason::Drifted
+                | Reason::WithinThreshold
+                | Reason::WithinNoise
+                | Reason::Calendar => "Observed",
+            }
+            .to_owned(),
+        })
+        .collect()
+}
+
+fn summary(drift: &Drift) -> String {
+    if drift.compared == 0 {
+        return "nothing comparable".to_owned();
+    }
+    format!("{}/{}", drift.drifted, drift.compared)
+}
+
+fn condition(drift: &Drift, rows: u64) -> (bool, &'static str, String) {
+    let odd: Vec<&str> = drift
+        .columns
+        .iter()
+        .filter(|c| matches!(c.reason, Reason::NotObserved | Reason::SchemaMismatch))
+        .map(|c| c.message.as_str())
+        .collect();
+    let also = if odd.is_empty() {
+        String::new()
+    } else {
+        format!("; {}", odd.join("; "))
+    };
+    if drift.drifted > 0 {
+        let named: Vec<String> = drift
+            .columns
+            .iter()
+            .filter(|c| c.drifted)
+            .map(|c| {
+                format!(
+                    "{} {:.3} (threshold {})",
+                    c.column,
+                    c.score.unwrap_or_default(),
+                    c.threshold
+                )
+            })
+            .collect();
+        let text = format!(
+            "{} of {} columns drifted in {rows} rows: {}{also}",
+            drift.drifted,
+            drift.compared,
+            named.join(", ")
+        );
+        (true, reason::COLUMNS_DRIFTED, text)
+    } else if drift.compared == 0 {
+        (
+            false,
+            reason::NOTHING_COMPARABLE,
+            format!("no column could be compared in {rows} rows{also}"),
+        )
+    } else {
+        (
+            false,
+            reason::WITHIN_THRESHOLDS,
+            format!(
+                "0 of {} columns drifted in {rows} rows{also}",
+                drift.compared
+            ),
+        )
+    }
+}
+
+/// Four significant digits: status doesn't show noise.
+pub fn round(x: f64) -> f64 {
+    format!("{x:.3e}").parse().unwrap_or(x)
+}
+
+fn minute(time: Timestamp) -> i64 {
+    time.as_second().div_euclid(60)
+}
+
+fn minute_time(minute: i64) -> Timestamp {
+    Timestamp::from_second(minute.saturating_mul(60)).unwrap_or(Timestamp::UNIX_EPOCH)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::stats::{
+        bucket::{Bucket, Traffic},
+        profile::ProfileBuilder,
+        sketch::{Cell, ColumnKind},
+    };
+
+    fn profile() -> Profile {
+        static PROFILE: std::sync::LazyLock<Profile> = std::sync::LazyLock::new(make_profile);
+        PROFILE.clone()
+    }
+
+    fn make_profile() -> Profile {
+        let mut builder = ProfileBuilder::new([("temp", ColumnKind::Numeric)]);
+        for i in 0..2000 {
+            builder.add(&[Cell::Number(f64::from(i % 20))]);
+        }
+        builder.finish()
+    }
+
+    /// Each minute from `from` has 100 rows of inputs, shifted by `shift`.
+    fn traffic(from: i64, minutes: i64, shift: f64) -> ReleaseMeasurements {
+        let bucket = |minute: i64| {
+            let mut rows = profile().sketch();
+            for i in 0..100 {
+                rows.add([("temp", Cell::Number(f64::from(i % 20) + shift))]);
+            }
+            Arc::new(Bucket {
+                revision: "a".to_owned(),
+                minute,
+                traffic: Traffic::default(),
+                features: Some(rows),
+                ..Bucket::default()
+            })
+        };
+        ReleaseMeasurements {
+            buckets: (from..from + minutes).map(bucket).collect(),
+            final_before: Some(from + minutes),
+            since: Some(0),
+            ..ReleaseMeasurements::default()
+        }
+    }
+
+    fn monitoring(window: &str, min_samples: i64) -> DriftMonitoring {
+        DriftMonitoring {
+            window: Some(window.parse().unwrap()),
+            min_samples: Some(min_samples),
+            thresholds: [("*".to_owned(), 0.2)].into(),
+            ..DriftMonitoring::default()
+        }
+    }
+
+    fn run(
+        monitoring: &DriftMonitoring,
+        measurements: &ReleaseMeasurements,
+        before: &Output,
+    ) -> Output {
+        let profile = profile();
+        let input = Input {
+            monitoring,
+            revision: "a",
+            since: Some(minute_time(9)),
+            profile: Some(&profile),
+            no_profile: "",
+            measurements,
+        };
+        judge(
+            &input,
+            before,
+            minute_time(measurements.final_before.unwrap()),
+        )
+    }
+
+    #[test]
+    fn a_window_is_full_when_it_has_lasted_and_has_the_rows() {
+        let rule = monitoring("2m", 500);
+        for (minutes, full) in [(2, false), (4, false), (5, true), (6, true)] {
+            let output = run(&rule, &traffic(10, minutes, 9.0), &Output::default());
+            assert_eq!(output.window.unwrap().end.is_some(), full, "{minutes}");
+            assert_eq!(output.condition.0, full, "{minutes}");
+            assert_eq!(
+                output.condition.1,
+                if full {
+                    "ColumnsDrifted"
+                } else {
+                    "NotEnoughSamples"
+                }
+            );
+        }
+        let long = run(
+            &monitoring("10m", 500),
+            &traffic(10, 9, 9.0),
+            &Output::default(),
+        );
+        assert_eq!(long.condition.1, "NotEnoughSamples");
+    }
+
+    #[test]
+    fn windows_do_not_overlap_and_keep_quiet_while_they_fill() {
+        let rule = monitoring("1m", 500);
+        let first = run(&rule, &traffic(10, 5, 0.0), &Output::default());
+        assert_eq!(first.summary.as_deref(), Some("0/1"));
+        let mut again = traffic(10, 9, 0.0);
+        assert_eq!(run(&rule, &again, &first).window, first.window);
+        again.buckets.extend(traffic(19, 1, 0.0).buckets);
+        again.final_before = Some(20);
+        let second = run(&rule, &again, &first).window.unwrap();
+        assert_eq!(
+            (second.start, second.rows),
+            (first.window.unwrap().end, 500)
+        );
+    }
+
+    #[test]
+    fn another_stable_starts_its_own_window() {
+        let rule = monitoring("1m", 500);
+        let first = run(&rule, &traffic(10, 5, 9.0), &Output::default());
+        let profile = profile();
+        let measurements = traffic(10, 5, 9.0);
+        let input = Input {
+            monitoring: &rule,
+            revision: "b",
+            since: Some(minute_time(14)),
+            profile: Some(&profile),
+            no_profile: "",
+            measurements: &measurements,
+        };
+        let output = judge(&input, &first, minute_time(15));
+        assert_eq!(
+            (output.condition.0, output.condition.1),
+            (false, "NotEnoughSamples")
+        );
+        assert_eq!(output.window.unwrap().next, Time(minute_time(15)));
+    }
+
+    #[test]
+    fn inputs_that_are_not_understood_are_not_called_no_drift() {
+        let mut measurements = traffic(10, 1, 0.0);
+        let bucket = Bucket {
+            revision: "a".to_owned(),
+            minute: 10,
+            traffic: Traffic {
+                features_unknown: 70,
+                ..Traffic::default()
+            },
+            ..Bucket::default()
+        };
+        measurements.buckets = vec![Arc::new(bucket)];
+        let output = run(&monitoring("1m", 500), &measurements, &Output::default());
+        assert_eq!(output.condition.1, "FeaturesUnknown");
+        assert_eq!(output.columns[0].reason, "FeaturesUnknown");
+    }
+}

@@ -1,0 +1,23 @@
+//! ModelDeployment: every decision.
+
+pub mod children;
+mod decide;
+pub mod drift;
+pub mod health;
+pub mod model;
+mod observed;
+pub mod reason;
+pub mod recipe;
+pub mod resolve;
+pub mod retraining;
+pub mod schedule;
+pub mod trigger;
+
+#[cfg(test)]
+mod tests;
+
+pub use decide::{plan, refused};
+pub use observed::{Observed, Refused};
+
+/// What the planner writes.
+pub type Status = crate::api::model_deployment::ModelDeploymentStatus;

@@ -1,0 +1,61 @@
+//! What is seen of a ModelDeployment and around it.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use k8s_openapi::api::{
+    apps::v1::{ControllerRevision, Deployment},
+    batch::v1::Job,
+    core::v1::Pod,
+};
+
+use crate::{
+    api::{Evaluation, ModelDeployment, TrainingJob},
+    plan::Reference,
+    stats::{bucket::ReleaseMeasurements, profile::Profile},
+};
+
+/// Everything that its planner looks at.
+#[derive(Clone, Debug)]
+pub struct Observed {
+    /// The object.
+    pub deployment: Arc<ModelDeployment>,
+    /// Whether every store was filled: nothing is removed before.
+    pub complete: bool,
+    /// The namespace's TrainingJobs.
+    pub training_jobs: Vec<Arc<TrainingJob>>,
+    /// The Evaluations that the release names, by name.
+    pub evaluations: BTreeMap<String, Arc<Evaluation>>,
+    /// ControllerRevisions owned by the release.
+    pub revisions: Vec<Arc<ControllerRevision>>,
+    /// Deployments owned by the release.
+    pub servers: Vec<Arc<Deployment>>,
+    /// Its other children that may have to go: Services and PodDisruptionBudgets.
+    pub others: Vec<Reference>,
+    /// Server pods and resolve pods of the release.
+    pub pods: Vec<Arc<Pod>>,
+    /// Resolve Jobs owned by the release.
+    pub resolves: Vec<Arc<Job>>,
+    /// Profile of the training data of what status calls stable, and the name of its ConfigMap, if that is there.
+    pub profile: Option<(String, Arc<Profile>)>,
+    /// What gateways measured.
+    pub live: ReleaseMeasurements,
+    /// UIDs and ports of the namespace's other releases, of both kinds.
+    pub ports: Vec<(String, u16)>,
+    /// Writes for this object that the API server refused, and that stand.
+    pub refused: Vec<Refused>,
+    /// Image of the operator.
+    pub image: String,
+}
+
+/// A write that was refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// Kind of the child, such as `Deployment`.
+    pub kind: String,
+    /// Its name.
+    pub name: String,
+    /// `Invalid`, `Forbidden` or `NameTaken`.
+    pub reason: String,
+    /// A sentence, with the API server's own words.
+    pub message: String,
+}

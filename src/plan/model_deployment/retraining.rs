@@ -1,0 +1,634 @@
+//! Retraining: exactly one TrainingJob for each firing, one at a time, and never the same for nothing.
+//!
+//! A firing is recorded first (`status.retraining.firing` only grows, written with a resourceVersion), then its TrainingJob is
+//! created under a name that only this firing has. Once it was seen it is never made again.
+
+use std::sync::Arc;
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::ResourceExt;
+use serde_json::Value;
+
+use super::{
+    recipe::{self, Recipe},
+    trigger::{self, Facts, Look, Reading},
+};
+use crate::{
+    api::{
+        ModelDeployment, TrainingJob, annotation,
+        command::HandledCommand,
+        model_deployment::{DriftWindow, Retraining, RetrainingRun, RetrainingStatus},
+        revision::ModelReference,
+        rollout::{HistoryEntry, Outcome, RejectedRevision, RolloutState},
+        training_job::TrainingPhase,
+    },
+    plan::{Event, earlier},
+};
+
+/// Name of the share of drifted columns among metrics.
+pub const DRIFT_SHARE: &str = "driftShare";
+/// Name of the command.
+pub const COMMAND: &str = "retrain";
+/// Shortest time between two runs.
+const DEFAULT_COOLDOWN: SignedDuration = SignedDuration::from_hours(6);
+/// A failed run doubles the cooldown, so often at most.
+const MOST_DOUBLINGS: u32 = 4;
+/// Runs kept in status.
+const MOST_RUNS: usize = 20;
+
+/// What came of a run.
+pub mod result {
+    /// Its TrainingJob is to be made, or runs.
+    pub const RUNNING: &str = "Running";
+    /// It made a version.
+    pub const SUCCEEDED: &str = "Succeeded";
+    /// It made none.
+    pub const FAILED: &str = "Failed";
+    /// Its version became stable.
+    pub const PROMOTED: &str = "Promoted";
+    /// Its version was refused; stable stays.
+    pub const REJECTED: &str = "Rejected";
+    /// Same recipe, same data: its version is not tried.
+    pub const NO_NEW_DATA: &str = "NoNewData";
+    /// Its version is stable, and the trigger's value is still beyond the bound.
+    pub const DID_NOT_HELP: &str = "DidNotHelp";
+}
+
+/// A metric of stable, measured.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Measured {
+    /// Its name in `spec.metrics`.
+    pub name: String,
+    /// The value.
+    pub value: f64,
+    /// When it was measured.
+    pub time: Timestamp,
+    /// Where it comes from, for people.
+    pub context: String,
+}
+
+/// What a retraining is decided on.
+#[derive(Clone, Copy, Debug)]
+pub struct Input<'a> {
+    /// The release.
+    pub deployment: &'a ModelDeployment,
+    /// Hash and model of stable.
+    pub stable: Option<(&'a str, &'a ModelReference)>,
+    /// Windows of live inputs.
+    pub window: Option<&'a DriftWindow>,
+    /// Names of the drifted columns, for people.
+    pub drifted: &'a str,
+    /// Metrics of stable.
+    pub metrics: &'a [Measured],
+    /// The namespace's TrainingJobs.
+    pub jobs: &'a [Arc<TrainingJob>],
+    /// Where the rollout is.
+    pub rollout: RolloutState,
+    /// The ledger.
+    pub rejected: &'a [RejectedRevision],
+    /// The last rollouts.
+    pub history: &'a [HistoryEntry],
+    /// Commands that were handled.
+    pub handled: &'a [HandledCommand],
+}
+
+/// What is decided.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Output {
+    /// `status.retraining`.
+    pub status: Option<RetrainingStatus>,
+    /// TrainingJob to create, after the status is recorded.
+    pub create: Option<Value>,
+    /// Condition Retraining: status, reason, message. `None`: there is nothing to say.
+    pub condition: Option<(bool, &'static str, String)>,
+    /// The `retrain` command, handled.
+    pub handled: Option<HandledCommand>,
+    /// For changes.
+    pub events: Vec<Event>,
+    /// When to look again.
+    pub check_at: Option<Timestamp>,
+}
+
+/// Sees what became of the runs that were started. Comes before anything is decided about versions, so that one which brings nothing
+/// new is never tried.
+pub fn follow_runs(input: &Input<'_>, status: &mut RetrainingStatus) -> Vec<Event> {
+    let mut output = Output::default();
+    if let Some(retraining) = &input.deployment.spec.retraining {
+        let recipe = recipe::resolve(retraining, input.jobs, status);
+        let key = recipe.map(|r| r.key).unwrap_or_default();
+        for index in 0..status.runs.len() {
+            follow(input, status, index, &key, &mut output);
+        }
+    }
+    output.events
+}
+
+/// Follows the runs that were started, and starts one if a trigger is due and nothing stands against it.
+pub fn decide(input: &Input<'_>, before: Option<&RetrainingStatus>, now: Timestamp) -> Output {
+    let mut output = Output::default();
+    let command = command(input);
+    let Some(retraining) = &input.deployment.spec.retraining else {
+        output.handled = command.map(|value| {
+            let why = "refused: spec.retraining is not set, so there is no recipe";
+            answer(value, why)
+        });
+        output.status = before.cloned();
+        output.condition = before.map(|_| {
+            (
+                false,
+                "NotConfigured",
+                "spec.retraining is not set".to_owned(),
+            )
+        });
+        return output;
+    };
+    let mut status = before.cloned().unwrap_or_default();
+    let recipe = recipe::resolve(retraining, input.jobs, &mut status);
+    let key = recipe.as_ref().map(|r| r.key.clone()).unwrap_or_default();
+    for index in 0..status.runs.len() {
+        follow(input, &mut status, index, &key, &mut output);
+    }
+    let looks = look_at_triggers(input, retraining, &mut status, &key, now);
+    output.check_at = earlier(output.check_at, trigger::check_at(&looks));
+    let mut due: Vec<(String, String)> = looks
+        .iter()
+        .filter_map(|l| Some((l.status.name.clone(), l.due.clone()?)))
+        .collect();
+    if let Some(value) = command {
+        due.clear();
+        match commanded(input, &status, &recipe, value) {
+            Ok(()) => {
+                fire(
+                    input,
+                    &mut status,
+                    COMMAND,
+                    "someone said `retrain`",
+                    now,
+                    &mut output,
+                );
+                // It is a new chance for what was disarmed.
+                for trigger in &mut status.triggers {
+                    if trigger.state == trigger::DISARMED {
+                        trigger.state = trigger::ARMED.to_owned();
+                        trigger.disarmed_for = None;
+                    }
+                }
+                output.handled = Some(answer(value, "Done"));
+            }
+            Err(why) => output.handled = Some(answer(value, &format!("refused: {why}"))),
+        }
+    }
+    if let Some((name, why)) = due.first() {
+        match &recipe {
+            Ok(recipe) => start(
+                input,
+                retraining,
+                &mut status,
+                recipe,
+                (name, why),
+                now,
+                &mut output,
+            ),
+            Err((_, message)) => hold(&mut status, name, why, message),
+        }
+    }
+    let excess = status.runs.len().saturating_sub(MOST_RUNS);
+    status.runs.drain(..excess);
+    if let (Some(run), Ok(recipe)) = (
+        status
+            .runs
+            .iter()
+            .find(|r| !r.created && r.result == result::RUNNING),
+        &recipe,
+    ) {
+        output.create = Some(recipe::job(input.deployment, recipe, run));
+    }
+    output.condition = Some(condition(&status, &recipe));
+    status.message = output
+        .condition
+        .as_ref()
+        .map(|c| c.2.clone())
+        .unwrap_or_default();
+    output.status = Some(status);
+    output
+}
+
+/// The command, unless it was handled.
+fn command<'a>(input: &Input<'a>) -> Option<&'a str> {
+    let value = input.deployment.annotations().get(annotation::RETRAIN)?;
+    let done = input
+        .handled
+        .iter()
+        .any(|h| h.name == COMMAND && h.value == *value);
+    (!done).then_some(value.as_str())
+}
+
+fn answer(value: &str, result: &str) -> HandledCommand {
+    HandledCommand {
+        name: COMMAND.to_owned(),
+        value: value.to_owned(),
+        result: result.to_owned(),
+    }
+}
+
+fn commanded(
+    input: &Input<'_>,
+    status: &RetrainingStatus,
+    recipe: &Result<Recipe, (&'static str, String)>,
+    value: &str,
+) -> Result<(), String> {
+    let Some((stable, _)) = input.stable else {
+        return Err("there is no stable revision yet".to_owned());
+    };
+    if value.split('/').next() != Some(stable) {
+        return Err(format!(
+            "the stable revision is {stable}; write {stable}/<anything new>"
+        ));
+    }
+    if let Some(run) = running(status) {
+        return Err(format!("{} is still running", run.job));
+    }
+    recipe
+        .as_ref()
+        .map(|_| ())
+        .map_err(|(_, message)| message.clone())
+}
+
+fn running(status: &RetrainingStatus) -> Option<&RetrainingRun> {
+    status.runs.iter().find(|r| r.result == result::RUNNING)
+}
+
+/// What became of a run.
+fn follow(
+    input: &Input<'_>,
+    status: &mut RetrainingStatus,
+    index: usize,
+    key: &str,
+    output: &mut Output,
+) {
+    let deployment = input.deployment;
+    let earlier: Vec<String> = status.runs[..index]
+        .iter()
+        .filter(|r| r.result != result::FAILED)
+        .filter_map(|r| r.inputs.clone())
+        .collect();
+    let run = &mut status.runs[index];
+    let job = input.jobs.iter().find(|j| j.name_any() == run.job);
+    let ours = job.filter(|j| recipe::is_of(j, deployment, run.firing));
+    if run.result == result::RUNNING {
+        match (job, ours) {
+            (_, Some(job)) => {
+                run.created = true;
+                let training = job.status.clone().unwrap_or_default();
+                match training.phase {
+                    TrainingPhase::Succeeded => {
+                        run.version = training.model.as_ref().and_then(|m| m.version.clone());
+                        run.inputs = recipe::inputs_of(job);
+                        let known = earlier.into_iter().chain(stable_inputs(input));
+                        let same = run.inputs.is_some()
+                            && known.into_iter().any(|i| Some(i) == run.inputs);
+                        run.result = if same {
+                            result::NO_NEW_DATA
+                        } else {
+                            result::SUCCEEDED
+                        }
+                        .to_owned();
+                    }
+                    TrainingPhase::Failed => {
+                        run.result = result::FAILED.to_owned();
+                        run.message =
+                            format!("{}; the run failed: {}", run.message, training.message);
+                    }
+                    _ => {}
+                }
+            }
+            (Some(_), None) => {
+                run.result = result::FAILED.to_owned();
+                run.message = format!(
+                    "{}; a TrainingJob {} that is not this firing's is in the way",
+                    run.message, run.job
+                );
+            }
+            (None, None) if run.created => {
+                run.result = result::FAILED.to_owned();
+                run.message = format!(
+                    "{}; TrainingJob {} was deleted before it ended",
+                    run.message, run.job
+                );
+            }
+            (None, None) => {}
+        }
+        if run.result != result::RUNNING {
+            run.message = crate::api::condition::bounded(std::mem::take(&mut run.message));
+            output.events.push(ended(run));
+            let (name, result) = (run.trigger.clone(), run.result.clone());
+            if result == result::NO_NEW_DATA {
+                for trigger in status.triggers.iter_mut().filter(|t| t.name == name) {
+                    trigger::disarm(trigger, key, "NoNewData: the last run read the same data with the same recipe; disarmed until the recipe changes, the value is within the bound, or someone says `retrain`".to_owned());
+                }
+            }
+        }
+    }
+    let run = &mut status.runs[index];
+    if run.result == result::SUCCEEDED && run.version.is_some() {
+        let last = input.history.iter().rfind(|h| h.version == run.version);
+        if input.rejected.iter().any(|r| r.version == run.version) {
+            run.result = result::REJECTED.to_owned();
+        } else if last.is_some_and(|h| h.outcome == Outcome::Promoted) {
+            run.result = result::PROMOTED.to_owned();
+        }
+        if run.result != result::SUCCEEDED {
+            output.events.push(ended(run));
+        }
+    }
+}
+
+fn ended(run: &RetrainingRun) -> Event {
+    let bad =
+        [result::FAILED, result::REJECTED, result::NO_NEW_DATA].contains(&run.result.as_str());
+    let version = run
+        .version
+        .as_ref()
+        .map(|v| format!(", version {v}"))
+        .unwrap_or_default();
+    Event {
+        warning: bad,
+        reason: match run.result.as_str() {
+            result::FAILED => "RetrainingFailed",
+            result::REJECTED => "RetrainingRejected",
+            result::NO_NEW_DATA => "NoNewData",
+            result::PROMOTED => "RetrainingPromoted",
+            _ => "RetrainingSucceeded",
+        },
+        action: "Retraining",
+        note: format!(
+            "retraining {} ({}{version}): {}; it had fired because {}",
+            run.firing, run.job, run.result, run.message
+        ),
+    }
+}
+
+/// What stable was made of, if its TrainingJob is still there.
+fn stable_inputs(input: &Input<'_>) -> Option<String> {
+    let (_, model) = input.stable?;
+    let name = model.training_job.as_ref()?;
+    let job = input.jobs.iter().find(|j| j.name_any() == *name)?;
+    let made = job.status.as_ref()?.model.as_ref()?.version == model.version;
+    made.then(|| recipe::inputs_of(job)).flatten()
+}
+
+fn look_at_triggers(
+    input: &Input<'_>,
+    retraining: &Retraining,
+    status: &mut RetrainingStatus,
+    key: &str,
+    now: Timestamp,
+) -> Vec<Look> {
+    let Some((revision, model)) = input.stable else {
+        status.triggers.clear();
+        return Vec::new();
+    };
+    // Another stable starts anew; what a schedule waits for stays.
+    let anew = status.revision.as_deref() != Some(revision);
+    if anew {
+        status.revision = Some(revision.to_owned());
+        for trigger in &mut status.triggers {
+            *trigger = crate::api::model_deployment::TriggerStatus {
+                name: trigger.name.clone(),
+                next_time: trigger.next_time.clone(),
+                ..Default::default()
+            };
+        }
+    }
+    let made_by = status.runs.iter().rposition(|r| {
+        r.version.is_some() && r.version == model.version && r.result != result::DID_NOT_HELP
+    });
+    let looks: Vec<Look> = retraining
+        .triggers
+        .iter()
+        .map(|t| {
+            let facts = Facts {
+                reading: reading(input, t),
+                trained: model.trained_time.as_ref().map(|t| t.0),
+                recipe: key.to_owned(),
+                retrained: made_by.is_some_and(|i| status.runs[i].trigger == t.name),
+            };
+            let before = status.triggers.iter().find(|s| s.name == t.name);
+            trigger::look(t, before, &facts, now)
+        })
+        .collect();
+    if looks.iter().any(|l| l.did_not_help)
+        && let Some(index) = made_by
+    {
+        status.runs[index].result = result::DID_NOT_HELP.to_owned();
+    }
+    status.triggers = looks.iter().map(|l| l.status.clone()).collect();
+    looks
+}
+
+fn reading(input: &Input<'_>, trigger: &crate::api::model_deployment::Trigger) -> Option<Reading> {
+    let name = trigger::metric(trigger)?;
+    if name == DRIFT_SHARE {
+        let window = input.window?;
+        let (revision, _) = input.stable?;
+        let end = window.end.as_ref()?.0;
+        let start = window.start.as_ref().map_or(end, |t| t.0);
+        let columns = if input.drifted.is_empty() {
+            String::new()
+        } else {
+            format!(": {}", input.drifted)
+        };
+        return (window.revision == revision).then_some(Reading {
+            value: window.share?,
+            time: end,
+            context: format!("over {} rows from {start} to {end}{columns}", window.rows),
+        });
+    }
+    let metric = input.metrics.iter().find(|m| m.name == name)?;
+    Some(Reading {
+        value: metric.value,
+        time: metric.time,
+        context: metric.context.clone(),
+    })
+}
+
+/// Fires, unless something stands against it.
+fn start(
+    input: &Input<'_>,
+    retraining: &Retraining,
+    status: &mut RetrainingStatus,
+    recipe: &Recipe,
+    (name, why): (&str, &str),
+    now: Timestamp,
+    output: &mut Output,
+) {
+    let pinned = recipe::inputs_pinned(&recipe.spec);
+    let known = status
+        .runs
+        .iter()
+        .filter(|r| r.result != result::FAILED)
+        .filter_map(|r| r.inputs.clone())
+        .chain(stable_inputs(input));
+    if pinned.is_some() && known.into_iter().any(|i| Some(i) == pinned) {
+        for trigger in status.triggers.iter_mut().filter(|t| t.name == name) {
+            trigger::disarm(
+                trigger,
+                &recipe.key,
+                format!(
+                    "NoNewData: {why}, but the recipe pins the data that was trained on already; name newer data in retraining.datasets, or say `retrain`"
+                ),
+            );
+        }
+        return;
+    }
+    if let Some(run) = running(status) {
+        let why_not = format!("{} is still running", run.job);
+        return hold(status, name, why, &why_not);
+    }
+    if input.rollout != RolloutState::Idle {
+        return hold(status, name, why, "a rollout is going on");
+    }
+    if let Some((at, because)) = wait(retraining, &status.runs, now) {
+        output.check_at = earlier(output.check_at, Some(at));
+        return hold(status, name, why, &format!("{because} until {at}"));
+    }
+    fire(input, status, name, why, now, output);
+}
+
+fn hold(status: &mut RetrainingStatus, name: &str, why: &str, why_not: &str) {
+    for trigger in status.triggers.iter_mut().filter(|t| t.name == name) {
+        trigger.state = trigger::PENDING.to_owned();
+        trigger.message =
+            crate::api::condition::bounded(format!("due ({why}), but waits: {why_not}"));
+    }
+}
+
+/// Until when cooldown or limit stand against another run.
+fn wait(
+    retraining: &Retraining,
+    runs: &[RetrainingRun],
+    now: Timestamp,
+) -> Option<(Timestamp, String)> {
+    let last = runs.last()?;
+    let failures = runs
+        .iter()
+        .rev()
+        .take_while(|r| r.result == result::FAILED)
+        .count();
+    let failures = u32::try_from(failures)
+        .unwrap_or(u32::MAX)
+        .min(MOST_DOUBLINGS);
+    let cooldown = retraining
+        .cooldown
+        .as_ref()
+        .map_or(DEFAULT_COOLDOWN, |c| c.to_signed());
+    let cooldown = cooldown.saturating_mul(1 << failures);
+    let cool = last.time.0.checked_add(cooldown).unwrap_or(Timestamp::MAX);
+    let cool = (cool > now).then(|| match failures {
+        0 => (cool, "cooldown".to_owned()),
+        n => (cool, format!("cooldown after {n} failed runs")),
+    });
+    let limited = retraining.limit.as_ref().and_then(|limit| {
+        let most = usize::try_from(limit.runs).unwrap_or(1).max(1);
+        let index = runs.len().checked_sub(most)?;
+        let at = runs[index]
+            .time
+            .0
+            .checked_add(limit.per.to_signed())
+            .unwrap_or(Timestamp::MAX);
+        (at > now).then(|| (at, format!("limit of {most} runs in {}", limit.per)))
+    });
+    match (cool, limited) {
+        (Some(a), Some(b)) => Some(if a.0 >= b.0 { a } else { b }),
+        (a, b) => a.or(b),
+    }
+}
+
+fn fire(
+    input: &Input<'_>,
+    status: &mut RetrainingStatus,
+    name: &str,
+    why: &str,
+    now: Timestamp,
+    output: &mut Output,
+) {
+    status.firing += 1;
+    let firing = status.firing;
+    let run = RetrainingRun {
+        firing,
+        job: recipe::job_name(input.deployment, firing),
+        created: false,
+        trigger: name.to_owned(),
+        message: crate::api::condition::bounded(why.to_owned()),
+        time: Time(now),
+        version: None,
+        result: result::RUNNING.to_owned(),
+        inputs: None,
+    };
+    for trigger in status.triggers.iter_mut().filter(|t| t.name == name) {
+        trigger::fired(trigger, firing);
+    }
+    output.events.push(Event {
+        warning: false,
+        reason: "RetrainingStarted",
+        action: "Retraining",
+        note: format!(
+            "retraining {firing} ({}): trigger {name} fired because {why}",
+            run.job
+        ),
+    });
+    status.runs.push(run);
+}
+
+fn condition(
+    status: &RetrainingStatus,
+    recipe: &Result<Recipe, (&'static str, String)>,
+) -> (bool, &'static str, String) {
+    if let Some(run) = running(status) {
+        return (
+            true,
+            "Running",
+            format!(
+                "retraining {} ({}), because {}",
+                run.firing, run.job, run.message
+            ),
+        );
+    }
+    if let Err((reason, message)) = recipe {
+        return (false, reason, message.clone());
+    }
+    let waits = |t: &&crate::api::model_deployment::TriggerStatus| t.message.starts_with("due (");
+    if let Some(trigger) = status.triggers.iter().find(waits) {
+        return (
+            false,
+            "Waiting",
+            format!("trigger {} is {}", trigger.name, trigger.message),
+        );
+    }
+    if let Some(trigger) = status
+        .triggers
+        .iter()
+        .find(|t| t.state == trigger::DISARMED)
+    {
+        let reason = if trigger.message.starts_with("NoNewData") {
+            "NoNewData"
+        } else {
+            "RetrainingDidNotHelp"
+        };
+        return (
+            false,
+            reason,
+            format!("trigger {}: {}", trigger.name, trigger.message),
+        );
+    }
+    let last = status.runs.last();
+    match last {
+        Some(run) => (
+            false,
+            "Armed",
+            format!("retraining {} ({}): {}", run.firing, run.job, run.result),
+        ),
+        None => (false, "Armed", "no trigger has fired".to_owned()),
+    }
+}

@@ -1,0 +1,5 @@
+//! Whole lives of a ModelDeployment against a small world that carries plans out, and crashes where it is told to.
+
+mod loops;
+mod serving;
+mod world;

@@ -1,0 +1,340 @@
+use jiff::SignedDuration;
+use serde_json::{Value, json};
+
+use super::world::{World, profile, quick};
+
+const V1: &str = "20130401-000000-aaaaaa";
+const V2: &str = "20130701-000000-bbbbbb";
+
+fn world(retraining: Value) -> World {
+    let mut spec = json!({
+        "from": "q1",
+        "datasets": [{"name": "train", "uri": "pvc://flights/h1.parquet"}],
+        "cooldown": "6h",
+        "promotion": "Manual",
+    });
+    for (key, value) in retraining.as_object().unwrap() {
+        spec[key] = value.clone();
+    }
+    let mut world = World::new(quick(json!({
+        "monitoring": {"drift": {"window": "1m", "minSamples": 300, "thresholds": {"*": 0.2}}},
+        "retraining": spec,
+    })));
+    world.profile = Some(std::sync::Arc::new(profile()));
+    world.train("q1", V1, "sha256:d1");
+    world.pass(3);
+    assert_eq!(
+        world.status().stable.as_ref().unwrap().version.as_deref(),
+        Some(V1)
+    );
+    world
+}
+
+fn drifting() -> World {
+    world(
+        json!({"triggers": [{"name": "drifted", "drift": {"share": {"max": 0.25}}, "windows": 2}]}),
+    )
+}
+
+fn trigger(world: &World) -> crate::api::model_deployment::TriggerStatus {
+    world.status().retraining.as_ref().unwrap().triggers[0].clone()
+}
+
+fn promote(world: &mut World) {
+    world.pass(1);
+    let candidate = world
+        .status()
+        .candidate
+        .clone()
+        .expect("a candidate")
+        .revision;
+    world.annotate("perennial.dev/promote", format!("{candidate}/1"));
+    world.pass(5);
+}
+
+#[test]
+fn traffic_like_the_training_data_starts_nothing() {
+    let mut world = drifting();
+    world.traffic(12, 0.0);
+    assert_eq!(world.status().drift_summary.as_deref(), Some("0/1"));
+    assert_eq!(world.condition("DriftDetected").1, "WithinThresholds");
+    assert!(world.created.is_empty());
+    assert_eq!(trigger(&world).state, "Armed");
+}
+
+#[test]
+fn drift_in_two_windows_starts_one_training_job() {
+    let mut world = drifting();
+    world.traffic(4, 9.0);
+    assert_eq!(trigger(&world).failing, 1, "{:?}", trigger(&world));
+    assert!(world.created.is_empty());
+    world.traffic(12, 9.0);
+    assert_eq!(world.created, ["churn-abcdef-1"]);
+    let job = &world.jobs["churn-abcdef-1"];
+    assert_eq!(job.spec.datasets[0].uri, "pvc://flights/h1.parquet");
+    assert!(job.metadata.owner_references.is_none());
+    let retraining = world.status().retraining.clone().unwrap();
+    assert!(retraining.runs[0].created);
+    assert!(
+        retraining.runs[0].message.contains("temp"),
+        "{}",
+        retraining.runs[0].message
+    );
+    assert_eq!(world.condition("Retraining").1, "Running");
+    assert_eq!(world.condition("DriftDetected").0, "True");
+}
+
+#[test]
+fn one_firing_makes_one_job_whatever_crashes() {
+    for most in 0..7 {
+        // The second window of drift ends in one of these rounds.
+        for round in 9..14 {
+            let mut world = drifting();
+            let mut count = 0;
+            for _ in 0..12 {
+                let revision = world.status().stable.as_ref().unwrap().revision.clone();
+                world.now += SignedDuration::from_mins(1);
+                let mut rows = profile().sketch();
+                for i in 0..100 {
+                    rows.add([(
+                        "temp",
+                        crate::stats::sketch::Cell::Number(f64::from(i % 20) + 9.0),
+                    )]);
+                }
+                world
+                    .buckets
+                    .push(std::sync::Arc::new(crate::stats::bucket::Bucket {
+                        revision,
+                        minute: world.now.as_second() / 60 - 1,
+                        features: Some(rows),
+                        ..Default::default()
+                    }));
+                for _ in 0..2 {
+                    world.step(if count == round { most } else { usize::MAX });
+                    count += 1;
+                }
+            }
+            world.settle();
+            assert_eq!(
+                world.created,
+                ["churn-abcdef-1"],
+                "crash in round {round} after {most} actions"
+            );
+            assert_eq!(world.status().retraining.as_ref().unwrap().firing, 1);
+        }
+    }
+}
+
+#[test]
+fn a_job_that_was_created_is_never_made_again() {
+    let mut world = drifting();
+    world.traffic(12, 9.0);
+    world.jobs.remove("churn-abcdef-1");
+    world.pass(10);
+    assert_eq!(world.created.len(), 1);
+    let run = world.status().retraining.clone().unwrap().runs[0].clone();
+    assert_eq!(run.result, "Failed");
+    assert!(run.message.contains("deleted"), "{}", run.message);
+}
+
+#[test]
+fn a_foreign_job_of_that_name_does_not_count() {
+    let mut world = drifting();
+    world.train("churn-abcdef-1", "20120101-000000-dddddd", "sha256:x");
+    world.traffic(12, 9.0);
+    let run = world.status().retraining.clone().unwrap().runs[0].clone();
+    assert_eq!((run.result.as_str(), run.created), ("Failed", false));
+    assert!(world.created.is_empty());
+}
+
+#[test]
+fn the_cooldown_holds_and_a_failure_doubles_it() {
+    let mut world = drifting();
+    world.traffic(8, 9.0);
+    assert_eq!(world.created.len(), 1);
+    let job = world.jobs.get_mut("churn-abcdef-1").unwrap();
+    job.status = Some(
+        serde_json::from_value(json!({"phase": "Failed", "message": "out of memory"})).unwrap(),
+    );
+    world.traffic(12, 9.0);
+    assert_eq!(world.created.len(), 1);
+    assert_eq!(trigger(&world).state, "Pending");
+    assert!(
+        trigger(&world).message.contains("cooldown after 1 failed"),
+        "{}",
+        trigger(&world).message
+    );
+    world.pass(7 * 60);
+    assert_eq!(world.created.len(), 1);
+    world.pass(6 * 60);
+    assert_eq!(world.created.len(), 2);
+}
+
+#[test]
+fn the_same_data_again_is_no_new_version() {
+    let mut world = drifting();
+    world.traffic(8, 9.0);
+    world.finish("churn-abcdef-1", V2, "sha256:d1");
+    world.traffic(12, 9.0);
+    let retraining = world.status().retraining.clone().unwrap();
+    assert_eq!(retraining.runs[0].result, "NoNewData");
+    assert!(
+        world.status().candidate.is_none(),
+        "{:?}",
+        world.status().candidate
+    );
+    assert_eq!(trigger(&world).state, "Disarmed");
+    assert_eq!(world.condition("Retraining").1, "NoNewData");
+    world.pass(13 * 60);
+    world.traffic(12, 9.0);
+    assert_eq!(world.created.len(), 1);
+    // Back within the bound: what comes next is new.
+    world.traffic(8, 0.0);
+    assert_eq!(trigger(&world).state, "Armed");
+    world.traffic(12, 9.0);
+    assert_eq!(world.created.len(), 2);
+}
+
+#[test]
+fn data_that_is_pinned_makes_no_job_at_all() {
+    let mut world = world(json!({
+        "datasets": [],
+        "triggers": [{"name": "old", "maxAge": "1h"}],
+    }));
+    // The recipe pins what stable was trained on.
+    let mut job = world.jobs["q1"].clone();
+    job.spec.datasets[0].digest = Some("sha256:d1".to_owned());
+    job.metadata.uid = Some("another".to_owned());
+    world.jobs.insert("q1".to_owned(), job);
+    world.pass(120);
+    assert!(world.created.is_empty());
+    assert_eq!(trigger(&world).state, "Disarmed");
+    assert_eq!(world.condition("Retraining").1, "NoNewData");
+    let revision = world.status().stable.as_ref().unwrap().revision.clone();
+    world.annotate("perennial.dev/retrain", format!("{revision}/1"));
+    world.pass(5);
+    assert_eq!(world.created.len(), 1);
+}
+
+#[test]
+fn a_retrained_version_waits_for_promote_and_brings_its_own_profile() {
+    let mut world = drifting();
+    world.traffic(8, 9.0);
+    world.finish("churn-abcdef-1", V2, "sha256:d2");
+    world.pass(3);
+    assert_eq!(world.status().rollout.as_ref().unwrap().weight, 0);
+    promote(&mut world);
+    assert_eq!(
+        world.status().stable.as_ref().unwrap().version.as_deref(),
+        Some(V2)
+    );
+    assert_eq!(
+        world.status().retraining.as_ref().unwrap().runs[0].result,
+        "Promoted"
+    );
+    assert_eq!(trigger(&world).state, "Armed");
+    assert_eq!(world.created.len(), 1);
+}
+
+#[test]
+fn a_retraining_that_did_not_help_disarms_its_trigger() {
+    let mut world = drifting();
+    world.traffic(8, 9.0);
+    world.finish("churn-abcdef-1", V2, "sha256:d2");
+    promote(&mut world);
+    world.traffic(12, 9.0);
+    assert_eq!(
+        world.status().retraining.as_ref().unwrap().runs[0].result,
+        "DidNotHelp"
+    );
+    assert_eq!(trigger(&world).state, "Disarmed");
+    assert_eq!(world.condition("Retraining").1, "RetrainingDidNotHelp");
+    world.pass(13 * 60);
+    world.traffic(12, 9.0);
+    assert_eq!(world.created.len(), 1);
+}
+
+#[test]
+fn an_unknown_recipe_is_named_and_nothing_fires() {
+    let mut world = world(
+        json!({"from": "nothing-of-that-name", "triggers": [{"name": "old", "maxAge": "1h"}]}),
+    );
+    world.pass(120);
+    let (_, reason, message) = world.condition("Retraining");
+    assert_eq!(reason, "RecipeUnknown");
+    assert!(
+        message.contains("nothing-of-that-name") && message.contains("create it"),
+        "{message}"
+    );
+    assert!(world.created.is_empty());
+}
+
+#[test]
+fn a_recipe_is_kept_when_its_training_job_goes() {
+    let mut world = drifting();
+    world.jobs.remove("q1");
+    world.traffic(8, 9.0);
+    assert_eq!(world.created.len(), 1);
+}
+
+#[test]
+fn a_schedule_fires_once_for_each_time() {
+    let mut world =
+        world(json!({"cooldown": "1m", "triggers": [{"name": "hourly", "schedule": "0 * * * *"}]}));
+    world.pass(50);
+    assert!(world.created.is_empty(), "{:?}", trigger(&world));
+    world.pass(12);
+    assert_eq!(world.created.len(), 1);
+    world.finish("churn-abcdef-1", "20130301-000000-eeeeee", "sha256:d2");
+    world.pass(50);
+    assert_eq!(world.created.len(), 1);
+    world.pass(10);
+    assert_eq!(world.created.len(), 2);
+}
+
+#[test]
+fn an_unreadable_schedule_is_said() {
+    let mut world = world(json!({"triggers": [{"name": "odd", "schedule": "whenever it suits"}]}));
+    world.pass(5);
+    assert!(
+        trigger(&world).message.contains("can't be read"),
+        "{}",
+        trigger(&world).message
+    );
+}
+
+#[test]
+fn retrain_is_done_once_and_refused_for_another_revision() {
+    let mut world = drifting();
+    world.annotate("perennial.dev/retrain", "0000000000/1".to_owned());
+    world.pass(2);
+    let handled = world.status().last_handled_commands.clone();
+    assert!(
+        handled[0]
+            .result
+            .starts_with("refused: the stable revision is"),
+        "{handled:?}"
+    );
+    let revision = world.status().stable.as_ref().unwrap().revision.clone();
+    world.annotate("perennial.dev/retrain", format!("{revision}/1"));
+    world.pass(10);
+    assert_eq!(world.created.len(), 1);
+}
+
+#[test]
+fn runs_are_limited() {
+    let mut world = world(
+        json!({"cooldown": "1m", "limit": {"runs": 1, "per": "1d"}, "triggers": [{"name": "hourly", "schedule": "0 * * * *"}]}),
+    );
+    world.pass(62);
+    world.finish("churn-abcdef-1", "20130301-000000-eeeeee", "sha256:d2");
+    world.pass(180);
+    assert_eq!(world.created.len(), 1);
+    assert!(
+        trigger(&world).message.contains("limit of 1"),
+        "{}",
+        trigger(&world).message
+    );
+    world.pass(24 * 60);
+    assert_eq!(world.created.len(), 2);
+}

@@ -1,0 +1,278 @@
+//! One trigger: what it reads, whether it is due.
+//!
+//! A value counts once, by the end of its window or the time of its measurement; one that isn't fresh neither fires nor clears.
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use super::schedule;
+use crate::{
+    api::model_deployment::{Trigger, TriggerStatus},
+    plan::earlier,
+};
+
+/// Waits for its bound to be broken.
+pub const ARMED: &str = "Armed";
+/// Broken, but not for long enough, or something stands against a run now.
+pub const PENDING: &str = "Pending";
+/// It has started the last run.
+pub const FIRED: &str = "Fired";
+/// Another run is known to bring nothing, until there is new data, another recipe, or someone says `retrain`.
+pub const DISARMED: &str = "Disarmed";
+
+/// A measured value.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Reading {
+    /// The value.
+    pub value: f64,
+    /// End of its window, or when it was measured.
+    pub time: Timestamp,
+    /// Where it comes from, for people: window, columns.
+    pub context: String,
+}
+
+/// What is known when a trigger is looked at.
+#[derive(Clone, Debug, Default)]
+pub struct Facts {
+    /// The last value of its metric.
+    pub reading: Option<Reading>,
+    /// When stable's training ended.
+    pub trained: Option<Timestamp>,
+    /// The recipe and overrides of now.
+    pub recipe: String,
+    /// A run of this trigger made what is stable now: its first value says whether that helped.
+    pub retrained: bool,
+}
+
+/// What came of looking.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Look {
+    /// Its state.
+    pub status: TriggerStatus,
+    /// It is due: why, with metric, value, bound and window.
+    pub due: Option<String>,
+    /// The retraining that made stable did not help.
+    pub did_not_help: bool,
+    /// When to look again.
+    pub check_at: Option<Timestamp>,
+}
+
+/// Looks at one trigger.
+pub fn look(
+    trigger: &Trigger,
+    before: Option<&TriggerStatus>,
+    facts: &Facts,
+    now: Timestamp,
+) -> Look {
+    let mut status = before.cloned().unwrap_or_default();
+    status.name.clone_from(&trigger.name);
+    if status.state.is_empty() {
+        status.state = ARMED.to_owned();
+    }
+    if status.state == DISARMED && status.disarmed_for.as_deref() != Some(&facts.recipe) {
+        status.state = ARMED.to_owned();
+        status.disarmed_for = None;
+        status.message.clear();
+    }
+    let mut look = Look {
+        status,
+        ..Look::default()
+    };
+    if let Some(text) = &trigger.schedule {
+        scheduled(trigger, text, &mut look, now);
+    } else if let Some(age) = &trigger.max_age {
+        aged(age, facts, &mut look, now);
+    } else {
+        measured(trigger, facts, &mut look);
+    }
+    if look.status.state == DISARMED {
+        look.due = None;
+    }
+    look
+}
+
+/// Sets a trigger to rest until something is new.
+pub fn disarm(status: &mut TriggerStatus, recipe: &str, message: String) {
+    status.state = DISARMED.to_owned();
+    status.disarmed_for = Some(recipe.to_owned());
+    status.failing = 0;
+    status.failing_since = None;
+    status.message = message;
+}
+
+/// Notes that it has started a run: it must be broken anew before the next.
+pub fn fired(status: &mut TriggerStatus, firing: i64) {
+    status.state = FIRED.to_owned();
+    status.failing = 0;
+    status.failing_since = None;
+    status.message = format!("started retraining {firing}");
+}
+
+fn scheduled(trigger: &Trigger, text: &str, look: &mut Look, now: Timestamp) {
+    let status = &mut look.status;
+    let next = match schedule::next(text, trigger.time_zone.as_deref(), now) {
+        Ok(next) => next,
+        Err(message) => {
+            status.message = message;
+            status.next_time = None;
+            return;
+        }
+    };
+    // An edited schedule counts from now; one that was missed is made up for once.
+    let kept = status
+        .next_time
+        .as_ref()
+        .map(|t| t.0)
+        .filter(|t| *t <= next);
+    let due = kept.is_some_and(|t| t <= now);
+    status.next_time = Some(Time(if due { next } else { kept.unwrap_or(next) }));
+    look.check_at = status.next_time.as_ref().map(|t| t.0);
+    if due || status.state == PENDING {
+        status.state = PENDING.to_owned();
+        look.due = Some(format!("the schedule `{text}` says so"));
+    } else if status.state != DISARMED {
+        status.message = format!("next at {}", look.check_at.unwrap_or(now));
+    }
+}
+
+fn aged(age: &crate::api::Duration, facts: &Facts, look: &mut Look, now: Timestamp) {
+    let status = &mut look.status;
+    let Some(trained) = facts.trained else {
+        status.message = "it is not known when stable's training ended".to_owned();
+        return;
+    };
+    let at = trained + age.to_signed();
+    status.next_time = Some(Time(at));
+    if at <= now {
+        if status.state != DISARMED {
+            status.state = PENDING.to_owned();
+        }
+        look.due = Some(format!(
+            "stable's training ended at {trained}, longer ago than {age}"
+        ));
+    } else {
+        status.state = ARMED.to_owned();
+        status.message = format!("stable's training ended at {trained}: old at {at}");
+        look.check_at = Some(at);
+    }
+}
+
+/// The bounds of a trigger on a value.
+fn bounds(trigger: &Trigger) -> (Option<f64>, Option<f64>) {
+    match &trigger.drift {
+        Some(drift) => (None, Some(drift.share.max)),
+        None => (trigger.min, trigger.max),
+    }
+}
+
+/// The metric that a trigger reads, if it reads one.
+pub fn metric(trigger: &Trigger) -> Option<&str> {
+    match &trigger.drift {
+        Some(_) => Some(super::retraining::DRIFT_SHARE),
+        None => trigger.metric.as_deref(),
+    }
+}
+
+fn measured(trigger: &Trigger, facts: &Facts, look: &mut Look) {
+    let status = &mut look.status;
+    let name = metric(trigger).unwrap_or_default();
+    let Some(reading) = &facts.reading else {
+        if status.state == ARMED {
+            status.message = format!("waits for a value of {name}");
+        }
+        return;
+    };
+    let drift = name == super::retraining::DRIFT_SHARE;
+    let windows = trigger.windows.unwrap_or(if drift { 2 } else { 1 });
+    let (min, max) = bounds(trigger);
+    let (beyond, bound) = match (min, max) {
+        (Some(min), _) if reading.value < min => (true, format!("min {min}")),
+        (_, Some(max)) if reading.value > max => (true, format!("max {max}")),
+        (Some(min), None) => (false, format!("min {min}")),
+        (None, Some(max)) => (false, format!("max {max}")),
+        (Some(min), Some(max)) => (false, format!("min {min}, max {max}")),
+        (None, None) => (false, "no bound".to_owned()),
+    };
+    let first = status.counted_until.is_none();
+    let fresh = status
+        .counted_until
+        .as_ref()
+        .is_none_or(|t| t.0 < reading.time);
+    let value = super::drift::round(reading.value);
+    let saying = format!("{name} {value} ({bound}) {}", reading.context);
+    if fresh {
+        status.counted_until = Some(Time(reading.time));
+        status.value = Some(value);
+        if !beyond {
+            status.state = ARMED.to_owned();
+            status.disarmed_for = None;
+            status.failing = 0;
+            status.failing_since = None;
+            status.message = format!("{saying}: within the bound");
+            return;
+        }
+        if first && facts.retrained && status.state != DISARMED {
+            look.did_not_help = true;
+            disarm(
+                status,
+                &facts.recipe,
+                format!(
+                    "RetrainingDidNotHelp: {saying} is still beyond the bound after the retraining; disarmed until the value is within it, the recipe or its data changes, or someone says `retrain`"
+                ),
+            );
+            return;
+        }
+        status.failing += 1;
+        status.failing_since.get_or_insert(Time(reading.time));
+        let lasted = status
+            .failing_since
+            .as_ref()
+            .map(|t| reading.time.duration_since(t.0));
+        let long_enough = trigger.hold.as_ref().is_none_or(|hold| {
+            status.failing >= 2 && lasted.is_some_and(|l| l >= hold.to_signed())
+        });
+        let due = status.failing >= windows && long_enough;
+        if status.state != DISARMED {
+            let hold = trigger
+                .hold
+                .as_ref()
+                .map(|h| format!(", for {h}"))
+                .unwrap_or_default();
+            status.message = format!(
+                "{saying}: beyond the bound in {} of {windows} windows{hold}",
+                status.failing
+            );
+            if status.state != FIRED || due {
+                status.state = PENDING.to_owned();
+            }
+            if due {
+                look.due = Some(format!(
+                    "{saying}, beyond the bound in {} windows",
+                    status.failing
+                ));
+            }
+        }
+    } else if status.state == PENDING && status.failing >= windows && beyond {
+        // Due before, but something stood against it.
+        let long_enough = trigger.hold.as_ref().is_none_or(|hold| {
+            let since = status
+                .failing_since
+                .as_ref()
+                .map(|t| reading.time.duration_since(t.0));
+            status.failing >= 2 && since.is_some_and(|l| l >= hold.to_signed())
+        });
+        if long_enough {
+            look.due = Some(format!(
+                "{saying}, beyond the bound in {} windows",
+                status.failing
+            ));
+        }
+    }
+}
+
+/// The earliest of all.
+pub fn check_at(looks: &[Look]) -> Option<Timestamp> {
+    looks
+        .iter()
+        .fold(None, |at, look| earlier(at, look.check_at))
+}
