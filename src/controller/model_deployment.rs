@@ -34,11 +34,14 @@ const MOST_PROFILES: usize = 2000;
 /// `analysis.interval` where it isn't given.
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(15);
 
+/// A ConfigMap's resourceVersion, and the profile in it, if it can be read.
+type Parsed = (Option<String>, Option<Arc<Profile>>);
+
 /// The controller of ModelDeployments.
 pub struct ModelDeployments {
     measure: Measure,
     /// By ConfigMap: its resourceVersion, and what it holds.
-    profiles: Mutex<HashMap<Key, (Option<String>, Option<Arc<Profile>>)>>,
+    profiles: Mutex<HashMap<Key, Parsed>>,
 }
 
 impl ModelDeployments {
