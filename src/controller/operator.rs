@@ -13,6 +13,7 @@ use super::{
     evaluation::Evaluations,
     gateway::Gateways,
     model_deployment::{self, ModelDeployments},
+    prompt_release::PromptReleases,
     round,
     training_job::TrainingJobs,
 };
@@ -187,6 +188,11 @@ fn start(shell: &Shell, gateways: Gateways, stop: &CancellationToken, tasks: &mu
         until.run_until_cancelled(reading.run()).await;
     });
     tasks.spawn(round::run(gateways, shell.clone(), stop.clone()));
+    tasks.spawn(round::run(
+        PromptReleases::new(measure.clone()),
+        shell.clone(),
+        stop.clone(),
+    ));
     tasks.spawn(round::run(
         ModelDeployments::new(measure),
         shell.clone(),
