@@ -178,3 +178,16 @@ fn parquet_of_the_vectors_is_read_with_all_row_groups() {
         .unwrap();
     assert_eq!(rows, source.rows());
 }
+
+#[test]
+fn a_byte_order_mark_and_windows_line_ends_are_no_part_of_the_data() {
+    let text = "\u{feff}a,b\r\n1,x\r\n2,y\r\n";
+    let (_root, csv) = source("a.csv", text.as_bytes()).unwrap();
+    assert_eq!(kinds(&csv), [("a", Kind::Integer), ("b", Kind::Text)]);
+    assert_eq!(
+        csv.read(&["b"]).unwrap().columns[0].values.cell(1),
+        Cell::Text("y")
+    );
+    let (_root, json) = source("a.jsonl", "\u{feff}{\"a\": 1}\n".as_bytes()).unwrap();
+    assert_eq!(json.rows(), 1);
+}

@@ -303,7 +303,9 @@ impl Lines {
                 if text.trim_ascii().is_empty() {
                     continue;
                 }
-                let row = match serde_json::from_slice::<Value>(&text) {
+                // A byte order mark, as some editors leave it.
+                let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&text);
+                let row = match serde_json::from_slice::<Value>(text) {
                     Ok(Value::Object(object)) => Ok(Row::Json(object)),
                     Ok(_) => Err("it is JSON, but no object".to_owned()),
                     Err(e) => Err(format!("it isn't JSON (column {}): {e}", e.column())),
