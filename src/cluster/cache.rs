@@ -365,3 +365,43 @@ pub fn name_of<K: Resource>(object: &K) -> String {
         None => object.name_any(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(code: u16, message: &str) -> watcher::Error {
+        watcher::Error::InitialListFailed(kube::Error::Api(
+            kube::core::Status::failure(message, "")
+                .with_code(code)
+                .boxed(),
+        ))
+    }
+
+    #[test]
+    fn a_kind_that_can_not_be_watched_says_what_to_do() {
+        let missing = describe(Kind::Evaluation, &refused(404, "not found"));
+        assert_eq!(
+            missing,
+            "the CRD evaluations.perennial.dev is missing: install it with `perennial crds | kubectl apply -f -`"
+        );
+        let forbidden = describe(Kind::Job, &refused(403, "jobs.batch is forbidden"));
+        assert_eq!(
+            forbidden,
+            "the operator may not list and watch jobs: jobs.batch is forbidden"
+        );
+    }
+
+    #[test]
+    fn kinds_are_found_by_what_objects_say_of_themselves() {
+        for kind in Kind::ALL {
+            let resource = kind.resource();
+            assert_eq!(
+                Kind::find(&resource.api_version, kind.as_str()),
+                Some(*kind)
+            );
+            assert_eq!(resource.kind, kind.as_str());
+        }
+        assert_eq!(Kind::find("v1", "Secret"), None);
+    }
+}

@@ -7,6 +7,7 @@ mod act;
 mod crds;
 mod kill;
 mod lease;
+mod program;
 mod rejections;
 mod scripted;
 mod watch;
