@@ -177,6 +177,12 @@ fn s3_error(what: &str, error: &object_store::Error) -> Error {
     let text = format!("{what}: {}", chain(error));
     match error {
         object_store::Error::NotFound { .. } => Error::NotFound(format!("{what}: it isn't there")),
+        // Without keys the client asks the cloud's metadata service who the pod is.
+        _ if text.contains("169.254.169.254") || text.contains("169.254.170.") => {
+            Error::Denied(format!(
+                "{what}: no credentials were given, and the pod has no identity of its own: name a Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY under `credentials` (for a public bucket, with AWS_SKIP_SIGNATURE=true)"
+            ))
+        }
         // The code of the S3 API, which has no error of its own in the client.
         _ if text.contains("NoSuchBucket") => {
             Error::NotFound(format!("{what}: there is no such bucket"))
