@@ -40,8 +40,10 @@ def load_model_settings(folder: pathlib.Path) -> ModelSettings:
 
 
 async def serve() -> None:
+    folder = pathlib.Path(os.environ.get("MODEL_DIR", "/mnt/model"))
     settings = Settings(
         debug=False,
+        model_repository_root=str(folder),  # so that the repository index names the model
         host="0.0.0.0",
         http_port=int(os.environ.get("PORT", "8080")),
         grpc_port=int(os.environ.get("GRPC_PORT", "8081")),
@@ -50,7 +52,7 @@ async def serve() -> None:
         gzip_enabled=False,
         load_models_at_startup=False,
     )
-    model = load_model_settings(pathlib.Path(os.environ.get("MODEL_DIR", "/mnt/model")))
+    model = load_model_settings(folder)
     logging.getLogger("uvicorn.access").setLevel(logging.WARNING)
     await MLServer(settings).start([model])
 

@@ -10,9 +10,7 @@ use crate::{
         Duration, GATEWAY_INTERNAL_PORT, SUPERVISOR_PORT,
         evaluation::{EvaluationRun, TableSource},
         label,
-        run::{
-            EXIT_INPUT, EXIT_SPEC, EvaluationRunSpec, EvaluationTarget, PROGRAM, RUN_DIR, RUN_ENV,
-        },
+        run::{EvaluationRunSpec, EvaluationTarget, PROGRAM, RUN_DIR, RUN_ENV},
     },
     plan::pod,
 };
@@ -195,13 +193,10 @@ pub fn run_job(observed: &Observed, run: &EvaluationRun, start: Timestamp) -> Op
             "ownerReferences": [owner.controller_owner_ref(&())],
         },
         "spec": {
-            "backoffLimit": 2,
+            // Another try is another run: each pod's report is one run's.
+            "backoffLimit": 0,
+            "podReplacementPolicy": "Failed",
             "ttlSecondsAfterFinished": 3600,
-            "podFailurePolicy": {"rules": [
-                // What trying again can't mend.
-                {"action": "FailJob", "onExitCodes": {"containerName": "evaluator", "operator": "In", "values": [EXIT_INPUT, EXIT_SPEC]}},
-                {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget"}]},
-            ]},
             "template": {"metadata": {"labels": pod_labels, "annotations": annotations}, "spec": pod_spec},
         },
     }))
