@@ -2,7 +2,8 @@
 
 use super::{
     Command, Target,
-    engine::{Engine, ending, last, words},
+    end::ending,
+    engine::{Engine, last, words},
     reason,
 };
 use crate::api::{

@@ -18,9 +18,11 @@
 //! - every state but those that wait for a person has a deadline;
 //! - deciding twice decides nothing new.
 
+mod climb;
 mod commands;
 mod conditions;
 mod decision;
+mod end;
 mod engine;
 mod evaluated;
 mod gates;
@@ -31,6 +33,7 @@ mod policy;
 pub mod reason;
 mod size;
 mod state;
+mod states;
 mod status;
 mod summary;
 

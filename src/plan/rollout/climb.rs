@@ -1,0 +1,263 @@
+//! From preparing a candidate to giving it every caller.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use super::{
+    end::ending,
+    engine::{Engine, last, plus, words},
+    gates::Judgement,
+    policy::timed_pause,
+    reason, size,
+};
+use crate::api::rollout::{
+    CandidateSource, NoData, OnInconclusive, Outcome, RevisionStatus, RolloutState,
+};
+
+impl Engine<'_> {
+    pub(super) fn preparing(&mut self, candidate: &RevisionStatus, judgement: &Judgement) {
+        if self.is_scaled_to_zero() {
+            self.s.rollout.deadline = None;
+            self.waiting
+                .push("replicas is 0: nothing is tried until it is raised".into());
+            return;
+        }
+        self.keep_deadline(0);
+        let need = size::needed(&self.s, self.input.replicas);
+        let available = self.available(&candidate.revision);
+        let starting = available < need;
+        if starting {
+            let why = self.input.revisions.get(&candidate.revision);
+            let why = why.and_then(|r| r.failure.as_deref());
+            self.waiting.push(pods(available, need, why));
+        }
+        let unmeasured = !judgement.unmeasured.is_empty();
+        if unmeasured {
+            self.waiting.extend(judgement.unmeasured.iter().cloned());
+        }
+        if starting || unmeasured {
+            self.look_again();
+            if self.is_late() {
+                // An evaluation can only begin once there are pods.
+                self.too_late(starting);
+            }
+            return;
+        }
+        if self.s.stable.is_none() {
+            return self.first();
+        }
+        let manual = self.input.manual_versions
+            && candidate.source == Some(CandidateSource::Version)
+            && self.s.rollout.step == 0
+            && self.s.rollout.warm_until.is_none();
+        if manual {
+            return self.pause("retraining.promotion is Manual");
+        }
+        if self.s.rollout.warm_until.is_none() && self.s.rollout.step == 0 {
+            let what = words(&candidate.revision, candidate.version.as_deref());
+            let passed = match self.s.rollout.evaluations.len() {
+                0 => "is ready".to_owned(),
+                n => format!("is ready and passed {n} evaluations"),
+            };
+            self.event(false, reason::CANDIDATE_READY, format!("{what} {passed}"));
+        }
+        // Back after a loss: the step begins anew, but its deadline stays.
+        let deadline = self.s.rollout.deadline.clone();
+        let returned = self.s.rollout.warm_until.is_some();
+        let step = self.s.rollout.step;
+        self.go_to(RolloutState::Stepping, step);
+        if returned {
+            self.rewind();
+            self.s.rollout.deadline = deadline;
+        }
+    }
+
+    /// The step to go on with after a loss: the one that gave the weight.
+    pub(super) fn rewind(&mut self) {
+        let rollout = &mut self.s.rollout;
+        let at = usize::try_from(rollout.step).unwrap_or(0);
+        let weighing = rollout
+            .steps
+            .iter()
+            .take(at + 1)
+            .rposition(|s| s.set_weight.is_some());
+        if let Some(step) = weighing.filter(|_| at < rollout.steps.len()) {
+            rollout.step = i32::try_from(step).unwrap_or(0);
+        }
+    }
+
+    pub(super) fn first(&mut self) {
+        let Some(mut revision) = self.s.candidate.take() else {
+            return;
+        };
+        let what = words(&revision.revision, revision.version.as_deref());
+        revision.since = Some(Time(self.now));
+        let message = format!("{what} is the first revision and serves");
+        self.s.candidate = Some(revision.clone());
+        self.conclude(ending(Outcome::Promoted, reason::FIRST_REVISION, message));
+        revision.attempt = None;
+        self.s.stable = Some(revision);
+        self.next_epoch();
+    }
+
+    pub(super) fn stepping(&mut self, candidate: &RevisionStatus, judgement: &Judgement) {
+        let at = usize::try_from(self.s.rollout.step).unwrap_or(usize::MAX);
+        let step = self.s.rollout.steps.get(at).cloned();
+        match step {
+            None => self.weigh(candidate, 100),
+            Some(step) => match (step.set_weight, &step.pause) {
+                (Some(weight), _) => self.weigh(candidate, weight.clamp(0, 100)),
+                (None, Some(pause)) if pause.duration.is_none() => {
+                    self.pause("the step is a pause until promoted");
+                }
+                _ => self.wait(timed_pause(&step).unwrap_or(0), judgement),
+            },
+        }
+    }
+
+    /// Gives the candidate its share of callers as soon as it can carry it; the step ends when the gateways serve it.
+    pub(super) fn weigh(&mut self, candidate: &RevisionStatus, weight: i32) {
+        self.keep_deadline(0);
+        if self.s.rollout.weight < weight {
+            let need = size::needed(&self.s, self.input.replicas);
+            let available = self.available(&candidate.revision);
+            if available < need.max(1) {
+                let why = self.input.revisions.get(&candidate.revision);
+                let why = why.and_then(|r| r.failure.as_deref());
+                self.waiting.push(pods(available, need.max(1), why));
+                self.look_again();
+                if self.is_late() {
+                    self.too_late(true);
+                }
+                return;
+            }
+            self.set_weight(weight);
+            let what = words(&candidate.revision, candidate.version.as_deref());
+            self.event(
+                false,
+                reason::WEIGHT_RAISED,
+                format!("{what} gets {weight} % of callers"),
+            );
+        }
+        if self.s.rollout.epoch > 0 && !self.is_applied() {
+            self.wait_for_gateways();
+            if self.is_late() {
+                self.too_late(true);
+            }
+            return;
+        }
+        let step = self.s.rollout.step;
+        if step >= last(&self.s.rollout.steps) {
+            self.go_to(RolloutState::Promoting, step);
+            let what = words(&candidate.revision, candidate.version.as_deref());
+            self.event(
+                false,
+                reason::PROMOTING,
+                format!("{what} has all callers: it becomes stable"),
+            );
+        } else {
+            self.advance();
+        }
+    }
+
+    /// A timed pause, at whose end the data must be there.
+    pub(super) fn wait(&mut self, pause: u64, judgement: &Judgement) {
+        let since = self.s.rollout.since.as_ref().map_or(self.now, |t| t.0);
+        let end = plus(since, pause);
+        self.look_again();
+        if self.now < end {
+            self.keep_deadline(pause);
+            self.look_at(end);
+            self.waiting.push(format!("the pause lasts until {end}"));
+            return;
+        }
+        // Nothing live is measured while nobody is on the candidate.
+        let live = self.s.rollout.weight > 0;
+        let holding: Vec<String> = match live {
+            true => judgement.holding().cloned().collect(),
+            false => judgement.unmeasured.clone(),
+        };
+        let warming = live && self.s.rollout.measured_from.is_none();
+        if holding.is_empty() && !warming {
+            return self.advance();
+        }
+        let no_data = live && !judgement.missing.is_empty();
+        self.waiting.extend(holding.iter().cloned());
+        match (self.policy.no_data, self.policy.on_inconclusive) {
+            (NoData::Fail, _) if no_data && !warming => {
+                let message = format!(
+                    "the step ended without enough data, and noData is Fail: {}",
+                    judgement.missing.join("; ")
+                );
+                self.roll_back(ending(Outcome::RolledBack, reason::NO_DATA, message));
+            }
+            (NoData::Wait, _) if no_data => self.s.rollout.deadline = None,
+            (_, OnInconclusive::Abort) if !warming => {
+                let message = format!("onInconclusive is Abort: {}", holding.join("; "));
+                self.roll_back(ending(Outcome::Aborted, reason::NOT_ENOUGH_DATA, message));
+            }
+            _ => {
+                self.keep_deadline(0);
+                if self.is_late() {
+                    self.too_late(false);
+                }
+            }
+        }
+    }
+
+    pub(super) fn paused(&mut self) {
+        self.s.rollout.deadline = None;
+        self.waiting.push(format!(
+            "at {} %, it waits for a person: kubectl perennial promote {}",
+            self.s.rollout.weight, self.input.name
+        ));
+        if self.s.rollout.weight > 0 {
+            self.look_again();
+        }
+    }
+
+    pub(super) fn pause(&mut self, why: &str) {
+        let step = self.s.rollout.step;
+        self.go_to(RolloutState::Paused, step);
+        self.s.rollout.deadline = None;
+        let message = format!(
+            "Waiting at {} % for kubectl perennial promote {}: {why}",
+            self.s.rollout.weight, self.input.name
+        );
+        self.event(false, reason::WAITING_FOR_PROMOTION, message);
+    }
+
+    pub(super) fn promoting(&mut self, mut candidate: RevisionStatus) {
+        self.keep_deadline(0);
+        if !self.is_applied() {
+            self.wait_for_gateways();
+            if self.is_late() {
+                self.too_late(true);
+            }
+            return;
+        }
+        let what = words(&candidate.revision, candidate.version.as_deref());
+        candidate.since = Some(Time(self.now));
+        self.s.rollout.previous = self.s.stable_revision().map(str::to_owned);
+        self.s.stable = Some(candidate);
+        self.s.candidate = None;
+        self.s.rollout.weight = 0;
+        self.next_epoch();
+        let step = self.s.rollout.step;
+        self.go_to(RolloutState::Baking, step);
+        let bake = self.policy.bake;
+        self.set_deadline(bake);
+        self.event(
+            false,
+            reason::BAKING,
+            format!(
+                "{what} is stable; the pods before it stay for {} s",
+                bake / 1000
+            ),
+        );
+    }
+}
+
+fn pods(available: i32, need: i32, why: Option<&str>) -> String {
+    let why = why.map_or(String::new(), |w| format!(": {w}"));
+    format!("{available} of {need} pods are ready{why}")
+}
