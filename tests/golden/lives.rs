@@ -168,7 +168,9 @@ progressDeadline: 10m
     world.wants("bbb", CandidateSource::Spec);
     assert!(world.run_until(600, |s| s.rollout.state == RolloutState::Paused));
     world.say("an hour later nobody came: no deadline runs");
+    world.rate = 0.2;
     world.run(3600);
+    world.rate = 10.0;
     assert_eq!(world.input.state.rollout.state, RolloutState::Paused);
     world.say("promote of another revision is refused; then of this one");
     world.command(Command::Promote, "xyz/1");
@@ -285,6 +287,25 @@ fn a_candidate_that_loses_its_pods_loses_its_callers_until_it_is_back() {
     world.nature("bbb", |n| n.down = true);
     assert!(world.run_until(3600, idle), "{}", world.trace);
     golden("lost-pods", &world.trace);
+}
+
+#[test]
+fn a_candidate_that_comes_and_goes_runs_into_the_steps_deadline() {
+    let mut world = serving(LADDER, Some(4));
+    world.wants("bbb", CandidateSource::Spec);
+    world.tick();
+    assert!(world.run_until(900, |s| s.rollout.weight == 10));
+    let started = world.now;
+    for _ in 0..100 {
+        if idle(&world.input.state) {
+            break;
+        }
+        world.nature("bbb", |n| n.down = !n.down);
+        world.run(60);
+    }
+    assert_eq!(last(&world).0, Outcome::RolledBack, "{}", world.trace);
+    let took = world.now.duration_since(started).as_secs();
+    assert!(took < 40 * 60, "{took} s");
 }
 
 #[test]

@@ -72,7 +72,8 @@ pub struct World {
     generator: Generator,
     /// Pods wanted by revision: how many, how many of them were there before, and since when.
     pods: BTreeMap<String, (i32, i32, Timestamp)>,
-    begun: BTreeMap<(String, i64), Timestamp>,
+    /// Evaluations by revision and attempt: since when, and stable at that time.
+    begun: BTreeMap<(String, i64), (Timestamp, Option<String>)>,
     served: i64,
     last: String,
     last_gates: String,
@@ -216,14 +217,14 @@ impl World {
             let attempt = candidate.attempt.unwrap_or_default();
             if self.available(&candidate.revision) > 0 {
                 let key = (candidate.revision.clone(), attempt);
-                self.begun.entry(key).or_insert(self.now);
+                let stable = state.stable_revision().map(str::to_owned);
+                self.begun.entry(key).or_insert((self.now, stable));
             }
         }
-        let stable = state.stable_revision().map(str::to_owned);
         let auc =
             |world: &World, revision: &str| world.natures.get(revision).map(|nature| nature.auc);
         let mut runs = Vec::new();
-        for ((revision, attempt), since) in &self.begun {
+        for ((revision, attempt), (since, stable)) in &self.begun {
             let done = self.evaluation >= 0
                 && self.now >= *since + SignedDuration::from_secs(self.evaluation);
             let nature = self.natures.get(revision).cloned().unwrap_or_default();

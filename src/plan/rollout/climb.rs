@@ -4,7 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::{
     end::ending,
-    engine::{Engine, last, plus, words},
+    engine::{Engine, plus, words},
     gates::Judgement,
     policy::timed_pause,
     reason, size,
@@ -56,32 +56,17 @@ impl Engine<'_> {
             let what = words(&candidate.revision, candidate.version.as_deref());
             let passed = match self.s.rollout.evaluations.len() {
                 0 => "is ready".to_owned(),
-                n => format!("is ready and passed {n} evaluations"),
+                _ => "is ready and passed its evaluations".to_owned(),
             };
             self.event(false, reason::CANDIDATE_READY, format!("{what} {passed}"));
         }
-        // Back after a loss: the step begins anew, but its deadline stays.
-        let deadline = self.s.rollout.deadline.clone();
+        // Back after a loss, the step's deadline stays: one that comes and goes runs into it.
         let returned = self.s.rollout.warm_until.is_some();
+        let deadline = self.s.rollout.deadline.clone();
         let step = self.s.rollout.step;
         self.go_to(RolloutState::Stepping, step);
         if returned {
-            self.rewind();
             self.s.rollout.deadline = deadline;
-        }
-    }
-
-    /// The step to go on with after a loss: the one that gave the weight.
-    pub(super) fn rewind(&mut self) {
-        let rollout = &mut self.s.rollout;
-        let at = usize::try_from(rollout.step).unwrap_or(0);
-        let weighing = rollout
-            .steps
-            .iter()
-            .take(at + 1)
-            .rposition(|s| s.set_weight.is_some());
-        if let Some(step) = weighing.filter(|_| at < rollout.steps.len()) {
-            rollout.step = i32::try_from(step).unwrap_or(0);
         }
     }
 
@@ -101,62 +86,89 @@ impl Engine<'_> {
 
     pub(super) fn stepping(&mut self, candidate: &RevisionStatus, judgement: &Judgement) {
         let at = usize::try_from(self.s.rollout.step).unwrap_or(usize::MAX);
-        let step = self.s.rollout.steps.get(at).cloned();
-        match step {
-            None => self.weigh(candidate, 100),
-            Some(step) => match (step.set_weight, &step.pause) {
-                (Some(weight), _) => self.weigh(candidate, weight.clamp(0, 100)),
-                (None, Some(pause)) if pause.duration.is_none() => {
-                    self.pause("the step is a pause until promoted");
-                }
-                _ => self.wait(timed_pause(&step).unwrap_or(0), judgement),
-            },
-        }
-    }
-
-    /// Gives the candidate its share of callers as soon as it can carry it; the step ends when the gateways serve it.
-    pub(super) fn weigh(&mut self, candidate: &RevisionStatus, weight: i32) {
-        self.keep_deadline(0);
+        let Some(step) = self.s.rollout.steps.get(at).cloned() else {
+            return self.give_all(candidate);
+        };
+        let weights = self.s.rollout.steps.iter().take(at + 1).rev();
+        let weight = weights.filter_map(|s| s.set_weight).next().unwrap_or(0);
+        let weight = weight.clamp(0, 100);
         if self.s.rollout.weight < weight {
-            let need = size::needed(&self.s, self.input.replicas);
-            let available = self.available(&candidate.revision);
-            if available < need.max(1) {
-                let why = self.input.revisions.get(&candidate.revision);
-                let why = why.and_then(|r| r.failure.as_deref());
-                self.waiting.push(pods(available, need.max(1), why));
-                self.look_again();
-                if self.is_late() {
-                    self.too_late(true);
-                }
+            if !self.can_carry(candidate) {
                 return;
             }
             self.set_weight(weight);
+            // A pause begins when the gateways serve the weight; also the one in which the candidate lost its pods.
+            self.s.rollout.since = None;
             let what = words(&candidate.revision, candidate.version.as_deref());
-            self.event(
-                false,
-                reason::WEIGHT_RAISED,
-                format!("{what} gets {weight} % of callers"),
-            );
+            let note = format!("{what} gets {weight} % of callers");
+            self.event(false, reason::WEIGHT_RAISED, note);
         }
-        if self.s.rollout.epoch > 0 && !self.is_applied() {
-            self.wait_for_gateways();
-            if self.is_late() {
-                self.too_late(true);
+        match &step.pause {
+            None => {
+                if self.is_served() {
+                    self.advance();
+                }
             }
-            return;
+            Some(pause) => {
+                if self.s.rollout.since.is_none() {
+                    if !self.is_served() {
+                        return;
+                    }
+                    self.s.rollout.since = Some(Time(self.now));
+                }
+                if pause.duration.is_none() {
+                    self.pause("the step is a pause until promoted");
+                } else {
+                    self.wait(timed_pause(&step).unwrap_or(0), judgement);
+                }
+            }
+        }
+    }
+
+    /// Behind the last step: every caller, as soon as the candidate can carry them.
+    fn give_all(&mut self, candidate: &RevisionStatus) {
+        if self.s.rollout.weight < 100 {
+            if !self.can_carry(candidate) {
+                return;
+            }
+            self.set_weight(100);
         }
         let step = self.s.rollout.step;
-        if step >= last(&self.s.rollout.steps) {
-            self.go_to(RolloutState::Promoting, step);
-            let what = words(&candidate.revision, candidate.version.as_deref());
-            self.event(
-                false,
-                reason::PROMOTING,
-                format!("{what} has all callers: it becomes stable"),
-            );
-        } else {
-            self.advance();
+        self.go_to(RolloutState::Promoting, step);
+        let what = words(&candidate.revision, candidate.version.as_deref());
+        let note = format!("{what} gets all callers, to become stable");
+        self.event(false, reason::PROMOTING, note);
+    }
+
+    /// Whether there are pods for the step's weight; else it waits for them, until the deadline.
+    fn can_carry(&mut self, candidate: &RevisionStatus) -> bool {
+        self.keep_deadline(0);
+        let need = size::needed(&self.s, self.input.replicas).max(1);
+        let available = self.available(&candidate.revision);
+        if available >= need {
+            return true;
         }
+        let why = self.input.revisions.get(&candidate.revision);
+        let why = why.and_then(|r| r.failure.as_deref());
+        self.waiting.push(pods(available, need, why));
+        self.look_again();
+        if self.is_late() {
+            self.too_late(true);
+        }
+        false
+    }
+
+    /// Whether every gateway serves the present routing; else it waits for them, until the deadline.
+    fn is_served(&mut self) -> bool {
+        self.keep_deadline(0);
+        if self.s.rollout.epoch == 0 || self.is_applied() {
+            return true;
+        }
+        self.wait_for_gateways();
+        if self.is_late() {
+            self.too_late(true);
+        }
+        false
     }
 
     /// A timed pause, at whose end the data must be there.
@@ -227,12 +239,7 @@ impl Engine<'_> {
     }
 
     pub(super) fn promoting(&mut self, mut candidate: RevisionStatus) {
-        self.keep_deadline(0);
-        if !self.is_applied() {
-            self.wait_for_gateways();
-            if self.is_late() {
-                self.too_late(true);
-            }
+        if !self.is_served() {
             return;
         }
         let what = words(&candidate.revision, candidate.version.as_deref());

@@ -154,6 +154,7 @@ impl<'a> Engine<'a> {
             live: baking || rollout.weight > 0,
             // Going back is for when something is wrong: nobody waits for an evaluation then.
             evaluated: tried.source != Some(CandidateSource::Rollback),
+            baking,
         };
         let of: Judged = (
             tried.revision.clone(),

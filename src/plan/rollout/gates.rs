@@ -31,6 +31,8 @@ pub(super) struct Sides<'a> {
     pub live: bool,
     /// Whether Evaluations are asked.
     pub evaluated: bool,
+    /// Whether it bakes: no step is waiting for requests then.
+    pub baking: bool,
 }
 
 /// What gates and evaluations say now.
@@ -96,8 +98,12 @@ pub(super) fn judge(input: &Input, policy: &Policy, sides: Sides) -> Judgement {
         }
         all.push(status);
     }
-    if sides.stable.is_some() && sides.live && policy.min_requests > 0 {
-        let seen = measure::requests(input, sides.candidate, sides.epoch);
+    if sides.stable.is_some() && sides.live && !sides.baking && policy.min_requests > 0 {
+        // What came during the warm-up counts for nothing.
+        let seen = match sides.from {
+            Some(_) => measure::requests(input, sides.candidate, sides.epoch),
+            None => 0,
+        };
         all.requests(i64::try_from(seen).unwrap_or(i64::MAX), policy.min_requests);
     }
     all

@@ -59,12 +59,12 @@ fn next_weight(state: &State) -> i32 {
         return 100;
     }
     let here = steps.get(at).and_then(|s| s.set_weight);
+    let before = steps.iter().take(at).rev().find_map(|s| s.set_weight);
     match now {
         RolloutState::Preparing => {
-            let before = steps.iter().take(at).rev().find_map(|s| s.set_weight);
             let after = steps.iter().skip(at).find_map(|s| s.set_weight);
             here.or(before).or(after).unwrap_or(100)
         }
-        _ => here.unwrap_or(0),
+        _ => here.or(before).unwrap_or(0),
     }
 }

@@ -5,9 +5,9 @@ use crate::{
     stats::sequential::Bound,
 };
 
-/// Four significant digits: what a person can use, and what doesn't change with every look.
+/// Four significant digits, and nothing below a millionth: what a person can use, and what doesn't change with every look.
 pub(super) fn rounded(value: f64) -> f64 {
-    if value == 0.0 || !value.is_finite() {
+    if value.abs() < 1e-6 || !value.is_finite() {
         return if value.is_finite() { 0.0 } else { value };
     }
     let scale = 10f64.powi(3 - value.abs().log10().floor() as i32);

@@ -362,7 +362,9 @@ fn progress(engine: &Engine) -> String {
                 false => format!("{what} is prepared: {}", waits.join("; ")),
             }
         }
-        RolloutState::Stepping if !applied => format!("{what} gets {weight} %: {gateways}"),
+        RolloutState::Stepping | RolloutState::Promoting if !applied => {
+            format!("{what} gets {weight} %: {gateways}")
+        }
         RolloutState::Stepping => {
             let step = steps.get(at);
             let pause = step.and_then(super::policy::timed_pause);
