@@ -24,9 +24,12 @@ const MAX_IDLE: usize = 256;
 /// A connection whose last answer was read is ready again at once, or is broken.
 const READY: Duration = Duration::from_millis(20);
 
+/// Connections and since when they are idle, by endpoint.
+type Idle = HashMap<SocketAddr, Vec<(SendRequest<Body>, Instant)>>;
+
 /// Idle connections by endpoint.
 pub struct Pool {
-    idle: Mutex<HashMap<SocketAddr, Vec<(SendRequest<Body>, Instant)>>>,
+    idle: Mutex<Idle>,
     connect_timeout: Duration,
 }
 
@@ -153,7 +156,7 @@ impl Pool {
         });
     }
 
-    fn idle(&self) -> MutexGuard<'_, HashMap<SocketAddr, Vec<(SendRequest<Body>, Instant)>>> {
+    fn idle(&self) -> MutexGuard<'_, Idle> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -21,10 +21,10 @@ const MAX_LENGTH: u64 = 64 << 10;
 /// Reads `<directory>/<secret>/<key>`.
 pub struct Credentials {
     directory: PathBuf,
-    read: Mutex<HashMap<KeyReferenceId, (Instant, HeaderValue)>>,
+    read: Mutex<HashMap<SecretKey, (Instant, HeaderValue)>>,
 }
 
-type KeyReferenceId = (String, String);
+type SecretKey = (String, String);
 
 impl Credentials {
     /// Files below this directory.
@@ -48,14 +48,14 @@ impl Credentials {
         if let Some(value) = known(&self.read.lock().unwrap_or_else(PoisonError::into_inner)) {
             return Ok(value);
         }
-        let value = self.from_file(key)?;
+        let value = self.read_file(key)?;
         let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
         read.retain(|_, (at, _)| at.elapsed() < FRESH);
         read.insert(id, (Instant::now(), value.clone()));
         Ok(value)
     }
 
-    fn from_file(&self, key: &KeyReference) -> Result<HeaderValue, String> {
+    fn read_file(&self, key: &KeyReference) -> Result<HeaderValue, String> {
         let wrong = |why: &str| format!("key `{}` of Secret {} {why}", key.key, key.secret_name);
         // Names of Secrets and their keys have no slashes; `..` as a key would leave the directory.
         if key.secret_name.contains('/')
