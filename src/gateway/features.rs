@@ -8,6 +8,7 @@ use std::{
         atomic::{AtomicUsize, Ordering},
         mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
     },
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -26,8 +27,9 @@ const MAX_WAITING: usize = 1024;
 const MAX_WAITING_BYTES: usize = 32 << 20;
 /// Rows of one request that are looked at.
 const MAX_ROWS: usize = 100_000;
-/// Requests that are summed up before they go into the bucket.
-const BATCH: usize = 64;
+/// Requests that are summed up before they go into the bucket, and how long that may take.
+const BATCH: usize = 256;
+const BATCH_TIME: Duration = Duration::from_millis(20);
 
 /// A request to look at.
 pub struct Job {
@@ -77,11 +79,7 @@ impl Features {
             }
         }
         self.waiting.fetch_sub(size, Ordering::Relaxed);
-        let dropped = Inputs {
-            dropped: 1,
-            ..Inputs::default()
-        };
-        self.recorder.record_inputs(&slot, dropped);
+        self.recorder.record_dropped(&slot);
         false
     }
 }
@@ -89,35 +87,35 @@ impl Features {
 fn work(jobs: &Receiver<Job>, waiting: &AtomicUsize, recorder: &Recorder) {
     while let Ok(first) = jobs.recv() {
         let mut sums: HashMap<Slot, Inputs> = HashMap::new();
+        let deadline = Instant::now() + BATCH_TIME;
         let mut next = Some(first);
         let mut taken = 0;
         while let Some(job) = next {
             let size: usize = job.body.iter().map(Bytes::len).sum();
             waiting.fetch_sub(size, Ordering::Relaxed);
             let sum = sums.entry(job.slot.clone()).or_default();
-            match job
-                .signature
-                .as_ref()
-                .and_then(|s| rows(&job.body.concat(), s))
-            {
-                Some(rows) => match &mut sum.rows {
-                    Some(all) => {
-                        // The signature is the revision's, so the kinds are the same.
-                        if all.merge(&rows).is_err() {
-                            sum.unknown += 1;
-                        }
-                    }
-                    none => *none = Some(rows),
-                },
-                None => sum.unknown += 1,
-            }
+            let understood = job.signature.as_ref().and_then(|signature| {
+                let sketch = sum.rows.get_or_insert_with(|| empty(signature));
+                add_rows(sketch, &job.body.concat(), signature)
+            });
+            sum.unknown += u64::from(understood.is_none());
             taken += 1;
-            next = (taken < BATCH).then(|| jobs.try_recv().ok()).flatten();
+            let left = deadline.saturating_duration_since(Instant::now());
+            next = (taken < BATCH)
+                .then(|| jobs.recv_timeout(left).ok())
+                .flatten();
         }
-        for (slot, inputs) in sums {
+        for (slot, mut inputs) in sums {
+            inputs.rows = inputs.rows.filter(|rows| rows.rows > 0);
             recorder.record_inputs(&slot, inputs);
         }
     }
+}
+
+/// A sketch of no rows yet.
+fn empty(signature: &Signature) -> RowSketch {
+    let columns = signature.features.iter();
+    RowSketch::new(columns.map(|f| (f.name.as_str(), kind(&f.kind))))
 }
 
 /// How a feature of the signature is compared.
@@ -128,16 +126,10 @@ fn kind(feature_type: &str) -> ColumnKind {
     }
 }
 
-/// The rows of a request body; `None`: not understood (`FeaturesUnknown`).
-pub fn rows(body: &[u8], signature: &Signature) -> Option<RowSketch> {
+/// Adds the rows of a request body; `None`: not understood (`FeaturesUnknown`), and nothing was added.
+pub fn add_rows(sketch: &mut RowSketch, body: &[u8], signature: &Signature) -> Option<()> {
     let body: Value = serde_json::from_slice(body).ok()?;
     let inputs = body.get("inputs")?.as_array()?;
-    let mut sketch = RowSketch::new(
-        signature
-            .features
-            .iter()
-            .map(|f| (f.name.as_str(), kind(&f.kind))),
-    );
     let known = |name: &str| signature.features.iter().any(|f| f.name == name);
     let tensors: Vec<Tensor<'_>> = inputs.iter().map(Tensor::of).collect::<Option<_>>()?;
     if tensors.iter().any(|t| known(t.name)) {
@@ -149,7 +141,7 @@ pub fn rows(body: &[u8], signature: &Signature) -> Option<RowSketch> {
         for row in 0..n {
             sketch.add(tensors.iter().map(|t| (t.name, t.cell(row))));
         }
-        return Some(sketch);
+        return Some(());
     }
     match tensors.as_slice() {
         [matrix] if matrix.width() == signature.features.len() && matrix.rows <= MAX_ROWS => {
@@ -158,7 +150,7 @@ pub fn rows(body: &[u8], signature: &Signature) -> Option<RowSketch> {
                 let cells = signature.features.iter().enumerate();
                 sketch.add(cells.map(|(i, f)| (f.name.as_str(), matrix.cell(row * width + i))));
             }
-            Some(sketch)
+            Some(())
         }
         _ => None,
     }
@@ -242,11 +234,15 @@ mod tests {
         }
     }
 
+    fn rows(body: &[u8]) -> Option<RowSketch> {
+        let mut sketch = empty(&signature());
+        let added = add_rows(&mut sketch, body, &signature());
+        assert!(added.is_some() || sketch == empty(&signature()));
+        added.map(|()| sketch)
+    }
+
     fn read(inputs: Value) -> Option<RowSketch> {
-        rows(
-            json!({"inputs": inputs}).to_string().as_bytes(),
-            &signature(),
-        )
+        rows(json!({"inputs": inputs}).to_string().as_bytes())
     }
 
     fn counts(sketch: &RowSketch) -> (u64, Vec<u64>) {
@@ -313,7 +309,7 @@ mod tests {
         ] {
             assert!(read(inputs).is_none(), "{why}");
         }
-        assert!(rows(b"not json", &signature()).is_none());
+        assert!(rows(b"not json").is_none());
     }
 
     #[test]

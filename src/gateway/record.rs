@@ -51,15 +51,22 @@ pub struct Inputs {
     pub rows: Option<RowSketch>,
     /// Requests that were not understood.
     pub unknown: u64,
-    /// Requests that were not looked at.
-    pub dropped: u64,
 }
 
 /// The measurements of this process.
+///
+/// Requests and input rows have a lock each: whoever merges sketches must not keep those waiting who answer callers.
 pub struct Recorder {
     process: String,
     started: i64,
     buckets: Mutex<State>,
+    inputs: Mutex<InputState>,
+}
+
+#[derive(Default)]
+struct InputState {
+    minute: i64,
+    all: BTreeMap<(i64, Slot), Inputs>,
 }
 
 #[derive(Default)]
@@ -79,6 +86,7 @@ impl Recorder {
                 minute: started,
                 ..State::default()
             }),
+            inputs: Mutex::default(),
         }
     }
 
@@ -113,22 +121,28 @@ impl Recorder {
         });
     }
 
+    /// Counts a request whose inputs were not looked at.
+    pub fn record_dropped(&self, slot: &Slot) {
+        self.with(slot, |bucket| bucket.traffic.features_dropped += 1);
+    }
+
     /// Counts what was seen of inputs.
     pub fn record_inputs(&self, slot: &Slot, inputs: Inputs) {
-        self.with(slot, |bucket| {
-            bucket.traffic.features_unknown += inputs.unknown;
-            bucket.traffic.features_dropped += inputs.dropped;
-            match (&mut bucket.features, inputs.rows) {
-                (Some(rows), Some(more)) => {
-                    // Within one revision the signature doesn't change, so neither do columns' kinds.
-                    if rows.merge(&more).is_err() {
-                        bucket.traffic.features_unknown += more.rows;
-                    }
+        let mut state = self.inputs();
+        state.advance(now());
+        let minute = state.minute;
+        let sum = state.all.entry((minute, slot.clone())).or_default();
+        sum.unknown += inputs.unknown;
+        match (&mut sum.rows, inputs.rows) {
+            (Some(rows), Some(more)) => {
+                // Within one revision the signature doesn't change, so neither do columns' kinds.
+                if rows.merge(&more).is_err() {
+                    sum.unknown += more.rows;
                 }
-                (rows @ None, more) => *rows = more,
-                (_, None) => {}
             }
-        });
+            (rows @ None, more) => *rows = more,
+            (_, None) => {}
+        }
     }
 
     /// The buckets of the minutes from `since`.
@@ -136,18 +150,31 @@ impl Recorder {
         let mut state = self.state();
         state.advance(now());
         let minute = state.minute;
-        let found: Vec<Arc<Bucket>> = state
+        let found: Vec<((i64, Slot), Arc<Bucket>)> = state
             .all
             .iter()
             .filter(|((m, _), _)| *m >= since)
-            .map(|(_, bucket)| bucket.clone())
+            .map(|(key, bucket)| (key.clone(), bucket.clone()))
             .collect();
         drop(state);
+        let mut all: BTreeMap<(i64, Slot), Bucket> = found
+            .into_iter()
+            .map(|(key, bucket)| (key, (*bucket).clone()))
+            .collect();
+        let mut inputs = self.inputs();
+        inputs.advance(minute);
+        for ((m, slot), seen) in inputs.all.iter().filter(|((m, _), _)| *m >= since) {
+            let bucket = all
+                .entry((*m, slot.clone()))
+                .or_insert_with(|| empty(*m, slot));
+            bucket.traffic.features_unknown += seen.unknown;
+            bucket.features.clone_from(&seen.rows);
+        }
         Buckets {
             process: self.process.clone(),
             started: self.started,
             minute,
-            buckets: found.iter().map(|bucket| (**bucket).clone()).collect(),
+            buckets: all.into_values().collect(),
         }
     }
 
@@ -161,6 +188,10 @@ impl Recorder {
             .or_insert_with(|| Arc::new(empty(minute, slot)));
         // Copies only while somebody reads this very bucket.
         change(Arc::make_mut(bucket));
+    }
+
+    fn inputs(&self) -> MutexGuard<'_, InputState> {
+        self.inputs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -187,24 +218,33 @@ impl State {
             return;
         }
         self.minute = now;
-        let first = Slot {
-            release: "".into(),
-            revision: "".into(),
-            epoch: i64::MIN,
-            weight: 0,
-        };
-        self.all = self.all.split_off(&(now - MAX_MINUTES, first));
+        self.all = self.all.split_off(&(now - MAX_MINUTES, first()));
         while self.all.len() > MAX_BUCKETS {
             self.all.pop_first();
         }
-        let with_rows = self.all.values().filter(|b| b.features.is_some()).count();
-        let too_many = with_rows.saturating_sub(MAX_WITH_ROWS);
-        let oldest = self.all.values_mut().filter(|b| b.features.is_some());
-        for bucket in oldest.take(too_many) {
-            let bucket = Arc::make_mut(bucket);
-            bucket.features = None;
-            bucket.traffic.features_dropped = bucket.traffic.requests;
+    }
+}
+
+impl InputState {
+    fn advance(&mut self, now: i64) {
+        if now <= self.minute {
+            return;
         }
+        self.minute = now;
+        self.all = self.all.split_off(&(now - MAX_MINUTES, first()));
+        while self.all.len() > MAX_WITH_ROWS {
+            self.all.pop_first();
+        }
+    }
+}
+
+/// Before every other slot.
+fn first() -> Slot {
+    Slot {
+        release: "".into(),
+        revision: "".into(),
+        epoch: i64::MIN,
+        weight: 0,
     }
 }
 
@@ -262,25 +302,26 @@ mod tests {
 
     #[test]
     fn memory_is_bounded_in_minutes_and_in_buckets() {
-        let mut state = State::default();
-        for minute in 0..400 {
+        let (mut state, mut inputs) = (State::default(), InputState::default());
+        for minute in 0..=400 {
             state.advance(minute);
+            inputs.advance(minute);
             for release in 0..100 {
                 let slot = Slot {
                     release: format!("{release}").as_str().into(),
                     ..slot()
                 };
-                let mut bucket = empty(minute, &slot);
-                bucket.features = Some(RowSketch::default());
-                state.all.insert((minute, slot), Arc::new(bucket));
+                let bucket = empty(minute, &slot);
+                state.all.insert((minute, slot.clone()), Arc::new(bucket));
+                inputs.all.insert((minute, slot), Inputs::default());
             }
         }
-        state.advance(400);
+        state.advance(401);
+        inputs.advance(401);
         let oldest = state.all.first_key_value().map(|((minute, _), _)| *minute);
-        assert_eq!(oldest, Some(400 - MAX_MINUTES));
+        assert_eq!(oldest, Some(401 - MAX_MINUTES));
         assert!(state.all.len() <= MAX_BUCKETS);
-        let rows = state.all.values().filter(|b| b.features.is_some()).count();
-        assert_eq!(rows, MAX_WITH_ROWS);
+        assert_eq!(inputs.all.len(), MAX_WITH_ROWS);
     }
 
     #[test]
