@@ -155,6 +155,10 @@ impl<'a> Engine<'a> {
             // Going back is for when something is wrong: nobody waits for an evaluation then.
             evaluated: tried.source != Some(CandidateSource::Rollback),
             baking,
+            seconds: rollout
+                .applied_time
+                .as_ref()
+                .map(|t| self.now.duration_since(t.0).as_secs()),
         };
         let of: Judged = (
             tried.revision.clone(),

@@ -33,6 +33,8 @@ pub(super) struct Sides<'a> {
     pub evaluated: bool,
     /// Whether it bakes: no step is waiting for requests then.
     pub baking: bool,
+    /// Seconds since every gateway serves the present weight.
+    pub seconds: Option<i64>,
 }
 
 /// What gates and evaluations say now.
@@ -104,7 +106,8 @@ pub(super) fn judge(input: &Input, policy: &Policy, sides: Sides) -> Judgement {
             Some(_) => measure::requests(input, sides.candidate, sides.epoch),
             None => 0,
         };
-        all.requests(i64::try_from(seen).unwrap_or(i64::MAX), policy.min_requests);
+        let seen = i64::try_from(seen).unwrap_or(i64::MAX);
+        all.requests(seen, policy.min_requests, sides.seconds);
     }
     all
 }
@@ -145,13 +148,19 @@ impl Judgement {
         self.gates.push(gate);
     }
 
-    fn requests(&mut self, seen: i64, wanted: i64) {
+    fn requests(&mut self, seen: i64, wanted: i64, seconds: Option<i64>) {
         let enough = seen >= wanted;
-        // The count itself only where it can't churn: it is in `value`.
+        let more = match seconds {
+            Some(seconds) if seen > 0 && seconds > 0 => {
+                let more = (wanted - seen).saturating_mul(seconds) / seen;
+                format!("; at this rate that takes {} more", about(more))
+            }
+            _ => String::new(),
+        };
         let message = if enough {
             format!("the candidate served the {wanted} requests that a step needs")
         } else {
-            format!("the candidate served {seen} of the {wanted} requests that a step needs")
+            format!("the candidate served {seen} of the {wanted} requests that a step needs{more}")
         };
         if !enough {
             self.missing.push(message.clone());
@@ -204,6 +213,15 @@ impl Judgement {
     }
 }
 
+/// A length of time for people.
+fn about(seconds: i64) -> String {
+    match seconds {
+        ..90 => format!("{} s", seconds.max(1)),
+        90..5400 => format!("{} min", (seconds + 30) / 60),
+        _ => format!("{} h", (seconds + 1800) / 3600),
+    }
+}
+
 fn live_message(
     gate: &Gate,
     bound: Bound,
@@ -227,7 +245,7 @@ fn live_message(
     }
     let number = |v: Option<f64>| match status::finite(v) {
         Some(v) => v.to_string(),
-        None => "?".into(),
+        None => "unknown".into(),
     };
     let what = match bound {
         Bound::MaxDifference(_) | Bound::MinDifference(_) => " difference",

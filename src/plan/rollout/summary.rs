@@ -138,6 +138,9 @@ fn spec(engine: &Engine) -> Spec {
             false => Spec::InEffect,
         };
     }
+    if s.candidate_revision() == Some(&target.revision) {
+        return Spec::OnItsWay;
+    }
     if let Some(rejected) = rejected {
         let what = words(&target.revision, target.version.as_deref());
         return Spec::Refused(
