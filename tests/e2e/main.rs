@@ -1,0 +1,13 @@
+//! The operator on a real cluster with real pods, installed as users install it: by its Helm chart.
+//!
+//! `hack/test e2e` brings up the cluster, loads the images and runs this where the cluster's addresses can be reached. Each test has a
+//! namespace of its own, and they run side by side: they wait more than they compute.
+
+mod bad_input;
+mod caller;
+mod crash;
+mod installation;
+mod minimal;
+mod rollout;
+mod s3;
+mod space;

@@ -1,0 +1,111 @@
+//! `s3://` against a real S3 server.
+
+use object_store::{ObjectStoreExt, aws::AmazonS3Builder, path::Path};
+use serde_json::json;
+
+use crate::{caller, installation, space::Space};
+
+const USER: &str = "perennial-tests";
+const PASSWORD: &str = "not-a-secret-000";
+
+/// The server, with the bucket `models`.
+fn server() -> String {
+    json!({"apiVersion": "v1", "kind": "List", "items": [
+        {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "s3"}, "spec": {"selector": {"app": "s3"}, "ports": [{"port": 7070}]}},
+        {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s3"}, "stringData": {
+            "AWS_ACCESS_KEY_ID": USER, "AWS_SECRET_ACCESS_KEY": PASSWORD, "AWS_REGION": "us-east-1", "AWS_ENDPOINT_URL": "http://s3:7070",
+        }},
+        {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "s3"}, "spec": {
+            "selector": {"matchLabels": {"app": "s3"}},
+            "template": {"metadata": {"labels": {"app": "s3"}}, "spec": {
+                "terminationGracePeriodSeconds": 1,
+                "securityContext": {"runAsUser": 65532, "fsGroup": 65532},
+                "initContainers": [{"name": "bucket", "image": "docker.io/perennial/busybox:1", "command": ["mkdir", "/data/models"],
+                    "volumeMounts": [{"name": "data", "mountPath": "/data"}]}],
+                "containers": [{"name": "server", "image": "docker.io/perennial/s3:1", "args": ["posix", "/data"],
+                    "env": [{"name": "ROOT_ACCESS_KEY", "value": USER}, {"name": "ROOT_SECRET_KEY", "value": PASSWORD}],
+                    "readinessProbe": {"tcpSocket": {"port": 7070}, "periodSeconds": 1},
+                    "volumeMounts": [{"name": "data", "mountPath": "/data"}]}],
+                "volumes": [{"name": "data", "emptyDir": {}}],
+            }},
+        }},
+    ]})
+    .to_string()
+}
+
+#[tokio::test]
+async fn a_model_is_trained_from_s3_published_to_s3_and_served_from_there() {
+    let _peace = installation::in_peace().await;
+    let space = Space::new("s3").await;
+    space.apply(&server()).await;
+    space
+        .until("Deployment", "s3", 60, "it is available", |d| {
+            d["status"]["availableReplicas"] == 1
+        })
+        .await;
+    let store = AmazonS3Builder::new()
+        .with_endpoint(caller::address(&space, "s3").await)
+        .with_allow_http(true)
+        .with_region("us-east-1")
+        .with_bucket_name("models")
+        .with_access_key_id(USER)
+        .with_secret_access_key(PASSWORD)
+        .build()
+        .unwrap();
+    store
+        .put(
+            &Path::from("data/words.csv"),
+            "word,times\nhello,3\nworld,4\n".into(),
+        )
+        .await
+        .unwrap();
+
+    let credentials = json!({"secretName": "s3"});
+    let script = "cat /perennial/inputs/train/words.csv > $PERENNIAL_OUTPUT_DIR/words; echo '{\"loss\": 0.5}' > $PERENNIAL_OUTPUT_DIR/metrics.json";
+    let training = json!({"apiVersion": "perennial.dev/v1alpha1", "kind": "TrainingJob", "metadata": {"name": "words"}, "spec": {
+        "model": {"name": "words", "output": "s3://models/words", "credentials": credentials},
+        "datasets": [{"name": "train", "uri": "s3://models/data/words.csv", "credentials": credentials}],
+        "template": {"spec": {"containers": [{"name": "trainer", "image": "docker.io/perennial/busybox:1", "command": ["sh", "-c", script]}]}},
+    }});
+    space.apply(&training.to_string()).await;
+    let job = space
+        .until_condition("TrainingJob", "words", 90, "Complete", "True")
+        .await;
+    assert_eq!(job["status"]["datasets"][0]["rows"], 2);
+    let model = &job["status"]["model"];
+    let version = model["version"].as_str().unwrap();
+    assert_eq!(model["uri"], format!("s3://models/words/{version}"));
+    let manifest = store
+        .get(&Path::from(format!("words/{version}/manifest.json")))
+        .await
+        .unwrap()
+        .bytes()
+        .await
+        .unwrap();
+    let manifest: serde_json::Value = serde_json::from_slice(&manifest).unwrap();
+    assert_eq!(manifest["model"]["digest"], model["digest"]);
+
+    let deployment = json!({"apiVersion": "perennial.dev/v1alpha1", "kind": "ModelDeployment", "metadata": {"name": "words"}, "spec": {
+        "server": {"protocol": "HTTP", "template": {"spec": {"terminationGracePeriodSeconds": 1, "containers": [{
+            "name": "server", "image": "docker.io/perennial/busybox:1", "command": ["httpd", "-f", "-p", "8080", "-h", "/mnt/model"],
+            "readinessProbe": {"httpGet": {"path": "/words", "port": 8080}, "periodSeconds": 1},
+        }]}}},
+    }});
+    space.apply(&deployment.to_string()).await;
+    space
+        .until_condition("ModelDeployment", "words", 90, "Ready", "True")
+        .await;
+    let address = caller::address(&space, "words").await;
+    let (status, _, body) = caller::ask(
+        &caller::http(),
+        &format!("{address}/words"),
+        None,
+        &serde_json::Value::Null,
+    )
+    .await
+    .unwrap();
+    assert_eq!(
+        (status, body.as_ref()),
+        (200, b"word,times\nhello,3\nworld,4\n".as_slice())
+    );
+}
