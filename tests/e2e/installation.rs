@@ -67,7 +67,13 @@ fn install() -> Result<(), String> {
         .map_err(|error| format!("helm can't be run: {error}"))?;
     if !helm.status.success() {
         let logs = Command::new("kubectl")
-            .args(["--namespace", NAMESPACE, "logs", "deployment/perennial", "--tail=20"])
+            .args([
+                "--namespace",
+                NAMESPACE,
+                "logs",
+                "deployment/perennial",
+                "--tail=20",
+            ])
             .stdin(Stdio::null())
             .output();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();

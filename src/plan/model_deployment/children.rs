@@ -26,7 +26,8 @@ pub const FETCH: &str = "perennial-fetch";
 pub const ROLE: &str = "server";
 /// Volume with the artifact.
 const VOLUME: &str = "perennial-model";
-/// Seconds that a leaving server goes on answering while its address is taken out of the gateway's table.
+/// Seconds that a leaving server goes on answering while its address is taken out of the gateway's table; less where the template
+/// gives it less time to end (the API server wants the sleep to be shorter than that).
 const LEAVE_SECONDS: i64 = 5;
 
 /// Name of a revision's objects.
@@ -142,12 +143,17 @@ fn template(release: &str, revision: &Named<ModelRevision>) -> Value {
         .main_container("server")
         .map(|c| c.name.clone())
         .unwrap_or_default();
+    let grace = spec
+        .get("terminationGracePeriodSeconds")
+        .and_then(Value::as_i64)
+        .unwrap_or(30); // Kubernetes' default
+    let leave = LEAVE_SECONDS.min(grace - 1);
     if let Some(Value::Array(containers)) = spec.get_mut("containers") {
         for container in containers {
             if let Value::Object(container) = container
                 && container.get("name").and_then(Value::as_str) == Some(&main)
             {
-                serve(container, server);
+                serve(container, server, leave);
             }
         }
     }
@@ -168,7 +174,7 @@ fn template(release: &str, revision: &Named<ModelRevision>) -> Value {
 }
 
 /// What the serving container gets, where it doesn't say otherwise.
-fn serve(container: &mut Map<String, Value>, server: &ServerSpec) {
+fn serve(container: &mut Map<String, Value>, server: &ServerSpec, leave: i64) {
     let port = server.port();
     append(
         container,
@@ -186,12 +192,15 @@ fn serve(container: &mut Map<String, Value>, server: &ServerSpec) {
         probe["timeoutSeconds"] = json!(2);
         probe
     });
+    if leave <= 0 {
+        return;
+    }
     let lifecycle = container.entry("lifecycle").or_insert_with(|| json!({}));
     if let Value::Object(lifecycle) = lifecycle {
         // The kubelet's own sleep: the image need not have a shell.
         lifecycle
             .entry("preStop")
-            .or_insert(json!({"sleep": {"seconds": LEAVE_SECONDS}}));
+            .or_insert(json!({"sleep": {"seconds": leave}}));
     }
 }
 

@@ -282,6 +282,30 @@ fn a_template_that_meets_the_restricted_standard_still_does() {
 }
 
 #[test]
+fn a_leaving_server_sleeps_for_less_than_the_time_it_has() {
+    for (grace, sleep) in [
+        (json!(null), json!(5)),
+        (json!(4), json!(3)),
+        (json!(1), json!(null)),
+    ] {
+        let mut spec = quick(json!({}));
+        if !grace.is_null() {
+            spec["server"]["template"]["spec"]["terminationGracePeriodSeconds"] = grace;
+        }
+        let mut world = World::new(spec);
+        world.train("q1", V1, "sha256:d1");
+        world.pass(3);
+        let name = format!("churn-{}", stable(&world).0);
+        let server = world.object("Deployment", &name).unwrap();
+        let containers = &server["spec"]["template"]["spec"]["containers"];
+        assert_eq!(
+            containers[0]["lifecycle"]["preStop"]["sleep"]["seconds"],
+            sleep
+        );
+    }
+}
+
+#[test]
 fn the_pods_of_a_revision_are_rendered_as_ever() {
     // Another rendering restarts every server of every user at the next upgrade: change this line only for a good reason.
     let world = serving();
