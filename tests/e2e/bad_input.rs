@@ -210,7 +210,7 @@ async fn a_missing_claim_is_named_and_the_run_begins_once_it_is_there() {
         &space,
         "TrainingJob",
         "claim",
-        10,
+        20,
         ("Ready", "False", "ClaimNotFound"),
         &["PersistentVolumeClaim models", "create it"],
     )
@@ -378,7 +378,7 @@ async fn a_model_without_a_version_is_waited_for() {
         &space,
         "ModelDeployment",
         "thing",
-        10,
+        20,
         ("Ready", "False", ""),
         &["thing", "version"],
     )
@@ -495,7 +495,7 @@ async fn a_prompt_whose_backend_is_down_answers_with_an_error_that_names_it() {
         error["error"]["message"]
             .as_str()
             .unwrap()
-            .contains("llm:8000"),
+            .contains("backend llm"),
         "{body}"
     );
     quiet(&space, "PromptRelease", "greet").await;
