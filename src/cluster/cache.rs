@@ -164,8 +164,10 @@ impl Kind {
 
 type Subscriber = Arc<dyn Fn(&Caches, &Change) + Send + Sync>;
 
+type Listener = Arc<dyn Fn(&Change) + Send + Sync>;
+
 #[derive(Clone, Default)]
-struct Subscribers(Arc<RwLock<Vec<Arc<dyn Fn(&Change) + Send + Sync>>>>);
+struct Subscribers(Arc<RwLock<Vec<Listener>>>);
 
 impl Subscribers {
     fn tell(&self, changes: &[Change]) {

@@ -179,8 +179,8 @@ pub async fn run(arguments: Arguments) -> Result<ExitCode, String> {
     Ok(code)
 }
 
-/// Starts every controller.
-fn start(shell: &Shell, gateways: Gateways, stop: &CancellationToken, tasks: &mut JoinSet<()>) {
+/// Starts every controller; call it before the watches start.
+pub fn start(shell: &Shell, gateways: Gateways, stop: &CancellationToken, tasks: &mut JoinSet<()>) {
     // Reads only the gateways of releases that a controller tracks, which only the leader's do.
     let measure = model_deployment::measure(&shell.caches);
     let (reading, until) = (measure.clone(), stop.clone());

@@ -89,6 +89,52 @@ fn a_training_job_makes_one_job_wherever_the_operator_is_killed() {
     });
 }
 
+#[test]
+fn a_first_revision_is_made_once_wherever_the_operator_is_killed() {
+    on_cluster(|place| async move {
+        let start = |home: Place, faults| async move {
+            Operator::new(&home, faults).await.with_all().start().await
+        };
+        crash::at_each_write(&place, start, |home: Place| async move {
+            let server = json!({"template": {"spec": {"containers": [{"name": "server", "image": "registry.example/server:1"}]}}});
+            let model = json!({"uri": "s3://models/m", "digest": format!("sha256:{}", "0".repeat(64))});
+            home.create(&json!({
+                "apiVersion": "perennial.dev/v1alpha1", "kind": "ModelDeployment",
+                "metadata": {"name": "m", "namespace": home.namespace},
+                "spec": {"model": model, "server": server},
+            }))
+            .await
+            .unwrap();
+            home.create(&home.prompt_release("p")).await.unwrap();
+            // Without pods nothing gets ready: this is as far as it goes.
+            eventually("everything is made and both statuses say what is awaited", || async {
+                let model = home.get("perennial.dev/v1alpha1", "ModelDeployment", "m").await?;
+                let prompt = home.get("perennial.dev/v1alpha1", "PromptRelease", "p").await?;
+                let end = (
+                    [decided(&model), decided(&prompt)],
+                    children(&home).await,
+                );
+                let made = ["Deployment/m-", "Deployment/perennial-gateway", "Service/m", "Service/p", "ControllerRevision/m-", "ControllerRevision/p-"];
+                let all = made.iter().all(|m| end.1.iter().any(|c| c.starts_with(m)));
+                (all && end.0.iter().all(|d| d[2] != Value::Null)).then_some(end)
+            })
+            .await
+        })
+        .await;
+    });
+}
+
+/// What a release has decided, without times.
+fn decided(release: &Value) -> [Value; 4] {
+    [
+        "/status/phase",
+        "/status/attempts",
+        "/status/candidate/revision",
+        "/status/rollout/state",
+    ]
+    .map(|pointer| release.pointer(pointer).cloned().unwrap_or_default())
+}
+
 /// Kind and name of everything that an operator may have made.
 async fn children(home: &Place) -> Vec<String> {
     let mut found = Vec::new();
@@ -111,6 +157,5 @@ async fn children(home: &Place) -> Vec<String> {
             }
         }
     }
-    let _: Option<Value> = None;
     found
 }

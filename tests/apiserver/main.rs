@@ -4,6 +4,7 @@
 mod harness;
 
 mod act;
+mod bad_input;
 mod crds;
 mod kill;
 mod lease;

@@ -2,7 +2,7 @@
 
 use perennial::{
     cluster::{Caches, Settings, Shell, lease::Leadership},
-    controller::{Controller, round},
+    controller::{Controller, gateway::Gateways, operator, round},
 };
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -50,6 +50,16 @@ impl Operator {
             self.shell.clone(),
             self.stop.clone(),
         ));
+        self
+    }
+
+    /// Adds every controller that the program has.
+    pub fn with_all(mut self) -> Self {
+        let gateways = Gateways {
+            replicas: 1,
+            operator_namespace: None,
+        };
+        operator::start(&self.shell, gateways, &self.stop, &mut self.tasks);
         self
     }
 
