@@ -116,7 +116,7 @@ fn a_first_revision_is_made_once_wherever_the_operator_is_killed() {
                 );
                 let made = ["Deployment/m-", "Deployment/perennial-gateway", "Service/m", "Service/p", "ControllerRevision/m-", "ControllerRevision/p-"];
                 let all = made.iter().all(|m| end.1.iter().any(|c| c.starts_with(m)));
-                (all && end.0.iter().all(|d| d[2] != Value::Null)).then_some(end)
+                (all && said(&model) && said(&prompt)).then_some(end)
             })
             .await
         })
@@ -124,12 +124,19 @@ fn a_first_revision_is_made_once_wherever_the_operator_is_killed() {
     });
 }
 
+/// Whether a status says what serves, or what is to, and where.
+fn said(release: &Value) -> bool {
+    release.pointer("/status/url").is_some()
+        && (release.pointer("/status/candidate").is_some()
+            || release.pointer("/status/stable").is_some())
+}
+
 /// What a release has decided, without times.
 fn decided(release: &Value) -> [Value; 4] {
     [
-        "/status/phase",
         "/status/attempts",
         "/status/candidate/revision",
+        "/status/stable/revision",
         "/status/rollout/state",
     ]
     .map(|pointer| release.pointer(pointer).cloned().unwrap_or_default())

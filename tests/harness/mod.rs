@@ -29,7 +29,7 @@ use kube::{
 use serde_json::{Value, json};
 
 /// Longest time for one test.
-const LIMIT: Duration = Duration::from_secs(180);
+const LIMIT: Duration = Duration::from_secs(300);
 
 /// A namespace of a cluster.
 #[derive(Clone)]
@@ -55,10 +55,7 @@ pub fn on_cluster<F: Future<Output = ()>>(test: impl FnOnce(Place) -> F) {
             client,
         };
         let ended = tokio::time::timeout(LIMIT, test(place.clone())).await;
-        let namespaces: Api<Namespace> = Api::all(place.client.clone());
-        let _ = namespaces
-            .delete(&place.namespace, &DeleteParams::background())
-            .await;
+        place.discard().await;
         assert!(ended.is_ok(), "the test took longer than {LIMIT:?}");
     });
 }
@@ -145,6 +142,14 @@ impl Place {
             client: self.client.clone(),
             namespace: make_namespace(&self.client).await,
         }
+    }
+
+    /// Deletes the namespace; nobody waits until it is gone.
+    pub async fn discard(&self) {
+        let namespaces: Api<Namespace> = Api::all(self.client.clone());
+        let _ = namespaces
+            .delete(&self.namespace, &DeleteParams::background())
+            .await;
     }
 
     /// Objects of a kind, untyped: `batch/v1`, `Job`.
