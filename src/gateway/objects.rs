@@ -148,6 +148,9 @@ pub struct Slice {
     pub service: String,
     /// Addresses that are ready.
     pub ready: Vec<IpAddr>,
+    /// Addresses that are not, but aren't going away either: a busy server may miss a probe.
+    #[serde(default)]
+    pub sick: Vec<IpAddr>,
     /// Port, where the slice names one.
     pub port: Option<u16>,
 }
@@ -371,14 +374,20 @@ fn slice(object: &DynamicObject) -> Result<Option<Slice>, String> {
     }
     let value = serde_json::to_value(object).map_err(|e| e.to_string())?;
     let slice: EndpointSlice = serde_json::from_value(value).map_err(|e| e.to_string())?;
-    let ready = slice
-        .endpoints
-        .iter()
+    let (mut ready, mut sick) = (Vec::new(), Vec::new());
+    for endpoint in &slice.endpoints {
+        let says = endpoint.conditions.clone().unwrap_or_default();
+        let addresses = endpoint
+            .addresses
+            .iter()
+            .filter_map(|a| a.parse::<IpAddr>().ok());
         // Absent means ready, as the API says.
-        .filter(|e| e.conditions.as_ref().and_then(|c| c.ready).unwrap_or(true))
-        .flat_map(|e| e.addresses.iter())
-        .filter_map(|address| address.parse().ok())
-        .collect();
+        if says.ready.unwrap_or(true) {
+            ready.extend(addresses);
+        } else if !says.terminating.unwrap_or(false) {
+            sick.extend(addresses);
+        }
+    }
     let ports = slice.ports.unwrap_or_default();
     let port = ports
         .iter()
@@ -388,6 +397,7 @@ fn slice(object: &DynamicObject) -> Result<Option<Slice>, String> {
     Ok(Some(Slice {
         service: service.clone(),
         ready,
+        sick,
         port: port.and_then(|p| u16::try_from(p).ok()),
     }))
 }

@@ -93,6 +93,8 @@ pub enum Backend {
 pub struct Endpoints {
     list: Vec<Arc<Endpoint>>,
     next: AtomicUsize,
+    /// None is ready: these are those that aren't, which is better than answering nobody.
+    sick: bool,
 }
 
 /// A ready pod of a revision.
@@ -127,14 +129,9 @@ impl Endpoints {
         }
     }
 
-    /// How many there are.
-    pub fn len(&self) -> usize {
-        self.list.len()
-    }
-
-    /// Whether there is none.
+    /// Whether none is ready.
     pub fn is_empty(&self) -> bool {
-        self.list.is_empty()
+        self.sick || self.list.is_empty()
     }
 }
 
@@ -183,10 +180,13 @@ impl Table {
     /// Releases whose port is in `closed` aren't served by it yet.
     pub fn build(objects: &Objects, before: &Table, closed: &BTreeSet<u16>) -> Self {
         let mut table = Table::default();
-        let mut endpoints: BTreeMap<&str, Vec<(std::net::IpAddr, Option<u16>)>> = BTreeMap::new();
+        let mut endpoints: BTreeMap<&str, Seen> = BTreeMap::new();
         for slice in objects.slices.values() {
             let all = endpoints.entry(&slice.service).or_default();
-            all.extend(slice.ready.iter().map(|ip| (*ip, slice.port)));
+            all.ready
+                .extend(slice.ready.iter().map(|ip| (*ip, slice.port)));
+            all.sick
+                .extend(slice.sick.iter().map(|ip| (*ip, slice.port)));
         }
         for (key, object) in &objects.revisions {
             let (_, release, hash) = key;
@@ -376,7 +376,7 @@ fn waiting(release: &Release, object: &ReleaseObject, closed: &BTreeSet<u16>) ->
 fn build_revision(
     hash: &str,
     object: &RevisionObject,
-    endpoints: Option<&Vec<(std::net::IpAddr, Option<u16>)>>,
+    endpoints: Option<&Seen>,
     before: Option<&Arc<Revision>>,
 ) -> Arc<Revision> {
     let same = before.filter(|old| old.source.as_ref() == Some(object));
@@ -396,7 +396,13 @@ fn build_revision(
             Arc::new(revision)
         }
         RevisionObject::Model(model) => {
-            let addresses = addresses(model, endpoints);
+            let ready = addresses(model, endpoints.map(|e| &e.ready));
+            let sick = ready.is_empty();
+            let addresses = if sick {
+                addresses(model, endpoints.map(|e| &e.sick))
+            } else {
+                ready
+            };
             let known = endpoints.is_some();
             if let Some(same) = same
                 && same
@@ -404,7 +410,7 @@ fn build_revision(
                     .iter()
                     .map(|e| e.address)
                     .eq(addresses.iter().copied())
-                && matches!(same.backend, Backend::Model { known: k, .. } if k == known)
+                && matches!(&same.backend, Backend::Model { known: k, endpoints: e, .. } if *k == known && e.sick == sick)
             {
                 return same.clone();
             }
@@ -431,6 +437,7 @@ fn build_revision(
                     endpoints: Endpoints {
                         list,
                         next: AtomicUsize::new(0),
+                        sick,
                     },
                     known,
                 },
@@ -439,6 +446,13 @@ fn build_revision(
             })
         }
     }
+}
+
+/// What the slices of a Service say: addresses and ports.
+#[derive(Default)]
+struct Seen {
+    ready: Vec<(std::net::IpAddr, Option<u16>)>,
+    sick: Vec<(std::net::IpAddr, Option<u16>)>,
 }
 
 fn addresses(
@@ -514,6 +528,7 @@ pub mod tests {
                 format!("{service}-1"),
                 Slice {
                     service,
+                    sick: Vec::new(),
                     ready: vec![[127, 0, 0, 1].into()],
                     port: None,
                 },
@@ -591,6 +606,21 @@ pub mod tests {
     }
 
     #[test]
+    fn when_no_pod_is_ready_those_that_are_there_are_asked_rather_than_nobody() {
+        let mut objects = objects(0, 7);
+        for slice in objects.slices.values_mut() {
+            slice.sick = std::mem::take(&mut slice.ready);
+        }
+        let release = release(&objects);
+        let stable = release.stable.as_ref().unwrap();
+        assert!(!stable.is_available());
+        let Backend::Model { endpoints, .. } = &stable.backend else {
+            panic!()
+        };
+        assert!(endpoints.pick(None).is_some());
+    }
+
+    #[test]
     fn an_epoch_that_was_served_stays_served_when_pods_come_and_go() {
         let first = build(&objects(10, 7), &Table::default());
         assert_eq!(first.by_port(20001).unwrap().served.epoch, 7);
@@ -652,6 +682,7 @@ pub mod tests {
             Slice {
                 service: "m-aaaaaaaaaa".into(),
                 ready: vec![[127, 0, 0, 2].into()],
+                sick: Vec::new(),
                 port: None,
             },
         );
