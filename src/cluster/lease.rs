@@ -135,7 +135,7 @@ pub async fn run(
             () = stop.cancelled() => {
                 leadership.set(None);
                 if held.is_some() {
-                    let _ = tokio::time::timeout(times.period, election.release()).await;
+                    let _ = tokio::time::timeout(times.deadline / 2, election.release()).await;
                 }
                 return End::Stopped;
             }
