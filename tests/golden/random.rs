@@ -46,7 +46,7 @@ fn whatever_happens_the_invariants_hold() {
                 15 => world.gateways = pick(3),
                 16 => world.rate = [0.0, 4.0][pick(2)],
                 17 if replicas.is_some() => {
-                    world.input.replicas = Some([0, 1, 4][pick(3)] as i32);
+                    world.input.replicas = Some([0, 1, 4][pick(3)]);
                 }
                 18 => world.evaluation = [-1, 20][pick(2)],
                 19 => world.command(Command::Promote, "nonsense"),

@@ -157,7 +157,7 @@ impl World {
     }
 
     pub fn tick(&mut self) {
-        self.now = self.now + SignedDuration::from_secs(5);
+        self.now += SignedDuration::from_secs(5);
         self.traffic();
         self.observe();
         let decision = decide(&self.input, self.now);
