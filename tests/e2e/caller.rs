@@ -162,8 +162,7 @@ impl Callers {
         for work in self.work {
             work.await.unwrap();
         }
-        let tally = self.tally.lock().unwrap().clone();
-        tally
+        self.tally.lock().unwrap().clone()
     }
 }
 

@@ -21,7 +21,7 @@ use crate::{
         condition::{self, kind},
         gate::MetricValue,
         label,
-        model_deployment::{DriftMonitoring, Promotion},
+        model_deployment::Promotion,
         revision::ModelRevision,
     },
     plan::{
@@ -371,13 +371,18 @@ fn watch_drift(
     {
         return None; // Another revision has just become stable: its profile comes with the next look.
     }
-    let default = DriftMonitoring::default();
+    let mut monitoring = asked.cloned().unwrap_or_default();
+    // The profile has the label too, which no request carries.
+    if monitoring.columns.is_none() {
+        let signature = frozen.revision.model.signature.as_ref();
+        monitoring.columns = signature.map(|s| s.features.iter().map(|f| f.name.clone()).collect());
+    }
     let no_profile = match profile {
         Some(name) => format!("ConfigMap {name} with the profile of stable's training data is not there: drift can't be measured until it is back"),
         None => "stable came without a profile of its training data: versions of TrainingJobs whose dataset names its features have one".to_owned(),
     };
     let input = drift::Input {
-        monitoring: asked.unwrap_or(&default),
+        monitoring: &monitoring,
         revision: &stable.revision,
         since: stable.since.as_ref().map(|t| t.0),
         profile: observed
