@@ -35,21 +35,24 @@ where
     let moments = [Moment::Before, Moment::AnswerLost, Moment::After];
     let runs = (0..writes).flat_map(|at| moments.map(|moment| (at, moment)));
     let (start, scenario, expected) = (&start, &scenario, &expected);
-    let died: Vec<Option<Moment>> = futures::stream::iter(runs)
+    let ended: Vec<(Place, bool)> = futures::stream::iter(runs)
         .map(|(at, moment)| async move {
             let faults = Faults::crash_at(at, moment);
             let home = place.another().await;
             let ended = killed_once(home.clone(), start, scenario, &faults).await;
             let last = faults.written().last().cloned().unwrap_or_default();
             assert_eq!(&ended, expected, "killed {moment:?} write {at} ({last})");
-            home.discard().await;
-            faults.dead().then_some(moment)
+            (home, faults.dead())
         })
         // Each waits most of its time.
         .buffer_unordered(4)
         .collect()
         .await;
-    let survived = died.iter().flatten().count();
+    let survived = ended.iter().filter(|(_, died)| *died).count();
+    // Last, as deleting a namespace is more work for the cluster than a run.
+    for (home, _) in ended {
+        home.discard().await;
+    }
     println!("{writes} writes, killed and survived {survived} times");
     // How many writes a run makes depends on who is faster; a few may end before the last ones.
     assert!(survived >= writes, "the operator was hardly ever killed");
