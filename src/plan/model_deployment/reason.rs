@@ -49,3 +49,35 @@ pub fn known(reason: &str) -> &'static str {
     ];
     all.into_iter().find(|r| *r == reason).unwrap_or(INVALID)
 }
+
+/// Reasons of the condition Retraining, and of Events about retrainings.
+pub mod retraining {
+    /// `spec.retraining` is not set any more.
+    pub const NOT_CONFIGURED: &str = "NotConfigured";
+    /// No trigger is due.
+    pub const ARMED: &str = "Armed";
+    /// A trigger is due, and something stands against a run now: cooldown, limit, a rollout, another run, the recipe.
+    pub const WAITING: &str = "Waiting";
+    /// A retraining is going on.
+    pub const RUNNING: &str = "Running";
+    /// The TrainingJob that `retraining.from` names is not there.
+    pub const RECIPE_UNKNOWN: &str = "RecipeUnknown";
+    /// The recipe that was copied from a TrainingJob can't be read any more.
+    pub const RECIPE_UNREADABLE: &str = "RecipeUnreadable";
+    /// `retraining.datasets` names a dataset that the recipe doesn't read.
+    pub const DATASET_UNKNOWN: &str = "DatasetUnknown";
+    /// A run would read, or has read, what was trained on already, with the same recipe: the trigger is disarmed.
+    pub const NO_NEW_DATA: &str = "NoNewData";
+    /// The value is still beyond the bound after the retraining: the trigger is disarmed.
+    pub const DID_NOT_HELP: &str = "RetrainingDidNotHelp";
+    /// A trigger fired, or someone said `retrain`.
+    pub const STARTED: &str = "RetrainingStarted";
+    /// The run made a version.
+    pub const SUCCEEDED: &str = "RetrainingSucceeded";
+    /// The run made no version.
+    pub const FAILED: &str = "RetrainingFailed";
+    /// The run's version became stable.
+    pub const PROMOTED: &str = "RetrainingPromoted";
+    /// The run's version was refused; stable stays.
+    pub const REJECTED: &str = "RetrainingRejected";
+}

@@ -14,7 +14,7 @@ use crate::{
     plan::revision::sha256,
 };
 
-use super::model;
+use super::{model, reason::retraining as reason};
 
 /// A recipe with its overrides applied.
 #[derive(Clone, Debug, PartialEq)]
@@ -62,13 +62,13 @@ pub fn resolve(
         let message = format!(
             "retraining.from names TrainingJob {from}, which is not there: create it, or correct the name; nothing is retrained until then"
         );
-        return Err(("RecipeUnknown", message));
+        return Err((reason::RECIPE_UNKNOWN, message));
     };
     let spec = serde_json::from_value(Value::Object(recipe.0.clone())).map_err(|error| {
         let message = format!(
             "the recipe copied from TrainingJob {from} can't be read any more: {error}; name another one in retraining.from"
         );
-        ("RecipeUnreadable", message)
+        (reason::RECIPE_UNREADABLE, message)
     })?;
     overridden(spec, &retraining.datasets)
 }
@@ -89,7 +89,7 @@ fn overridden(
                     names.join(", ")
                 }
             );
-            return Err(("DatasetUnknown", message));
+            return Err((reason::DATASET_UNKNOWN, message));
         };
         dataset.uri = wanted.uri.clone();
         dataset.digest = None;

@@ -11,6 +11,7 @@ use kube::ResourceExt;
 use serde_json::Value;
 
 use super::{
+    reason::retraining as reason,
     recipe::{self, Recipe},
     trigger::{self, Facts, Look, Reading},
 };
@@ -137,7 +138,7 @@ pub fn decide(input: &Input<'_>, before: Option<&RetrainingStatus>, now: Timesta
         output.condition = before.map(|_| {
             (
                 false,
-                "NotConfigured",
+                reason::NOT_CONFIGURED,
                 "spec.retraining is not set".to_owned(),
             )
         });
@@ -355,11 +356,11 @@ fn ended(run: &RetrainingRun) -> Event {
     Event {
         warning: bad,
         reason: match run.result.as_str() {
-            result::FAILED => "RetrainingFailed",
-            result::REJECTED => "RetrainingRejected",
-            result::NO_NEW_DATA => "NoNewData",
-            result::PROMOTED => "RetrainingPromoted",
-            _ => "RetrainingSucceeded",
+            result::FAILED => reason::FAILED,
+            result::REJECTED => reason::REJECTED,
+            result::NO_NEW_DATA => reason::NO_NEW_DATA,
+            result::PROMOTED => reason::PROMOTED,
+            _ => reason::SUCCEEDED,
         },
         action: "Retraining",
         note: format!(
@@ -571,7 +572,7 @@ fn fire(
     }
     output.events.push(Event {
         warning: false,
-        reason: "RetrainingStarted",
+        reason: reason::STARTED,
         action: "Retraining",
         note: format!(
             "retraining {firing} ({}): trigger {name} fired because {why}",
@@ -588,7 +589,7 @@ fn condition(
     if let Some(run) = running(status) {
         return (
             true,
-            "Running",
+            reason::RUNNING,
             format!(
                 "retraining {} ({}), because {}",
                 run.firing, run.job, run.message
@@ -602,7 +603,7 @@ fn condition(
     if let Some(trigger) = status.triggers.iter().find(waits) {
         return (
             false,
-            "Waiting",
+            reason::WAITING,
             format!("trigger {} is {}", trigger.name, trigger.message),
         );
     }
@@ -611,10 +612,10 @@ fn condition(
         .iter()
         .find(|t| t.state == trigger::DISARMED)
     {
-        let reason = if trigger.message.starts_with("NoNewData") {
-            "NoNewData"
+        let reason = if trigger.message.starts_with(reason::NO_NEW_DATA) {
+            reason::NO_NEW_DATA
         } else {
-            "RetrainingDidNotHelp"
+            reason::DID_NOT_HELP
         };
         return (
             false,
@@ -626,9 +627,9 @@ fn condition(
     match last {
         Some(run) => (
             false,
-            "Armed",
+            reason::ARMED,
             format!("retraining {} ({}): {}", run.firing, run.job, run.result),
         ),
-        None => (false, "Armed", "no trigger has fired".to_owned()),
+        None => (false, reason::ARMED, "no trigger has fired".to_owned()),
     }
 }

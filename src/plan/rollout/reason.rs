@@ -50,16 +50,12 @@ pub const STATUS_REBUILT: &str = "StatusRebuilt";
 pub const HEALTHY: &str = "Healthy";
 /// A rollout of the spec is going on.
 pub const ROLLOUT_IN_PROGRESS: &str = "RolloutInProgress";
-/// A rollout of a newer version is going on; stable satisfies the spec meanwhile.
-pub const VERSION_IN_PROGRESS: &str = "VersionInProgress";
 /// The first revision is on its way.
 pub const INITIALIZING: &str = "Initializing";
 /// The rollout waits for a person.
 pub const PAUSED: &str = "Paused";
 /// What the spec asks for was tried and refused.
 pub const REVISION_REJECTED: &str = "RevisionRejected";
-/// A newer version was tried and refused; stable goes on.
-pub const CANDIDATE_REJECTED: &str = "CandidateRejected";
 /// No pod of stable can answer.
 pub const STABLE_UNAVAILABLE: &str = "StableUnavailable";
 /// Ready gateway pods don't serve the present routing yet.
