@@ -26,7 +26,8 @@ pub fn http() -> Http {
     Client::builder(TokioExecutor::new()).build_http()
 }
 
-/// Address of a Service that works where names don't.
+/// Address of a Service that works where names don't, once somebody listens there: nodes learn of a Service's pods a moment after
+/// they are ready.
 pub async fn address(space: &Space, service: &str) -> String {
     let service = space
         .until("Service", service, 30, "it has an address", |s| {
@@ -34,11 +35,19 @@ pub async fn address(space: &Space, service: &str) -> String {
         })
         .await;
     let spec = &service["spec"];
-    format!(
-        "http://{}:{}",
+    let host = format!(
+        "{}:{}",
         spec["clusterIP"].as_str().unwrap(),
         spec["ports"][0]["port"]
-    )
+    );
+    let listening = async {
+        while tokio::net::TcpStream::connect(&host).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let outcome = tokio::time::timeout(Duration::from_secs(15), listening).await;
+    assert!(outcome.is_ok(), "nobody listens at {host} after 15 s");
+    format!("http://{host}")
 }
 
 /// One request, a GET if there is nothing to say: status, revision that answered, and body; or what went wrong.

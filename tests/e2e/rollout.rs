@@ -41,7 +41,7 @@ fn deployment(broken: &str) -> String {
         "server": {"template": {"spec": {"terminationGracePeriodSeconds": 10, "containers": [{
             "name": "server", "image": "registry.example/churn-server:1",
             "env": [{"name": "BREAK_ERROR_SHARE", "value": broken}],
-            "readinessProbe": {"httpGet": {"path": "/v2/health/ready", "port": 8080}, "periodSeconds": 1, "failureThreshold": 5},
+            "readinessProbe": {"httpGet": {"path": "/v2/health/ready", "port": 8080}, "periodSeconds": 1, "timeoutSeconds": 5, "failureThreshold": 6},
             "lifecycle": {"preStop": {"sleep": {"seconds": 3}}},
         }]}}},
         "rollout": {
@@ -94,7 +94,7 @@ async fn a_better_version_is_promoted_and_worse_ones_reach_no_more_callers_than_
     );
     let uid = healthy["metadata"]["uid"].as_str().unwrap().to_owned();
     let address = caller::address(&space, "churn").await;
-    let callers = Callers::start(&format!("{address}/v2/models/churn/infer"), &customer(), 40);
+    let callers = Callers::start(&format!("{address}/v2/models/churn/infer"), &customer(), 25);
 
     // The second one goes through the steps under their eyes, and none of them sees a failure.
     let before = entries(&healthy);
