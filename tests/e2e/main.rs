@@ -5,9 +5,9 @@
 
 mod bad_input;
 mod caller;
-mod crash;
 mod installation;
 mod minimal;
 mod rollout;
 mod s3;
 mod space;
+mod survival;
