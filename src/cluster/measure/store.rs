@@ -81,6 +81,8 @@ impl Namespace {
             Some(release) => {
                 if release.interest.epoch != interest.epoch {
                     release.awaiting = None;
+                    // Whether it is served already is asked now, not at the next quiet poll.
+                    self.hurried = true;
                 }
                 release.interest = interest;
                 true
@@ -438,6 +440,18 @@ mod tests {
     }
 
     const ALL: Due = Due { measure: true };
+
+    #[test]
+    fn a_new_epoch_is_asked_for_at_once_even_in_quiet_times() {
+        let (now, pods) = (Instant::now(), [pod("a", true)]);
+        let mut ns = Namespace::default();
+        ns.track("u", interest(1, None));
+        ns.begin(now);
+        ns.finish(vec![answer("a", "p", 1, 100, vec![])], ALL, &pods, now);
+        assert!(ns.next(now).unwrap() >= now + IDLE);
+        ns.track("u", interest(2, None));
+        assert_eq!(ns.next(now), Some(now + EAGER));
+    }
 
     #[test]
     fn reading_the_same_bucket_twice_counts_it_once_and_wakes_nobody() {
