@@ -270,7 +270,8 @@ async fn watch<K>(
     while let Some(event) = stream.next().await {
         let changes = match event {
             Ok(event) => {
-                if failures > 0 {
+                // `Init` only announces an attempt to list; anything else is an answer.
+                if failures > 0 && !matches!(event, Event::Init) {
                     tracing::info!(kind = kind.as_str(), scope, "watching again");
                     failures = 0;
                 }
