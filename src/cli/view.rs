@@ -235,7 +235,7 @@ pub fn history(release: &Release, now: Timestamp) -> Node {
 fn revision(role: &str, revision: &RevisionStatus, weight: i32, now: Timestamp) -> String {
     let mut line = format!(
         "{role}  {}  revision {}  weight {weight}",
-        revision.version.as_deref().unwrap_or("?"),
+        version(revision.version.as_deref()),
         revision.revision
     );
     if revision.replicas > 0 || revision.available_replicas > 0 {
@@ -336,18 +336,32 @@ fn gate(gate: &GateStatus) -> String {
 }
 
 fn column(column: &DriftStatus) -> String {
-    let score = column.score.map_or_else(|| column.reason.clone(), number);
+    let (mark, score) = match (column.score, column.drifted) {
+        (None, _) => ("?", column.reason.clone()),
+        (Some(score), true) => ("✖", number(score)),
+        (Some(score), false) => ("✔", number(score)),
+    };
     let noise = column
         .noise
         .map(|n| format!(", noise {}", number(n)))
         .unwrap_or_default();
     format!(
-        "{} {}  {score}  (threshold {}{noise}, n={})",
-        if column.drifted { "✖" } else { "✔" },
+        "{mark} {}  {score}  (threshold {}{noise}, n={})",
         column.column,
         number(column.threshold),
         column.samples
     )
+}
+
+/// A prompt's version is a whole SHA-256; the first twelve digits are enough for people.
+fn version(version: Option<&str>) -> &str {
+    match version {
+        Some(hash) if hash.len() == 64 && hash.bytes().all(|b| b.is_ascii_hexdigit()) => {
+            &hash[..12]
+        }
+        Some(version) => version,
+        None => "?",
+    }
 }
 
 fn retrainings(retraining: &RetrainingStatus, now: Timestamp, most: usize) -> Node {
@@ -381,7 +395,7 @@ fn ledger(rejected: &RejectedRevision, now: Timestamp) -> String {
     format!(
         "rejected {} ({}): {}, {}",
         rejected.revision,
-        rejected.version.as_deref().unwrap_or("?"),
+        version(rejected.version.as_deref()),
         rejected.message,
         ago(&rejected.time, now)
     )
@@ -396,7 +410,7 @@ fn finished(entry: &HistoryEntry, now: Timestamp) -> String {
     format!(
         "{sign} {:?} {} (revision {}) {}: {}",
         entry.outcome,
-        entry.version.as_deref().unwrap_or("?"),
+        version(entry.version.as_deref()),
         entry.revision,
         ago(&entry.end_time, now),
         entry.message
