@@ -15,6 +15,7 @@ pub mod revision;
 pub mod rollout;
 pub mod run;
 pub mod schema;
+pub mod traffic;
 pub mod training_job;
 
 pub use common::{Credentials, Duration, OpenObject, PodTemplate};

@@ -16,6 +16,7 @@ use super::{
         RolloutStatus,
     },
     schema,
+    traffic::Traffic,
     training_job::TrainingJobSpec,
 };
 
@@ -72,6 +73,9 @@ pub struct ModelDeploymentSpec {
     /// How a candidate becomes stable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rollout: Option<RolloutSpec>,
+    /// How the gateway treats callers and pods.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traffic: Option<Traffic>,
     /// What is watched in live traffic.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub monitoring: Option<Monitoring>,
@@ -144,6 +148,10 @@ pub struct ServerSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 65535))]
     pub port: Option<i32>,
+    /// Port on which it speaks gRPC, where that is another one (default: `port`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 65535))]
+    pub grpc_port: Option<i32>,
     /// What it speaks (default OpenInference: KServe V2).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub protocol: Option<Protocol>,
@@ -159,6 +167,11 @@ impl ServerSpec {
         self.port
             .and_then(|p| u16::try_from(p).ok())
             .unwrap_or(8080)
+    }
+
+    /// Port for gRPC, where that is another one.
+    pub fn grpc_port(&self) -> Option<u16> {
+        self.grpc_port.and_then(|p| u16::try_from(p).ok())
     }
 
     /// Protocol, with the default.

@@ -3,11 +3,12 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use jiff::Timestamp;
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 use kube::{Resource, ResourceExt};
 
 use super::driver::{Controller, Outcome, Place};
 use crate::{
-    api::{label, prompt_release::KeyReference, revision::PromptRevision},
+    api::{label, prompt_release::KeyReference, revision::PromptRevision, rollout::GatewayStatus},
     cluster::{Caches, Change, Error, Key, Kind, Refusal, Shell},
     plan::{
         Plan, Reference,
@@ -135,6 +136,39 @@ fn children(caches: &Caches, namespace: &str) -> Vec<Reference> {
             })
         })
         .collect()
+}
+
+/// Label of an EndpointSlice with the name of its Service.
+const SERVICE_NAME: &str = "kubernetes.io/service-name";
+
+/// Why callers of a release's Service don't reach the gateway, as far as the Service's endpoints tell: what proxies on the nodes
+/// know comes from them.
+pub(super) fn unreachable(
+    caches: &Caches,
+    namespace: &str,
+    of: &str,
+    release: &str,
+    status: Option<&GatewayStatus>,
+) -> Option<String> {
+    let port = status.map(|s| s.port).filter(|port| *port > 0)?;
+    let slices = caches.endpoint_slices.labelled(namespace, of, release);
+    let leads_there = |slice: &EndpointSlice| {
+        let service = slice.labels().get(SERVICE_NAME).map(String::as_str);
+        let ports = slice.ports.iter().flatten();
+        let ready = |e: &Endpoint| {
+            let conditions = e.conditions.as_ref();
+            conditions.and_then(|c| c.ready).unwrap_or(true)
+        };
+        service == Some(release)
+            && ports.filter_map(|p| p.port).any(|p| p == port)
+            && slice.endpoints.iter().any(ready)
+    };
+    if slices.iter().any(|s| leads_there(s)) {
+        return None;
+    }
+    Some(format!(
+        "Service {release} has no ready endpoint at the gateway's port {port} yet, so callers reach nobody by it"
+    ))
 }
 
 /// Keys that the specs name, and those of revisions that still serve.

@@ -26,7 +26,7 @@ use crate::{
         model_deployment::{self, Observed, model},
         rollout::Input,
     },
-    stats::profile::Profile,
+    stats::{bucket::ReleaseMeasurements, profile::Profile},
 };
 
 /// Parsed profiles that are kept; beyond that all are read again.
@@ -81,10 +81,11 @@ impl ModelDeployments {
     /// Keeps the release measured, and reads what is known.
     fn measured(
         &self,
+        caches: &Caches,
         object: &ModelDeployment,
         namespace: &str,
         uid: &str,
-    ) -> crate::stats::bucket::ReleaseMeasurements {
+    ) -> ReleaseMeasurements {
         let rollout = object
             .status
             .as_ref()
@@ -120,7 +121,16 @@ impl ModelDeployments {
                 keep_features: Some(window.saturating_mul(2)),
             },
         );
-        self.measure.read(namespace, uid)
+        ReleaseMeasurements {
+            unreachable: super::gateway::unreachable(
+                caches,
+                namespace,
+                label::MODEL_DEPLOYMENT,
+                &object.name_any(),
+                object.status.as_ref().and_then(|s| s.gateway.as_ref()),
+            ),
+            ..self.measure.read(namespace, uid)
+        }
     }
 }
 
@@ -160,6 +170,11 @@ impl Controller for ModelDeployments {
             // Who may serve callers, and which epoch they serve.
             Kind::Pod if role == Some(gateway::ROLE) => those(&|_| true),
             Kind::ConfigMap if role == Some("profile") => those(&|_| true),
+            // Whether callers of the release's Service reach the gateway.
+            Kind::EndpointSlice if role == Some("release") => change
+                .belongs_to("ModelDeployment", label::MODEL_DEPLOYMENT)
+                .into_iter()
+                .collect(),
             Kind::Pod
             | Kind::Job
             | Kind::Deployment
@@ -232,7 +247,7 @@ impl Controller for ModelDeployments {
                 .labelled(&namespace, label::MODEL_DEPLOYMENT, &name),
             resolves: caches.jobs.owned_by(&uid),
             profile,
-            live: self.measured(object, &namespace, &uid),
+            live: self.measured(caches, object, &namespace, &uid),
             ports: ports(caches, &namespace, &uid),
             refused: Vec::new(),
             image: shell.settings.image.clone(),

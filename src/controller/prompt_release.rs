@@ -21,6 +21,7 @@ use crate::{
         prompt_release::{self, Observed},
         rollout::Input,
     },
+    stats::bucket::ReleaseMeasurements,
 };
 
 /// The controller of PromptReleases.
@@ -87,6 +88,11 @@ impl Controller for PromptReleases {
                 .belongs_to("PromptRelease", label::PROMPT_RELEASE)
                 .into_iter()
                 .collect(),
+            // Whether callers of the release's Service reach the gateway.
+            Kind::EndpointSlice if change.label(label::ROLE) == Some("release") => change
+                .belongs_to("PromptRelease", label::PROMPT_RELEASE)
+                .into_iter()
+                .collect(),
             Kind::Evaluation => those(&|r| names(r).contains(&change.key.name)),
             // Epochs and readiness of gateways decide about every release behind them.
             Kind::Pod if change.label(label::ROLE) == Some(gateway::ROLE) => those(&|_| true),
@@ -115,7 +121,16 @@ impl Controller for PromptReleases {
             complete: caches.ready(),
             evaluations,
             revisions: caches.controller_revisions.owned_by(&uid),
-            live: self.measure.read(&namespace, &uid),
+            live: ReleaseMeasurements {
+                unreachable: super::gateway::unreachable(
+                    caches,
+                    &namespace,
+                    label::PROMPT_RELEASE,
+                    &object.name_any(),
+                    object.status.as_ref().and_then(|s| s.gateway.as_ref()),
+                ),
+                ..self.measure.read(&namespace, &uid)
+            },
             ports: ports(caches, &namespace, &uid),
         }))
     }

@@ -70,7 +70,7 @@ async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
 }
 
 async fn readyz(State(shared): State<Arc<Shared>>) -> Response {
-    if shared.is_draining() {
+    if shared.is_leaving() {
         return (StatusCode::SERVICE_UNAVAILABLE, "leaving\n").into_response();
     }
     if !shared.is_ready() {

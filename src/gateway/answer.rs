@@ -1,10 +1,10 @@
 //! Answers that the gateway gives itself: a sentence, in the shape that the caller's protocol has for errors.
 
-use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header, request::Parts};
 use serde_json::{Value, json};
 
 use super::{
-    body::{Body, full},
+    body::{Body, empty, full},
     table::Revision,
 };
 
@@ -13,6 +13,9 @@ pub const REVISION: &str = "x-perennial-revision";
 /// Header with the version that answered; a caller that sends it back stays with it.
 pub const VERSION: &str = "x-perennial-version";
 
+/// Header or trailer in which gRPC says how a call ended.
+pub const GRPC_STATUS: &str = "grpc-status";
+
 /// The caller's protocol, as far as errors go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shape {
@@ -20,12 +23,16 @@ pub enum Shape {
     Plain,
     /// `{"error": {"message", "type", "param", "code"}}`.
     OpenAi,
+    /// No body: `grpc-status` and `grpc-message`.
+    Grpc,
 }
 
 impl Shape {
-    /// By the path of the request.
-    pub fn of(path: &str) -> Self {
-        if path.starts_with("/v1/") {
+    /// By the head of the request.
+    pub fn of(parts: &Parts) -> Self {
+        if is_grpc(&parts.headers) {
+            Shape::Grpc
+        } else if parts.uri.path().starts_with("/v1/") {
             Shape::OpenAi
         } else {
             Shape::Plain
@@ -42,6 +49,7 @@ pub fn error(
     message: &str,
 ) -> Response<Body> {
     let body = match shape {
+        Shape::Grpc => return grpc(status, message),
         Shape::Plain => json!({"error": message, "code": code}),
         Shape::OpenAi => {
             let kind = match status.as_u16() {
@@ -59,6 +67,54 @@ pub fn error(
             .insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
     }
     answer
+}
+
+/// Whether this is a gRPC call, or the answer to one.
+pub fn is_grpc(headers: &HeaderMap) -> bool {
+    let value = headers.get(header::CONTENT_TYPE);
+    value.is_some_and(|v| {
+        v.as_bytes()
+            .strip_prefix(b"application/grpc")
+            .is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
+    })
+}
+
+/// gRPC says what went wrong in headers, under HTTP's 200. The code is the one whose HTTP status this would be.
+fn grpc(status: StatusCode, message: &str) -> Response<Body> {
+    let code = match status.as_u16() {
+        400 => "3",
+        404 => "5",
+        408 => "1",
+        413 => "8",
+        502 | 503 => "14",
+        504 => "4",
+        _ => "13",
+    };
+    let mut text = String::with_capacity(message.len());
+    for byte in message.bytes() {
+        match byte {
+            b' '..=b'~' if byte != b'%' => text.push(char::from(byte)),
+            _ => text.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    let mut answer = Response::new(empty());
+    let headers = answer.headers_mut();
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/grpc"),
+    );
+    headers.insert(GRPC_STATUS, HeaderValue::from_static(code));
+    if let Ok(text) = HeaderValue::from_str(&text) {
+        headers.insert("grpc-message", text);
+    }
+    answer
+}
+
+/// Whether a gRPC status is the server's fault: UNKNOWN, DEADLINE_EXCEEDED, INTERNAL, UNAVAILABLE and DATA_LOSS are what 5xx is
+/// elsewhere; the rest is the caller's, or, as UNIMPLEMENTED and RESOURCE_EXHAUSTED, what 404 and 429 are.
+pub fn grpc_failed(headers: &HeaderMap) -> bool {
+    let status = headers.get(GRPC_STATUS).map(HeaderValue::as_bytes);
+    matches!(status, Some(b"2" | b"4" | b"13" | b"14" | b"15"))
 }
 
 /// A JSON answer.

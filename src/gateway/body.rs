@@ -1,17 +1,20 @@
 //! Bodies on their way through: limited and overheard going up, counted and timed coming down, never gathered.
 
 use std::{
+    future::Future,
     pin::Pin,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll},
+    time::Instant,
 };
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty, Full, combinators::UnsyncBoxBody};
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
+use tokio::time::Sleep;
 
 use super::{
     features::MAX_BODY,
@@ -42,6 +45,9 @@ pub struct Overheard {
     too_long: AtomicBool,
     ended: AtomicBool,
     failed: AtomicBool,
+    /// Whether the caller is waited for, and since when: the last piece.
+    asking: AtomicBool,
+    last: Mutex<Option<Instant>>,
     pieces: Mutex<Option<Vec<Bytes>>>,
 }
 
@@ -56,12 +62,51 @@ impl Overheard {
         self.failed.load(Ordering::Relaxed)
     }
 
+    /// Whether the caller, not the pod, is why it didn't arrive whole.
+    pub fn is_spoilt(&self) -> bool {
+        self.too_long() || self.failed()
+    }
+
+    /// A body that is there.
+    pub fn whole(bytes: Bytes) -> Arc<Self> {
+        let fits = bytes.len() <= MAX_BODY;
+        Arc::new(Self {
+            ended: AtomicBool::new(true),
+            pieces: Mutex::new(fits.then(|| vec![bytes])),
+            ..Self::default()
+        })
+    }
+
+    /// How it goes, while it still does.
+    pub fn unfinished(&self) -> Option<Unfinished> {
+        if self.ended.load(Ordering::Relaxed) || self.is_spoilt() {
+            return None;
+        }
+        let last = *self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(Unfinished {
+            last: last?,
+            caller_is_slow: self.asking.load(Ordering::Relaxed),
+        })
+    }
+
+    fn came(&self) {
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
     /// The body's pieces, if it was kept, has ended, and was not too long to be looked at; empty otherwise.
     pub fn take(&self) -> Vec<Bytes> {
         let mut pieces = self.pieces.lock().unwrap_or_else(PoisonError::into_inner);
         let whole = self.ended.load(Ordering::Relaxed);
         pieces.take().filter(|_| whole).unwrap_or_default()
     }
+}
+
+/// A body that is still on its way up.
+pub struct Unfinished {
+    /// When its last piece came.
+    pub last: Instant,
+    /// Whether the pod has taken all there was, so that the caller is waited for.
+    pub caller_is_slow: bool,
 }
 
 /// A caller's body on its way up.
@@ -78,6 +123,7 @@ impl Upload {
         let overheard = Arc::new(Overheard {
             pieces: Mutex::new(keep.then(Vec::new)),
             ended: AtomicBool::new(inner.is_end_stream()),
+            last: Mutex::new(Some(Instant::now())),
             ..Overheard::default()
         });
         let upload = Self {
@@ -100,7 +146,10 @@ impl HttpBody for Upload {
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = &mut *self;
         match Pin::new(&mut this.inner).poll_frame(cx) {
-            Poll::Pending => Poll::Pending,
+            Poll::Pending => {
+                this.overheard.asking.store(true, Ordering::Relaxed);
+                Poll::Pending
+            }
             Poll::Ready(None) => {
                 this.overheard.ended.store(true, Ordering::Relaxed);
                 Poll::Ready(None)
@@ -110,6 +159,8 @@ impl HttpBody for Upload {
                 Poll::Ready(Some(Err(error.into())))
             }
             Poll::Ready(Some(Ok(frame))) => {
+                this.overheard.asking.store(false, Ordering::Relaxed);
+                this.overheard.came();
                 if let Some(data) = frame.data_ref() {
                     let size = data.len() as u64;
                     if size > this.left {
@@ -146,18 +197,20 @@ impl HttpBody for Upload {
     }
 }
 
-/// An answer on its way down: counted when it has ended, and its connection given back.
+/// An answer on its way down: counted when it has ended, and its connection given back. Cut when its time is over.
 pub struct Download {
     inner: Incoming,
     lease: Option<Lease>,
     tally: Tally,
+    end: Option<Pin<Box<Sleep>>>,
 }
 
 impl Download {
     /// Passes an endpoint's answer on.
-    pub fn new(inner: Incoming, lease: Lease, tally: Tally) -> Self {
+    pub fn new(inner: Incoming, lease: Lease, tally: Tally, end: Option<Instant>) -> Self {
         Self {
             inner,
+            end: end.map(|end| Box::pin(tokio::time::sleep_until(end.into()))),
             lease: Some(lease),
             tally,
         }
@@ -181,7 +234,17 @@ impl HttpBody for Download {
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = &mut *self;
         match Pin::new(&mut this.inner).poll_frame(cx) {
-            Poll::Pending => Poll::Pending,
+            Poll::Pending => {
+                let over = this
+                    .end
+                    .as_mut()
+                    .is_some_and(|end| end.as_mut().poll(cx).is_ready());
+                if over {
+                    this.tally.end(Ended::Broken);
+                    return Poll::Ready(Some(Err("the answer took too long".into())));
+                }
+                Poll::Pending
+            }
             Poll::Ready(None) => {
                 this.end();
                 Poll::Ready(None)
@@ -192,6 +255,9 @@ impl HttpBody for Download {
             }
             Poll::Ready(Some(Ok(frame))) => {
                 this.tally.first_byte();
+                if let Some(trailers) = frame.trailers_ref() {
+                    this.tally.trailers(trailers);
+                }
                 Poll::Ready(Some(Ok(frame)))
             }
         }

@@ -4,11 +4,15 @@ use std::{
     collections::HashMap,
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
-use hyper::service::service_fn;
+use http::{HeaderValue, header};
+use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto,
@@ -17,7 +21,7 @@ use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 
 use super::{
     Shared,
-    proxy::{self, Entry},
+    proxy::{self, Entry, Peer},
 };
 
 /// Longest wait for the head of a request.
@@ -136,41 +140,75 @@ async fn accept(
             continue; // It was closed already.
         }
         let shared = shared.clone();
-        let mut draining = draining.clone();
+        let draining = draining.clone();
+        let peer = Peer {
+            address: peer.ip(),
+            secure: false,
+        };
         tokio::spawn(async move {
             shared.telemetry.connections.inc();
-            let service = service_fn(|request| {
-                let shared = shared.clone();
-                async move {
-                    Ok::<_, std::convert::Infallible>(
-                        proxy::answer(&shared, entry, peer.ip(), request).await,
-                    )
-                }
-            });
-            let mut builder = auto::Builder::new(TokioExecutor::new());
-            builder
-                .http1()
-                .timer(TokioTimer::new())
-                .header_read_timeout(HEAD_TIMEOUT)
-                .max_buf_size(MAX_HEAD)
-                .max_headers(MAX_HEADERS);
-            builder
-                .http2()
-                .timer(TokioTimer::new())
-                .max_concurrent_streams(MAX_STREAMS)
-                .max_header_list_size(MAX_HEAD as u32)
-                .keep_alive_interval(Duration::from_secs(20));
-            let connection = builder.serve_connection(TokioIo::new(stream), service);
-            let mut connection = std::pin::pin!(connection);
-            // An error is the caller's: it went away, or what it sent was no HTTP.
-            tokio::select! {
-                _ = connection.as_mut() => {}
-                () = async { let _ = draining.wait_for(|on| *on).await; } => {
-                    connection.as_mut().graceful_shutdown();
-                    let _ = connection.await;
-                }
-            }
+            serve(&shared, entry, peer, TokioIo::new(stream), draining).await;
             shared.telemetry.connections.dec();
         });
+    }
+}
+
+/// Serves a connection to its end.
+async fn serve<I>(
+    shared: &Arc<Shared>,
+    entry: Entry,
+    peer: Peer,
+    stream: I,
+    mut draining: watch::Receiver<bool>,
+) where
+    I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
+{
+    let mut leaving = shared.leaving.subscribe();
+    let http2 = Arc::new(AtomicBool::new(false));
+    let service = service_fn(|request: http::Request<Incoming>| {
+        let (shared, http2) = (shared.clone(), http2.clone());
+        async move {
+            let is_http2 = request.version() == http::Version::HTTP_2;
+            if is_http2 {
+                http2.store(true, Ordering::Relaxed);
+            }
+            let mut answer = proxy::answer(&shared, entry, peer, request).await;
+            if !is_http2 && shared.is_leaving() {
+                let close = HeaderValue::from_static("close");
+                answer.headers_mut().insert(header::CONNECTION, close);
+            }
+            Ok::<_, std::convert::Infallible>(answer)
+        }
+    });
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(MAX_HEAD)
+        .max_headers(MAX_HEADERS);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_header_list_size(MAX_HEAD as u32)
+        .keep_alive_interval(Duration::from_secs(20));
+    let connection = builder.serve_connection(stream, service);
+    let mut connection = std::pin::pin!(connection);
+    let told = async {
+        let _ = leaving.wait_for(|on| *on).await;
+        // HTTP/2 tells the caller which requests were taken, and the others are sent elsewhere. An idle HTTP/1.1 connection that is
+        // closed loses the request that is on its way: until the end, those are closed after an answer only.
+        if !http2.load(Ordering::Relaxed) {
+            let _ = draining.wait_for(|on| *on).await;
+        }
+    };
+    // An error is the caller's: it went away, or what it sent was no HTTP.
+    tokio::select! {
+        _ = connection.as_mut() => {}
+        () = told => {
+            connection.as_mut().graceful_shutdown();
+            let _ = connection.await;
+        }
     }
 }

@@ -6,6 +6,7 @@
 //! | [`table`], [`route`] | routing, pure: objects → table → who is served by which revision |
 //! | [`keeper`], [`watch`] | the task that takes changes in and swaps the table; the watches that feed it |
 //! | [`listen`], [`proxy`], [`pool`], [`body`] | from a caller's connection to an endpoint's and back, nothing gathered on the way |
+//! | [`policy`], [`breaker`] | what a release's `spec.traffic` says of its callers and pods |
 //! | [`prompt`] | PromptReleases: an OpenAI-compatible endpoint |
 //! | [`tally`], [`record`], [`features`] | measuring, never in the way of a request |
 //! | [`admin`], [`telemetry`] | what the operator and Prometheus read |
@@ -16,10 +17,12 @@
 pub mod admin;
 pub mod answer;
 pub mod body;
+pub mod breaker;
 pub mod features;
 pub mod keeper;
 pub mod listen;
 pub mod objects;
+pub mod policy;
 pub mod pool;
 pub mod prompt;
 pub mod proxy;
@@ -39,12 +42,12 @@ use std::{
         Arc, PoisonError, RwLock,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use axum::serve::ListenerExt;
 use tokio::{
-    sync::{Notify, mpsc, oneshot},
+    sync::{Notify, mpsc, oneshot, watch as watch_channel},
     task::JoinHandle,
 };
 use tracing::info;
@@ -146,7 +149,8 @@ impl Default for Settings {
             internal_port: GATEWAY_INTERNAL_PORT,
             admin_port: GATEWAY_ADMIN_PORT,
             limits: Limits::default(),
-            leave: Duration::from_secs(3),
+            // Nodes learn within a second or two that this pod is leaving; and whoever keeps a connection is told to close it.
+            leave: Duration::from_secs(8),
             drain: Duration::from_secs(60),
             hand_over: Duration::from_secs(16),
         }
@@ -164,7 +168,9 @@ pub struct Shared {
     telemetry: Telemetry,
     limits: Limits,
     ready: AtomicBool,
-    draining: AtomicBool,
+    started: Instant,
+    /// Set when the process was told to leave.
+    leaving: watch_channel::Sender<bool>,
     /// Whether anybody ever read the buckets.
     was_read: AtomicBool,
     handed_over: Notify,
@@ -190,8 +196,13 @@ impl Shared {
         self.ready.load(Ordering::Relaxed)
     }
 
-    fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Relaxed)
+    fn is_leaving(&self) -> bool {
+        *self.leaving.borrow()
+    }
+
+    /// Milliseconds since the start: by these, pods are left out for a while.
+    fn now(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX >> 1)
     }
 }
 
@@ -234,7 +245,7 @@ impl Gateway {
         let recorder = Arc::new(Recorder::new(process_name()));
         let shared = Arc::new(Shared {
             table: RwLock::default(),
-            pool: Pool::start(settings.limits.connect),
+            pool: Pool::start(),
             backends: prompt::backends(settings.limits.connect)?,
             credentials: Credentials::new(&settings.credentials),
             features: Features::start(recorder.clone())?,
@@ -242,7 +253,8 @@ impl Gateway {
             telemetry: Telemetry::new()?,
             limits: settings.limits,
             ready: AtomicBool::new(false),
-            draining: AtomicBool::new(false),
+            started: Instant::now(),
+            leaving: watch_channel::Sender::new(false),
             was_read: AtomicBool::new(false),
             handed_over: Notify::new(),
         });
@@ -288,10 +300,10 @@ impl Gateway {
         self.changes.clone()
     }
 
-    /// Leaves: not ready any more at once, takes connections for a while yet, lets open requests end, and hands the last
-    /// measurements over.
+    /// Leaves: not ready any more at once, takes connections for a while yet and asks for each to be closed after its answer, lets
+    /// open requests end, and hands the last measurements over.
     pub async fn stop(self) {
-        self.shared.draining.store(true, Ordering::Relaxed);
+        self.shared.leaving.send_replace(true);
         tokio::time::sleep(self.settings.leave).await;
         // It is gone only if the keeper is, which is what we want.
         let _ = self.stop.send(());

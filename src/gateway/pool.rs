@@ -1,4 +1,5 @@
-//! Kept-alive connections to endpoints, and sending over them. What was surely not sent comes back to be sent elsewhere.
+//! Connections to endpoints, and sending over them: kept alive for HTTP/1.1, shared for HTTP/2. What was surely not sent comes
+//! back to be sent elsewhere.
 
 use std::{
     collections::HashMap,
@@ -10,9 +11,9 @@ use std::{
 use http::{Request, Response};
 use hyper::{
     body::Incoming,
-    client::conn::http1::{self, SendRequest},
+    client::conn::{TrySendError, http1, http2},
 };
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 
 use super::body::Body;
@@ -23,22 +24,33 @@ const IDLE: Duration = Duration::from_secs(4);
 const MAX_IDLE: usize = 256;
 /// A connection whose last answer was read is ready again at once, or is broken.
 const READY: Duration = Duration::from_millis(20);
+/// A shared connection is asked so often whether the other end is there, and so long is waited for its word.
+const PING: Duration = Duration::from_secs(10);
 
 /// Connections and since when they are idle, by endpoint.
-type Idle = HashMap<SocketAddr, Vec<(SendRequest<Body>, Instant)>>;
+type Idle = HashMap<SocketAddr, Vec<(http1::SendRequest<Body>, Instant)>>;
+/// The HTTP/2 connection of each endpoint, and when it was used last.
+type Multiplexed = HashMap<SocketAddr, (http2::SendRequest<Body>, Instant)>;
 
-/// Idle connections by endpoint.
+/// Where a request goes.
+pub struct Target {
+    /// The endpoint.
+    pub address: SocketAddr,
+    /// Whether it is spoken to in HTTP/2, without asking first.
+    pub http2: bool,
+    /// Wait for a connection.
+    pub connect: Duration,
+}
+
+/// Connections by endpoint.
+#[derive(Default)]
 pub struct Pool {
     idle: Mutex<Idle>,
-    connect_timeout: Duration,
+    multiplexed: Mutex<Multiplexed>,
 }
 
 /// A connection in use; give it back when the answer was read to its end.
-pub struct Lease {
-    pool: Arc<Pool>,
-    address: SocketAddr,
-    sender: SendRequest<Body>,
-}
+pub struct Lease(Option<(Arc<Pool>, SocketAddr, http1::SendRequest<Body>)>);
 
 /// Why there is no answer.
 pub enum Failure {
@@ -48,13 +60,12 @@ pub enum Failure {
     Sent(String),
 }
 
+type Sent = Result<(Response<Incoming>, Lease), Failure>;
+
 impl Pool {
     /// An empty pool, and the task that closes what was idle for too long.
-    pub fn start(connect_timeout: Duration) -> Arc<Self> {
-        let pool = Arc::new(Self {
-            idle: Mutex::default(),
-            connect_timeout,
-        });
+    pub fn start() -> Arc<Self> {
+        let pool = Arc::new(Self::default());
         let weak = Arc::downgrade(&pool);
         tokio::spawn(async move {
             loop {
@@ -66,73 +77,83 @@ impl Pool {
         pool
     }
 
-    /// Sends a request to an endpoint, over an idle connection where there is one.
+    /// Sends a request to an endpoint, over a connection that is there where there is one.
     ///
     /// # Errors
     /// Whether anything was sent, and why it failed.
-    pub async fn send(
-        self: &Arc<Self>,
-        address: SocketAddr,
-        mut request: Request<Body>,
-    ) -> Result<(Response<Incoming>, Lease), Failure> {
+    pub async fn send(self: &Arc<Self>, target: &Target, request: Request<Body>) -> Sent {
+        match target.http2 {
+            true => self.send_http2(target, request).await,
+            false => self.send_http1(target, request).await,
+        }
+    }
+
+    async fn send_http1(self: &Arc<Self>, target: &Target, mut request: Request<Body>) -> Sent {
+        let address = target.address;
         while let Some(mut sender) = self.take(address).await {
             match sender.try_send_request(request).await {
                 Ok(answer) => return Ok((answer, self.lease(address, sender))),
                 Err(mut error) => match error.take_message() {
                     Some(unsent) => request = unsent, // It was closed meanwhile.
-                    None => return Err(Failure::Sent(error.error().to_string())),
+                    None => return Err(Failure::Sent(describe(address, error.error()))),
                 },
             }
         }
-        let connect = async {
-            let stream = TcpStream::connect(address).await?;
-            // Nagle's algorithm against delayed ACK costs 40 ms on short streams.
-            stream.set_nodelay(true)?;
-            Ok::<_, std::io::Error>(stream)
+        let connection = async {
+            let stream = connect(address).await?;
+            let handshake = http1::handshake(TokioIo::new(stream)).await;
+            handshake.map_err(|e| describe(address, &e))
         };
-        let stream = match tokio::time::timeout(self.connect_timeout, connect).await {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => {
-                return Err(Failure::Unsent(
-                    Box::new(request),
-                    format!("{address}: {error}"),
-                ));
-            }
-            Err(_) => {
-                let why = format!("{address}: no connection in {:?}", self.connect_timeout);
-                return Err(Failure::Unsent(Box::new(request), why));
-            }
-        };
-        let (mut sender, connection) = match http1::handshake(TokioIo::new(stream)).await {
+        let (mut sender, connection) = match within(target, connection).await {
             Ok(pair) => pair,
-            Err(error) => {
-                return Err(Failure::Unsent(
-                    Box::new(request),
-                    format!("{address}: {error}"),
-                ));
-            }
+            Err(why) => return Err(Failure::Unsent(Box::new(request), why)),
         };
         tokio::spawn(connection); // Its errors reach the request that is on it.
         match sender.try_send_request(request).await {
             Ok(answer) => Ok((answer, self.lease(address, sender))),
-            Err(mut error) => Err(match error.take_message() {
-                Some(unsent) => {
-                    Failure::Unsent(Box::new(unsent), format!("{address}: {}", error.error()))
-                }
-                None => Failure::Sent(format!("{address}: {}", error.error())),
-            }),
+            Err(error) => Err(failure(address, error)),
         }
     }
 
-    fn lease(self: &Arc<Self>, address: SocketAddr, sender: SendRequest<Body>) -> Lease {
-        Lease {
-            pool: self.clone(),
-            address,
-            sender,
+    async fn send_http2(&self, target: &Target, mut request: Request<Body>) -> Sent {
+        let address = target.address;
+        if let Some(mut sender) = self.shared(address) {
+            match sender.try_send_request(request).await {
+                Ok(answer) => return Ok((answer, Lease(None))),
+                // It went away meanwhile.
+                Err(mut error) => match error.take_message() {
+                    Some(unsent) => request = unsent,
+                    None => return Err(Failure::Sent(describe(address, error.error()))),
+                },
+            }
+        }
+        let connection = async {
+            let stream = connect(address).await?;
+            let handshake = http2::Builder::new(TokioExecutor::new())
+                .timer(TokioTimer::new())
+                .keep_alive_interval(PING)
+                .keep_alive_timeout(PING)
+                .handshake(TokioIo::new(stream));
+            handshake.await.map_err(|e| describe(address, &e))
+        };
+        let (mut sender, connection) = match within(target, connection).await {
+            Ok(pair) => pair,
+            Err(why) => return Err(Failure::Unsent(Box::new(request), why)),
+        };
+        tokio::spawn(connection);
+        self.multiplexed()
+            .insert(address, (sender.clone(), Instant::now()));
+        match sender.try_send_request(request).await {
+            Ok(answer) => Ok((answer, Lease(None))),
+            Err(error) => Err(failure(address, error)),
         }
     }
 
-    async fn take(&self, address: SocketAddr) -> Option<SendRequest<Body>> {
+    fn lease(self: &Arc<Self>, address: SocketAddr, sender: http1::SendRequest<Body>) -> Lease {
+        Lease(Some((self.clone(), address, sender)))
+    }
+
+    async fn take(&self, address: SocketAddr) -> Option<http1::SendRequest<Body>> {
         loop {
             let (mut sender, since) = self.idle().get_mut(&address)?.pop()?;
             if since.elapsed() > IDLE || sender.is_closed() {
@@ -149,28 +170,86 @@ impl Pool {
         }
     }
 
+    fn shared(&self, address: SocketAddr) -> Option<http2::SendRequest<Body>> {
+        let mut all = self.multiplexed();
+        let (sender, used) = all.get_mut(&address)?;
+        *used = Instant::now();
+        (!sender.is_closed()).then(|| sender.clone())
+    }
+
     fn sweep(&self) {
         self.idle().retain(|_, senders| {
             senders.retain(|(sender, since)| !sender.is_closed() && since.elapsed() < IDLE);
             !senders.is_empty()
         });
+        // What is on them still ends: a connection goes when the last that uses it does.
+        self.multiplexed()
+            .retain(|_, (sender, used)| !sender.is_closed() && used.elapsed() < 8 * IDLE);
     }
 
     fn idle(&self) -> MutexGuard<'_, Idle> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn multiplexed(&self) -> MutexGuard<'_, Multiplexed> {
+        self.multiplexed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn connect(address: SocketAddr) -> Result<TcpStream, String> {
+    let stream = TcpStream::connect(address)
+        .await
+        .map_err(|e| describe(address, &e))?;
+    // Nagle's algorithm against delayed ACK costs 40 ms on short streams.
+    stream
+        .set_nodelay(true)
+        .map_err(|e| describe(address, &e))?;
+    Ok(stream)
+}
+
+async fn within<T>(
+    target: &Target,
+    connection: impl Future<Output = Result<T, String>>,
+) -> Result<T, String> {
+    match tokio::time::timeout(target.connect, connection).await {
+        Ok(result) => result,
+        Err(_) => Err(format!(
+            "{}: no connection in {:?}",
+            target.address, target.connect
+        )),
+    }
+}
+
+fn failure(address: SocketAddr, mut error: TrySendError<Request<Body>>) -> Failure {
+    match error.take_message() {
+        Some(unsent) => Failure::Unsent(Box::new(unsent), describe(address, error.error())),
+        None => Failure::Sent(describe(address, error.error())),
+    }
+}
+
+/// With the cause: `connection closed before message completed` rather than `client error`.
+fn describe(address: SocketAddr, error: &dyn std::error::Error) -> String {
+    match error.source() {
+        Some(cause) => format!("{address}: {error}: {cause}"),
+        None => format!("{address}: {error}"),
     }
 }
 
 impl Lease {
     /// Gives the connection back.
     pub fn give_back(self) {
-        if self.sender.is_closed() {
+        let Some((pool, address, sender)) = self.0 else {
+            return;
+        };
+        if sender.is_closed() {
             return;
         }
-        let mut idle = self.pool.idle();
-        let senders = idle.entry(self.address).or_default();
+        let mut idle = pool.idle();
+        let senders = idle.entry(address).or_default();
         if senders.len() < MAX_IDLE {
-            senders.push((self.sender, Instant::now()));
+            senders.push((sender, Instant::now()));
         }
     }
 }

@@ -32,6 +32,8 @@ pub enum Why {
     Random,
     /// The caller sent a version back that is being served.
     Version,
+    /// The caller chose the side.
+    Override,
     /// It was the candidate's, which has no ready endpoint.
     FellBack,
 }
@@ -45,6 +47,23 @@ pub struct Chosen {
     pub candidate: bool,
     /// Why.
     pub why: Why,
+}
+
+/// A side that a caller chose: `stable`, or `candidate` while that has traffic and can answer. Anything else is no choice.
+pub fn choose_side(release: &Release, side: &str) -> Option<Chosen> {
+    let (revision, candidate) = match side {
+        "stable" => (release.stable.as_ref()?, false),
+        "candidate" => {
+            let tried = release.candidate.as_ref().filter(|_| release.weight > 0);
+            (tried.filter(|r| r.is_available())?, true)
+        }
+        _ => return None,
+    };
+    Some(Chosen {
+        revision: revision.clone(),
+        candidate,
+        why: Why::Override,
+    })
 }
 
 /// Chooses the revision for a request; `None` if the release has none that could serve. `random` is used for callers without a key;

@@ -5,14 +5,16 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tokio::sync::OwnedSemaphorePermit;
+
 use super::{
-    Shared,
+    Shared, answer,
     body::Overheard,
     features::Job,
     record::{Sample, Slot},
     route::{Chosen, Why},
     table::{Backend, Endpoint, Release},
-    telemetry::Outcome,
+    telemetry::{Count, Meters, Outcome},
 };
 
 /// How an answer ended.
@@ -40,6 +42,10 @@ pub struct Tally {
     pub blamed: bool,
     /// Tokens of prompt and answer.
     pub usage: Option<(u64, u64)>,
+    /// Whether the endpoint answered, or let the caller wait in vain: what it did says how it is.
+    pub judged: bool,
+    /// Its place among those that are open at once.
+    pub place: Option<OwnedSemaphorePermit>,
     inputs: Option<Arc<Overheard>>,
     endpoint: Option<Arc<Endpoint>>,
     live: bool,
@@ -57,18 +63,9 @@ impl Tally {
         live: bool,
     ) -> Self {
         shared.telemetry.open.inc();
-        if live {
-            let meters = release
-                .meters
-                .get_or_init(|| shared.telemetry.meters(release.kind, &release.name));
-            if chosen.why == Why::FellBack {
-                meters.fell_back();
-            }
-            if caller.is_none() {
-                meters.unkeyed();
-            }
-        }
-        Self {
+        // Whoever chooses the side is no sample of callers.
+        let counted = live && chosen.why != Why::Override;
+        let tally = Self {
             shared: shared.clone(),
             release: release.clone(),
             chosen: chosen.clone(),
@@ -78,11 +75,53 @@ impl Tally {
             status: 0,
             blamed: false,
             usage: None,
+            judged: false,
+            place: None,
             inputs: None,
             endpoint: None,
-            live,
+            live: counted,
             settled: false,
+        };
+        match chosen.why {
+            Why::FellBack if live => tally.note(Count::FellBack),
+            Why::Override if live => tally.note(Count::Overridden),
+            _ => {}
         }
+        if counted && tally.caller.is_none() {
+            tally.note(Count::Unkeyed);
+        }
+        tally
+    }
+
+    /// The head of the endpoint's answer is there.
+    pub fn answered(&mut self, parts: &http::response::Parts, grpc: bool) {
+        self.status = parts.status.as_u16();
+        self.judged = true;
+        self.blamed |= grpc && answer::grpc_failed(&parts.headers);
+    }
+
+    /// The answer ends with these trailers.
+    pub fn trailers(&mut self, trailers: &http::HeaderMap) {
+        self.blamed |= answer::grpc_failed(trailers);
+    }
+
+    /// Counts something of this release, if this is live traffic.
+    pub fn note_live(&self, what: Count) {
+        if self.live {
+            self.note(what);
+        }
+    }
+
+    /// Counts something of this release.
+    fn note(&self, what: Count) {
+        self.meters().note(what);
+    }
+
+    fn meters(&self) -> &Meters {
+        let (shared, release) = (&self.shared, &self.release);
+        release
+            .meters
+            .get_or_init(|| shared.telemetry.meters(release.kind, &release.name))
     }
 
     /// The body that is to be looked at for input rows.
@@ -95,6 +134,24 @@ impl Tally {
         self.leave();
         endpoint.open.fetch_add(1, Ordering::Relaxed);
         self.endpoint = Some(endpoint.clone());
+    }
+
+    /// The request is at no endpoint any more, and what became of it there is known: `failed`, or answered.
+    pub fn judge(&mut self, failed: bool) {
+        let now = self.shared.now();
+        if let (Some(endpoint), Backend::Model { endpoints, .. }) =
+            (&self.endpoint, &self.chosen.revision.backend)
+        {
+            let rule = &self.release.policy.ejection;
+            if !failed {
+                endpoint.succeeded(now);
+            } else if endpoints.failed(endpoint, rule, now) {
+                self.note(Count::Ejected);
+                let pod = endpoint.address;
+                tracing::warn!(release = self.release.name, revision = %self.chosen.revision.hash, %pod, "a pod that keeps failing is left out for a while");
+            }
+        }
+        self.leave();
     }
 
     fn leave(&mut self) {
@@ -115,13 +172,17 @@ impl Tally {
         if std::mem::replace(&mut self.settled, true) {
             return;
         }
+        let failed = self.blamed || self.status >= 500 || ended == Ended::Broken;
+        if self.judged && (failed || ended != Ended::Canceled) {
+            self.judge(failed);
+        }
         self.leave();
+        self.place = None;
         self.shared.telemetry.open.dec();
         if !self.live {
             return;
         }
         let latency = self.started.elapsed();
-        let failed = self.blamed || self.status >= 500 || ended == Ended::Broken;
         let outcome = match (failed, ended) {
             (true, _) => Outcome::Error,
             (false, Ended::Canceled) => Outcome::Canceled,
@@ -130,9 +191,8 @@ impl Tally {
         };
         let prompt = matches!(self.chosen.revision.backend, Backend::Prompt(_));
         let first_byte = self.first_byte.filter(|_| prompt);
-        if let Some(meters) = self.release.meters.get() {
-            meters.count(self.chosen.candidate, outcome, latency, first_byte);
-        }
+        self.meters()
+            .count(self.chosen.candidate, outcome, latency, first_byte);
         let slot = Slot {
             release: self.release.uid.clone(),
             revision: self.chosen.revision.hash.clone(),

@@ -31,14 +31,66 @@ impl Outcome {
     ];
 }
 
+/// What is counted by release beside requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Count {
+    /// A request without a caller's key.
+    Unkeyed,
+    /// A request of the candidate that stable answers.
+    FellBack,
+    /// A request whose caller chose the side.
+    Overridden,
+    /// A request that was sent again, to another pod.
+    Retried,
+    /// A pod that is left out.
+    Ejected,
+    /// A request that was refused, as too many were open.
+    Overflowed,
+}
+
+impl Count {
+    const ALL: [(Count, &'static str, &'static str); 6] = [
+        (
+            Count::Unkeyed,
+            "perennial_gateway_unkeyed_total",
+            "Requests without a caller's key, placed at random",
+        ),
+        (
+            Count::FellBack,
+            "perennial_gateway_fell_back_total",
+            "Requests of the candidate that stable answered, as the candidate has no ready endpoint",
+        ),
+        (
+            Count::Overridden,
+            "perennial_gateway_overridden_total",
+            "Requests whose callers chose the side by the header of spec.traffic.override",
+        ),
+        (
+            Count::Retried,
+            "perennial_gateway_retries_total",
+            "Requests that were sent again, to another pod",
+        ),
+        (
+            Count::Ejected,
+            "perennial_gateway_ejections_total",
+            "Times that a pod was left out, as it kept failing",
+        ),
+        (
+            Count::Overflowed,
+            "perennial_gateway_overflows_total",
+            "Requests that were refused, as too many were open (spec.traffic.limits)",
+        ),
+    ];
+}
+
 /// All metrics of a gateway process.
 pub struct Telemetry {
     registry: Registry,
     requests: IntCounterVec,
     duration: HistogramVec,
     first_byte: HistogramVec,
-    unkeyed: IntCounterVec,
-    fell_back: IntCounterVec,
+    /// In the order of [`Count::ALL`].
+    counts: Vec<IntCounterVec>,
     weight: IntGaugeVec,
     epoch: IntGaugeVec,
     /// Requests that belong to no release.
@@ -58,8 +110,8 @@ pub struct Meters {
     requests: [[IntCounter; 4]; 2],
     duration: [Histogram; 2],
     first_byte: [Histogram; 2],
-    unkeyed: IntCounter,
-    fell_back: IntCounter,
+    /// In the order of [`Count::ALL`].
+    counts: Vec<IntCounter>,
 }
 
 const LATENCY: [f64; 14] = [
@@ -114,16 +166,10 @@ impl Telemetry {
                 "perennial_gateway_time_to_first_byte_seconds",
                 "From the request's head to the answer's first byte",
             )?,
-            unkeyed: counters(
-                "perennial_gateway_unkeyed_total",
-                "Requests without a caller's key, placed at random",
-                &["kind", "release"],
-            )?,
-            fell_back: counters(
-                "perennial_gateway_fell_back_total",
-                "Requests of the candidate that stable answered, as the candidate has no ready endpoint",
-                &["kind", "release"],
-            )?,
+            counts: Count::ALL
+                .iter()
+                .map(|(_, name, help)| counters(name, help, &["kind", "release"]))
+                .collect::<Result<_, _>>()?,
             weight: gauges(
                 "perennial_gateway_candidate_weight_percent",
                 "Callers that go to the candidate",
@@ -166,8 +212,11 @@ impl Telemetry {
             requests: TRACKS.map(track),
             duration: TRACKS.map(|t| self.duration.with_label_values(&[kind, release, t])),
             first_byte: TRACKS.map(|t| self.first_byte.with_label_values(&[kind, release, t])),
-            unkeyed: self.unkeyed.with_label_values(&[kind, release]),
-            fell_back: self.fell_back.with_label_values(&[kind, release]),
+            counts: self
+                .counts
+                .iter()
+                .map(|c| c.with_label_values(&[kind, release]))
+                .collect(),
         }
     }
 
@@ -186,8 +235,9 @@ impl Telemetry {
                     let _ = self.duration.remove_label_values(&[kind, name, track]);
                     let _ = self.first_byte.remove_label_values(&[kind, name, track]);
                 }
-                let _ = self.unkeyed.remove_label_values(&[kind, name]);
-                let _ = self.fell_back.remove_label_values(&[kind, name]);
+                for count in &self.counts {
+                    let _ = count.remove_label_values(&[kind, name]);
+                }
                 let _ = self.weight.remove_label_values(&[kind, name]);
                 let _ = self.epoch.remove_label_values(&[kind, name]);
             }
@@ -231,13 +281,10 @@ impl Meters {
         }
     }
 
-    /// Counts a request without a caller's key.
-    pub fn unkeyed(&self) {
-        self.unkeyed.inc();
-    }
-
-    /// Counts a request of the candidate that stable answers.
-    pub fn fell_back(&self) {
-        self.fell_back.inc();
+    /// Counts one of these.
+    pub fn note(&self, what: Count) {
+        if let Some(counter) = self.counts.get(what as usize) {
+            counter.inc();
+        }
     }
 }

@@ -155,6 +155,8 @@ pub struct ReleaseMeasurements {
     pub final_before: Option<i64>,
     /// Since when (unix minute) there are measurements in this operator's memory: windows that begin before lack data.
     pub since: Option<i64>,
+    /// Why callers of the release's Service don't reach these gateways yet, as a sentence; `None`: nothing speaks against it.
+    pub unreachable: Option<String>,
 }
 
 /// One gateway pod.

@@ -197,6 +197,25 @@ impl Harness {
         self.served(epoch).await;
     }
 
+    /// As [`Harness::weight`], with a `spec.traffic`.
+    pub async fn traffic_policy(&self, weight: i32, epoch: i64, traffic: Value) {
+        let mut deployment = deployment(self.port, weight, epoch);
+        deployment["spec"] = json!({"traffic": traffic});
+        self.put(Source::Models, deployment).await;
+        self.served(epoch).await;
+    }
+
+    /// A counter of this release, from `/metrics`.
+    pub async fn count(&self, name: &str) -> u64 {
+        let metrics = self.admin("/metrics").await;
+        let of_release = format!("{name}{{kind=\"models\",release=\"m\"}} ");
+        let line = metrics
+            .text()
+            .lines()
+            .find_map(|line| line.strip_prefix(&of_release).map(str::to_owned));
+        line.map_or(0, |value| value.parse().unwrap())
+    }
+
     pub async fn served(&self, epoch: i64) {
         until("the epoch is served", || async {
             let epochs = self.epochs().await;

@@ -1,8 +1,11 @@
 //! The gateway as callers and the operator meet it: real sockets on both sides. The model servers and the LLM are servers of these
 //! tests, in this process.
 
+mod callers;
+mod grpc;
 mod harness;
 mod measuring;
+mod pods;
 mod prompts;
 mod routing;
 mod traffic;

@@ -13,6 +13,7 @@ use self::parse::{release, revision, slice};
 use crate::api::{
     model_deployment::Protocol,
     revision::{PromptRevision, Signature},
+    traffic::Traffic,
 };
 
 /// Kinds of objects that the gateway reads.
@@ -105,6 +106,9 @@ pub struct ReleaseObject {
     pub weight: i32,
     /// Grows with every change of the routing.
     pub epoch: i64,
+    /// `spec.traffic`.
+    #[serde(default)]
+    pub traffic: Traffic,
 }
 
 /// A side of a rollout.
@@ -135,6 +139,9 @@ pub struct ModelRevisionObject {
     pub version: Option<String>,
     /// Port that the server listens on.
     pub port: u16,
+    /// Port for gRPC, where that is another one.
+    #[serde(default)]
+    pub grpc_port: Option<u16>,
     /// What it speaks.
     pub protocol: Protocol,
     /// What the model takes.

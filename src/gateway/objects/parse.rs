@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{Kind, ModelRevisionObject, ReleaseObject, RevisionObject, Side, Slice};
-use crate::api::{model_deployment::ServerSpec, revision::Signature};
+use crate::api::{model_deployment::ServerSpec, revision::Signature, traffic::Traffic};
 
 /// Label of an EndpointSlice with the name of its Service.
 pub(super) const SERVICE_NAME: &str = "kubernetes.io/service-name";
@@ -47,8 +47,15 @@ pub(super) fn release(object: &DynamicObject) -> Result<ReleaseObject, String> {
     if !(0..=100).contains(&status.rollout.weight) {
         return Err(format!("weight {} is not 0 to 100", status.rollout.weight));
     }
+    let traffic = match object.data.get("spec").and_then(|s| s.get("traffic")) {
+        Some(traffic) if !traffic.is_null() => {
+            serde_json::from_value(traffic.clone()).map_err(|e| format!("spec.traffic: {e}"))?
+        }
+        _ => Traffic::default(),
+    };
     Ok(ReleaseObject {
         uid,
+        traffic,
         port: status.gateway.port.filter(|port| *port > 0),
         stable: status.stable,
         candidate: status.candidate,
@@ -112,6 +119,7 @@ pub(super) fn revision(
                 model: data.model.name,
                 version: data.model.version,
                 port: data.server.port(),
+                grpc_port: data.server.grpc_port(),
                 protocol: data.server.protocol(),
                 signature: data.model.signature,
             })

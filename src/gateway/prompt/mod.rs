@@ -95,7 +95,7 @@ pub async fn answer(
         Payload::Read(_, body) => body,
         Payload::Coming(_) => &empty,
     };
-    let key = proxy::caller(&call.parts.headers, Some(body));
+    let key = proxy::caller(&call.parts.headers, Some(body), &release.policy.sticky);
     let version = body
         .get("prompt")
         .and_then(|p| p.get("version"))

@@ -1,17 +1,16 @@
 //! A caller's request as the endpoint gets it.
 
-use std::net::IpAddr;
+use http::{HeaderName, HeaderValue, Request, Uri, Version, header};
 
-use http::{HeaderName, HeaderValue, Request, Uri, header, request::Parts};
-
+use super::Call;
 use crate::gateway::{answer, body::Body};
 
-/// The request as the endpoint gets it: HTTP/1.1, origin form, our own connection's headers.
-pub(super) fn request(parts: &Parts, peer: IpAddr, body: Body) -> Option<Request<Body>> {
+/// The request as the endpoint gets it, with our own connection's headers: HTTP/1.1 in origin form, or gRPC over HTTP/2.
+pub(super) fn request(call: &Call, grpc: bool, body: Body) -> Option<Request<Body>> {
+    let parts = &call.parts;
     let path = parts.uri.path_and_query().map_or("/", |p| p.as_str());
     let mut request = Request::new(body);
     *request.method_mut() = parts.method.clone();
-    *request.uri_mut() = path.parse::<Uri>().ok()?;
     let mut headers = parts.headers.clone();
     answer::strip_hop_by_hop(&mut headers);
     headers.remove(header::EXPECT);
@@ -21,23 +20,33 @@ pub(super) fn request(parts: &Parts, peer: IpAddr, body: Body) -> Option<Request
         .or_else(|| HeaderValue::from_str(parts.uri.authority()?.as_str()).ok());
     let forwarded = |name: &'static str| HeaderName::from_static(name);
     if let Some(host) = &host {
-        headers.insert(header::HOST, host.clone());
         headers
             .entry(forwarded("x-forwarded-host"))
             .or_insert(host.clone());
-    } else {
-        headers.insert(header::HOST, HeaderValue::from_static("perennial"));
     }
+    let host = host.unwrap_or(HeaderValue::from_static("perennial"));
+    if grpc {
+        // HTTP/2 has the host in the address; `te` is how gRPC asks for trailers.
+        let uri = format!("http://{}{path}", host.to_str().ok()?);
+        *request.uri_mut() = uri.parse::<Uri>().ok()?;
+        *request.version_mut() = Version::HTTP_2;
+        headers.remove(header::HOST);
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    } else {
+        *request.uri_mut() = path.parse::<Uri>().ok()?;
+        headers.insert(header::HOST, host);
+    }
+    let proto = if call.secure { "https" } else { "http" };
     headers
         .entry(forwarded("x-forwarded-proto"))
-        .or_insert(HeaderValue::from_static("http"));
+        .or_insert(HeaderValue::from_static(proto));
     let before = headers
         .get_all("x-forwarded-for")
         .iter()
         .filter_map(|v| v.to_str().ok())
         .collect::<Vec<_>>()
         .join(", ");
-    let peer = peer.to_canonical();
+    let peer = call.peer.to_canonical();
     let all = if before.is_empty() {
         peer.to_string()
     } else {

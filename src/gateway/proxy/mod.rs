@@ -5,6 +5,7 @@ mod find;
 mod forward;
 mod model;
 mod read;
+mod send;
 
 use std::{net::IpAddr, sync::Arc, time::Instant};
 
@@ -40,6 +41,15 @@ pub enum Entry {
     Internal,
 }
 
+/// The other end of a connection.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer {
+    /// Its address.
+    pub address: IpAddr,
+    /// Whether it speaks TLS.
+    pub secure: bool,
+}
+
 /// A request that has found its release.
 pub struct Call {
     /// Everything but the body.
@@ -48,6 +58,8 @@ pub struct Call {
     pub payload: Payload,
     /// Who sent it.
     pub peer: IpAddr,
+    /// Whether it came over TLS.
+    pub secure: bool,
     /// When its head was there.
     pub started: Instant,
     /// Whether it counts as live traffic.
@@ -64,11 +76,18 @@ pub enum Payload {
     Read(Bytes, Map<String, Value>),
 }
 
+impl Payload {
+    /// A body that was taken.
+    fn nothing() -> Self {
+        Payload::Read(Bytes::new(), Map::new())
+    }
+}
+
 /// Answers a request.
 pub async fn answer(
     shared: &Arc<Shared>,
     entry: Entry,
-    peer: IpAddr,
+    peer: Peer,
     request: Request<Incoming>,
 ) -> Response<Body> {
     let started = Instant::now();
@@ -77,7 +96,8 @@ pub async fn answer(
     let call = Call {
         parts,
         payload: Payload::Coming(body),
-        peer,
+        peer: peer.address,
+        secure: peer.secure,
         started,
         live: entry != Entry::Internal,
         revision: None,
@@ -106,7 +126,7 @@ fn unknown(call: &Call, message: &str) -> Box<Response<Body>> {
 }
 
 fn refusal(call: &Call, status: StatusCode, code: &str, message: &str) -> Box<Response<Body>> {
-    let shape = Shape::of(call.parts.uri.path());
+    let shape = Shape::of(&call.parts);
     Box::new(answer::error(shape, status, code, None, message))
 }
 
@@ -133,34 +153,55 @@ async fn serve(
     match release.kind {
         Kind::Prompt => prompt::answer(shared, release, table, call).await,
         Kind::Model => {
-            let speaks_openai = |r: &Arc<Revision>| {
-                matches!(
-                    r.backend,
-                    Backend::Model {
-                        protocol: Protocol::OpenAi,
-                        ..
-                    }
-                )
+            let read = match wanted(release, &call) {
+                Wanted::Nothing => Ok(call),
+                Wanted::Fields => read::read_anything(call).await,
+                Wanted::Object => read(call).await,
             };
-            let openai = release
-                .stable
-                .iter()
-                .chain(&release.candidate)
-                .any(speaks_openai);
-            let must_read = openai
-                && call.parts.method == Method::POST
-                && !call.parts.headers.contains_key(KEY)
-                && is_json(&call.parts.headers);
-            let call = if must_read {
-                match read(call).await {
-                    Ok(call) => call,
-                    Err(refusal) => return *refusal,
-                }
-            } else {
-                call
+            let call = match read {
+                Ok(call) => call,
+                Err(refusal) => return *refusal,
             };
             model::proxy(shared, release, table, call).await
         }
+    }
+}
+
+/// What of a body must be known before the request can go anywhere.
+enum Wanted {
+    Nothing,
+    Fields,
+    Object,
+}
+
+fn wanted(release: &Release, call: &Call) -> Wanted {
+    let headers = &call.parts.headers;
+    let policy = &release.policy;
+    if call.parts.method != Method::POST || !is_json(headers) {
+        return Wanted::Nothing;
+    }
+    if caller(headers, None, &policy.sticky).is_some() {
+        return Wanted::Nothing;
+    }
+    if !policy.sticky.is_empty() {
+        return match policy.reads_body() {
+            true => Wanted::Fields,
+            false => Wanted::Nothing,
+        };
+    }
+    let speaks_openai = |r: &Arc<Revision>| {
+        matches!(
+            r.backend,
+            Backend::Model {
+                protocol: Protocol::OpenAi,
+                ..
+            }
+        )
+    };
+    let sides = release.stable.iter().chain(&release.candidate);
+    match sides.into_iter().any(speaks_openai) {
+        true => Wanted::Object,
+        false => Wanted::Nothing,
     }
 }
 

@@ -1,22 +1,25 @@
 //! From a caller to a pod of a model's revision and back.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{sync::Arc, time::Instant};
 
-use http::{Method, Request, Response, StatusCode};
+use http::{Method, Response, StatusCode};
 use http_body_util::BodyExt;
-use hyper::body::{Body as _, Incoming};
+use hyper::body::Body as _;
 
-use super::{Call, Payload, caller, choose, forward, nobody};
+use super::{
+    Call, Payload, caller, choose, forward, nobody,
+    send::{Order, Unanswered, send},
+};
 use crate::{
     api::model_deployment::Protocol,
     gateway::{
         Shared,
         answer::{self, Shape},
         body::{Body, Download, Overheard, Upload, empty, full},
-        pool::{Failure, Lease},
         route::Chosen,
-        table::{Backend, Endpoints, Release, Table},
+        table::{Backend, Release, Table},
         tally::{Ended, Tally},
+        telemetry::Count,
     },
 };
 
@@ -25,141 +28,176 @@ pub(super) async fn proxy(
     shared: &Arc<Shared>,
     release: &Arc<Release>,
     table: &Table,
-    call: Call,
+    mut call: Call,
 ) -> Response<Body> {
     let body = match &call.payload {
         Payload::Read(_, body) => Some(body),
         Payload::Coming(_) => None,
     };
-    let key = caller(&call.parts.headers, body);
+    let policy = &release.policy;
+    let key = caller(&call.parts.headers, body, &policy.sticky);
     let Some(chosen) = choose(table, release, &call, key.as_deref(), None) else {
         return nobody(release, &call);
     };
     let mut tally = Tally::open(shared, release, &chosen, key, call.started, call.live);
-    let shape = Shape::of(call.parts.uri.path());
-    let (endpoints, protocol) = match &chosen.revision.backend {
+    let shape = Shape::of(&call.parts);
+    let refuse = |tally: &mut Tally, (status, code, message): Refusal| {
+        fail(tally, &chosen, shape, status, code, &message)
+    };
+    let (endpoints, protocol, grpc_port) = match &chosen.revision.backend {
         Backend::Model {
             endpoints,
             protocol,
+            grpc_port,
             ..
-        } => (endpoints, *protocol),
+        } => (endpoints, *protocol, *grpc_port),
         Backend::Prompt(_) => return nobody(release, &call),
         Backend::Nothing(why) => {
-            return fail(
-                &mut tally,
-                &chosen,
-                shape,
-                StatusCode::SERVICE_UNAVAILABLE,
-                "RevisionUnknown",
-                why,
-            );
+            let status = StatusCode::SERVICE_UNAVAILABLE;
+            return refuse(&mut tally, (status, "RevisionUnknown", why.clone()));
         }
     };
     let looked_at = call.live
         && protocol == Protocol::OpenInference
         && call.parts.method == Method::POST
         && call.parts.uri.path().ends_with("/infer");
-    let limit = shared.limits.body;
-    let mut overheard = None;
-    let (body, size) = match call.payload {
-        Payload::Read(bytes, _) => {
-            let size = bytes.len() as u64;
-            (full(bytes), Some(size))
-        }
-        Payload::Coming(incoming) => {
-            let size = incoming.size_hint().exact();
-            if size == Some(0) {
-                (empty(), Some(0))
-            } else {
-                let (upload, heard) = Upload::new(incoming, limit, looked_at);
-                overheard = Some(heard);
-                (upload.boxed_unsync(), size)
-            }
-        }
-    };
-    let too_long = || format!("the body is longer than {limit} bytes");
+    let limit = policy.body(&shared.limits);
+    let payload = std::mem::replace(&mut call.payload, Payload::nothing());
+    let (body, size, upload) = take(payload, limit, looked_at);
     if size.is_some_and(|size| size > limit) {
-        return fail(
-            &mut tally,
-            &chosen,
-            shape,
-            StatusCode::PAYLOAD_TOO_LARGE,
-            "body_too_long",
-            &too_long(),
-        );
+        return refuse(&mut tally, too_long(limit));
     }
-    if let Some(heard) = overheard.clone().filter(|_| looked_at) {
+    let end = policy.request.map(|longest| call.started + longest);
+    if let Some(breaker) = release.breakers.get(&chosen.revision.hash) {
+        let wait = Instant::now() + policy.first_byte(&shared.limits);
+        tally.place = breaker.enter(end.map_or(wait, |end| end.min(wait))).await;
+        if tally.place.is_none() {
+            tally.note_live(Count::Overflowed);
+            let message = format!(
+                "revision {} of {} has {} open requests and {} that wait, as many as it is given (spec.traffic.limits): try again",
+                chosen.revision.hash, release.name, breaker.concurrent, breaker.pending
+            );
+            let status = StatusCode::SERVICE_UNAVAILABLE;
+            return refuse(&mut tally, (status, "Overloaded", message));
+        }
+    }
+    if let Some(heard) = upload.clone().filter(|_| looked_at) {
         tally.inputs(heard);
     }
-    let Some(request) = forward::request(&call.parts, call.peer, body) else {
-        return fail(
+    let grpc = shape == Shape::Grpc;
+    let Some(request) = forward::request(&call, grpc, body) else {
+        let message = "the request's path can't be passed on".to_owned();
+        return refuse(
             &mut tally,
-            &chosen,
-            shape,
-            StatusCode::BAD_REQUEST,
-            "bad_request",
-            "the request's path can't be passed on",
+            (StatusCode::BAD_REQUEST, "bad_request", message),
         );
     };
-    match send(shared, endpoints, request, size == Some(0), &mut tally).await {
+    let order = Order {
+        grpc: grpc.then_some(grpc_port),
+        policy,
+        end,
+        upload: upload.as_deref(),
+    };
+    match send(shared, endpoints, request, &order, &mut tally).await {
         Ok((response, lease)) => {
             let (mut parts, body) = response.into_parts();
             answer::strip_hop_by_hop(&mut parts.headers);
             answer::sign(&mut parts.headers, &chosen.revision);
-            tally.status = parts.status.as_u16();
-            Response::from_parts(parts, Download::new(body, lease, tally).boxed_unsync())
+            tally.answered(&parts, grpc);
+            let body = Download::new(body, lease, tally, end);
+            Response::from_parts(parts, body.boxed_unsync())
         }
         Err(failed) => {
-            if overheard.as_ref().is_some_and(|o| o.too_long()) {
-                return fail(
-                    &mut tally,
-                    &chosen,
-                    shape,
-                    StatusCode::PAYLOAD_TOO_LARGE,
-                    "body_too_long",
-                    &too_long(),
-                );
-            }
-            if overheard.is_some_and(|o: Arc<Overheard>| o.failed()) {
-                return fail(
-                    &mut tally,
-                    &chosen,
-                    shape,
+            let refusal = match upload {
+                Some(heard) if heard.too_long() => too_long(limit),
+                Some(heard) if heard.failed() => (
                     StatusCode::BAD_REQUEST,
                     "bad_body",
-                    "the body broke off",
-                );
-            }
-            let (status, code, message) = match failed {
-                Unanswered::Nowhere => (
-                    StatusCode::SERVICE_UNAVAILABLE,
-                    "NoEndpoint",
-                    format!(
-                        "{} has no pod that is ready: revision {}",
-                        release.name, chosen.revision.hash
-                    ),
+                    "the body broke off".to_owned(),
                 ),
-                Unanswered::Failed(why) => (
-                    StatusCode::BAD_GATEWAY,
-                    "BackendFailed",
-                    format!(
-                        "revision {} of {} did not answer: {why}",
-                        chosen.revision.hash, release.name
-                    ),
-                ),
-                Unanswered::Late => (
-                    StatusCode::GATEWAY_TIMEOUT,
-                    "BackendTimeout",
-                    format!(
-                        "revision {} of {} did not begin to answer in {} seconds",
-                        chosen.revision.hash,
-                        release.name,
-                        shared.limits.response.as_secs()
-                    ),
-                ),
+                _ => explain(failed, shared, release, &chosen, &mut tally),
             };
-            fail(&mut tally, &chosen, shape, status, code, &message)
+            refuse(&mut tally, refusal)
         }
+    }
+}
+
+type Refusal = (StatusCode, &'static str, String);
+
+fn too_long(limit: u64) -> Refusal {
+    let message = format!("the body is longer than {limit} bytes");
+    (StatusCode::PAYLOAD_TOO_LARGE, "body_too_long", message)
+}
+
+/// The body to send, its size where that is known, and what is known of it on the way.
+fn take(
+    payload: Payload,
+    limit: u64,
+    looked_at: bool,
+) -> (Body, Option<u64>, Option<Arc<Overheard>>) {
+    match payload {
+        Payload::Read(bytes, _) => {
+            let size = Some(bytes.len() as u64);
+            let heard = looked_at.then(|| Overheard::whole(bytes.clone()));
+            (full(bytes), size, heard)
+        }
+        Payload::Coming(incoming) => {
+            let size = incoming.size_hint().exact();
+            if size == Some(0) {
+                return (empty(), size, None);
+            }
+            let (upload, heard) = Upload::new(incoming, limit, looked_at);
+            (upload.boxed_unsync(), size, Some(heard))
+        }
+    }
+}
+
+fn explain(
+    failed: Unanswered,
+    shared: &Shared,
+    release: &Release,
+    chosen: &Chosen,
+    tally: &mut Tally,
+) -> Refusal {
+    let (name, hash) = (&release.name, &chosen.revision.hash);
+    let policy = &release.policy;
+    // The time that the pod let pass says how it is.
+    tally.judged = matches!(failed, Unanswered::Late | Unanswered::TooLong);
+    match failed {
+        Unanswered::Nowhere => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "NoEndpoint",
+            format!("{name} has no pod that is ready: revision {hash}"),
+        ),
+        Unanswered::Failed(why) => (
+            StatusCode::BAD_GATEWAY,
+            "BackendFailed",
+            format!("revision {hash} of {name} did not answer: {why}"),
+        ),
+        Unanswered::Late => (
+            StatusCode::GATEWAY_TIMEOUT,
+            "BackendTimeout",
+            format!(
+                "revision {hash} of {name} did not begin to answer in {:?} (spec.traffic.timeouts.firstByte)",
+                policy.first_byte(&shared.limits)
+            ),
+        ),
+        Unanswered::TooLong => (
+            StatusCode::GATEWAY_TIMEOUT,
+            "BackendTimeout",
+            format!(
+                "revision {hash} of {name} did not answer in {:?} (spec.traffic.timeouts.request)",
+                policy.request.unwrap_or_default()
+            ),
+        ),
+        Unanswered::Stopped => (
+            StatusCode::REQUEST_TIMEOUT,
+            "timeout",
+            format!(
+                "nothing more of the body came in {:?}",
+                policy.first_byte(&shared.limits)
+            ),
+        ),
     }
 }
 
@@ -177,56 +215,4 @@ pub fn fail(
     tally.status = status.as_u16();
     tally.end(Ended::Complete);
     response
-}
-
-enum Unanswered {
-    Nowhere,
-    Failed(String),
-    Late,
-}
-
-/// Sends to an endpoint; what surely was not sent, or does no harm if it comes twice, is tried once on another one.
-async fn send(
-    shared: &Arc<Shared>,
-    endpoints: &Endpoints,
-    request: Request<Body>,
-    no_body: bool,
-    tally: &mut Tally,
-) -> Result<(Response<Incoming>, Lease), Unanswered> {
-    let harmless = no_body
-        && matches!(
-            *request.method(),
-            Method::GET | Method::HEAD | Method::OPTIONS
-        );
-    let copy = |request: &Request<Body>| {
-        let mut copy = Request::new(empty());
-        *copy.method_mut() = request.method().clone();
-        *copy.uri_mut() = request.uri().clone();
-        *copy.headers_mut() = request.headers().clone();
-        copy
-    };
-    let deadline = tokio::time::Instant::now() + shared.limits.response;
-    let mut request = Some(request);
-    let mut failed: Option<(SocketAddr, String)> = None;
-    for attempt in 0..2 {
-        let Some(endpoint) = endpoints.pick(failed.as_ref().map(|f| f.0)) else {
-            return Err(Unanswered::Nowhere);
-        };
-        let Some(now) = request.take() else { break };
-        if harmless && attempt == 0 {
-            request = Some(copy(&now));
-        }
-        tally.at(&endpoint);
-        let sent = tokio::time::timeout_at(deadline, shared.pool.send(endpoint.address, now)).await;
-        match sent {
-            Ok(Ok(answer)) => return Ok(answer),
-            Ok(Err(Failure::Unsent(unsent, why))) => {
-                request = Some(*unsent);
-                failed = Some((endpoint.address, why));
-            }
-            Ok(Err(Failure::Sent(why))) => failed = Some((endpoint.address, why)),
-            Err(_) => return Err(Unanswered::Late),
-        }
-    }
-    Err(Unanswered::Failed(failed.map_or_else(String::new, |f| f.1)))
 }

@@ -16,9 +16,55 @@ const MAX_READ: usize = 16 << 20;
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Reads the body as a JSON object.
-pub async fn read(mut call: Call) -> Result<Call, Box<Response<Body>>> {
+///
+/// # Errors
+/// The answer to a body that is none.
+pub async fn read(call: Call) -> Result<Call, Box<Response<Body>>> {
+    let (mut call, bytes) = match collect(call).await? {
+        (call, Some(bytes)) => (call, bytes),
+        (call, None) => return Ok(call),
+    };
+    match serde_json::from_slice(&bytes) {
+        Ok(Value::Object(body)) => {
+            call.payload = Payload::Read(bytes, body);
+            Ok(call)
+        }
+        Ok(_) => Err(refusal(
+            &call,
+            StatusCode::BAD_REQUEST,
+            "bad_body",
+            "the body must be a JSON object",
+        )),
+        Err(error) => {
+            let message = format!("the body is no JSON: {error}");
+            Err(refusal(
+                &call,
+                StatusCode::BAD_REQUEST,
+                "bad_body",
+                &message,
+            ))
+        }
+    }
+}
+
+/// Reads the body, whatever it is; the fields are those of a JSON object, and none if it is no such thing.
+///
+/// # Errors
+/// The answer to a body that is too long, or doesn't come.
+pub async fn read_anything(call: Call) -> Result<Call, Box<Response<Body>>> {
+    let (mut call, bytes) = match collect(call).await? {
+        (call, Some(bytes)) => (call, bytes),
+        (call, None) => return Ok(call),
+    };
+    let fields = serde_json::from_slice(&bytes).unwrap_or_default();
+    call.payload = Payload::Read(bytes, fields);
+    Ok(call)
+}
+
+/// The body's bytes, if it was still coming.
+async fn collect(mut call: Call) -> Result<(Call, Option<Bytes>), Box<Response<Body>>> {
     let Payload::Coming(body) = call.payload else {
-        return Ok(call);
+        return Ok((call, None));
     };
     call.payload = Payload::Read(Bytes::new(), Map::new());
     let collected =
@@ -56,25 +102,5 @@ pub async fn read(mut call: Call) -> Result<Call, Box<Response<Body>>> {
             ));
         }
     };
-    match serde_json::from_slice(&bytes) {
-        Ok(Value::Object(body)) => {
-            call.payload = Payload::Read(bytes, body);
-            Ok(call)
-        }
-        Ok(_) => Err(refusal(
-            &call,
-            StatusCode::BAD_REQUEST,
-            "bad_body",
-            "the body must be a JSON object",
-        )),
-        Err(error) => {
-            let message = format!("the body is no JSON: {error}");
-            Err(refusal(
-                &call,
-                StatusCode::BAD_REQUEST,
-                "bad_body",
-                &message,
-            ))
-        }
-    }
+    Ok((call, Some(bytes)))
 }

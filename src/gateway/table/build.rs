@@ -11,7 +11,9 @@ use http::HeaderValue;
 use super::{Backend, Endpoint, Endpoints, Release, Revision, Table};
 use crate::{
     gateway::{
+        breaker::Breaker,
         objects::{Kind, ModelRevisionObject, Objects, ReleaseObject, RevisionObject, Side},
+        policy::Policy,
         prompt::template::CompiledPrompt,
     },
     stats::bucket::ServedEpoch,
@@ -101,12 +103,15 @@ fn build_release(
         served: ServedEpoch::default(),
         stable: side(&object.stable),
         candidate: side(&object.candidate),
+        policy: Policy::of(&object.traffic),
+        breakers: HashMap::new(),
         meters: OnceLock::new(),
     };
     let earlier = before
         .releases
         .get(&(kind, name.to_owned()))
         .filter(|old| old.uid == release.uid);
+    release.breakers = breakers(&release, earlier);
     let waiting = waiting(&release, object, closed);
     release.served = match (waiting, earlier) {
         // Once served, an epoch stays served: pods that come and go are the Deployment's health, not the routing's.
@@ -122,6 +127,25 @@ fn build_release(
         },
     };
     release
+}
+
+/// The limits of both sides; those that stay as they were go on with what is open.
+fn breakers(release: &Release, earlier: Option<&Arc<Release>>) -> HashMap<Arc<str>, Arc<Breaker>> {
+    let Some(limit) = release.policy.concurrency else {
+        return HashMap::new();
+    };
+    let sides = release.stable.iter().chain(&release.candidate);
+    sides
+        .map(|side| {
+            let known = earlier
+                .and_then(|old| old.breakers.get(&side.hash))
+                .filter(|b| (b.concurrent, b.pending) == limit);
+            let breaker = known
+                .cloned()
+                .unwrap_or_else(|| Arc::new(Breaker::new(limit)));
+            (side.hash.clone(), breaker)
+        })
+        .collect()
 }
 
 /// Why a release's epoch can't be called served yet: somebody's traffic would have nowhere to go.
@@ -209,18 +233,12 @@ fn build_revision(
             };
             let list = addresses
                 .into_iter()
-                .map(|address| {
-                    old(&address).unwrap_or_else(|| {
-                        Arc::new(Endpoint {
-                            address,
-                            open: AtomicUsize::new(0),
-                        })
-                    })
-                })
+                .map(|address| old(&address).unwrap_or_else(|| Arc::new(Endpoint::new(address))))
                 .collect();
             Arc::new(Revision {
                 backend: Backend::Model {
                     protocol: model.protocol,
+                    grpc_port: model.grpc_port,
                     signature: model.signature.clone().map(Arc::new),
                     model: model.model.clone(),
                     endpoints: Endpoints {

@@ -14,7 +14,9 @@ use http::HeaderValue;
 
 pub use self::endpoints::{Endpoint, Endpoints};
 use super::{
+    breaker::Breaker,
     objects::{Kind, RevisionObject},
+    policy::Policy,
     prompt::template::CompiledPrompt,
     telemetry::Meters,
 };
@@ -52,6 +54,10 @@ pub struct Release {
     pub stable: Option<Arc<Revision>>,
     /// The revision that is tried.
     pub candidate: Option<Arc<Revision>>,
+    /// How its callers and pods are treated.
+    pub policy: Policy,
+    /// How much each revision is given at once, by hash.
+    pub breakers: HashMap<Arc<str>, Arc<Breaker>>,
     /// Handles of its metrics, made on first use.
     pub meters: OnceLock<Meters>,
 }
@@ -79,6 +85,8 @@ pub enum Backend {
         signature: Option<Arc<Signature>>,
         /// Name of the model.
         model: Option<String>,
+        /// Port for gRPC, where that is another one.
+        grpc_port: Option<u16>,
         /// The pods that are ready.
         endpoints: Endpoints,
         /// Whether any slice of its Service was seen.

@@ -2,12 +2,15 @@
 
 use std::{
     collections::{BTreeSet, HashSet},
+    net::SocketAddr,
     sync::atomic::Ordering,
+    time::Duration,
 };
 
 use super::*;
 use crate::gateway::{
     objects::{ModelRevisionObject, Objects, ReleaseObject, Side, Slice},
+    policy::EjectionRule,
     route::{self, Why},
 };
 
@@ -29,6 +32,7 @@ pub fn objects(weight: i32, epoch: i64) -> Objects {
             candidate: side("b"),
             weight,
             epoch,
+            ..ReleaseObject::default()
         },
     );
     for (hash, port) in [("a", 9001), ("b", 9002)] {
@@ -134,7 +138,7 @@ fn when_no_pod_is_ready_those_that_are_there_are_asked_rather_than_nobody() {
     let Backend::Model { endpoints, .. } = &stable.backend else {
         panic!()
     };
-    assert!(endpoints.pick(None).is_some());
+    assert!(endpoints.pick(&[], 0).is_some());
 }
 
 #[test]
@@ -256,11 +260,91 @@ fn endpoints_take_turns_and_the_busy_one_waits() {
         panic!("a model")
     };
     let seen: HashSet<_> = (0..3)
-        .map(|_| endpoints.pick(None).unwrap().address)
+        .map(|_| endpoints.pick(&[], 0).unwrap().address)
         .collect();
     assert_eq!(seen.len(), 3);
     endpoints.list[0].open.store(9, Ordering::Relaxed);
-    assert!((0..9).all(|_| endpoints.pick(None).unwrap().address != endpoints.list[0].address));
+    assert!((0..9).all(|_| endpoints.pick(&[], 0).unwrap().address != endpoints.list[0].address));
     let failed = endpoints.list[1].address;
-    assert!((0..9).all(|_| endpoints.pick(Some(failed)).unwrap().address != failed));
+    assert!((0..9).all(|_| endpoints.pick(&[failed], 0).unwrap().address != failed));
+}
+
+#[test]
+fn a_pod_that_keeps_failing_is_left_out_for_longer_each_time_and_never_more_than_half_are() {
+    let rule = EjectionRule {
+        failures: 3,
+        time: Duration::from_secs(10),
+        longest: Duration::from_secs(35),
+    };
+    let mut objects = objects(0, 1);
+    objects
+        .slices
+        .values_mut()
+        .for_each(|s| s.ready = (1..5).map(|i| [10, 0, 0, i].into()).collect());
+    let table = build(&objects, &Table::default());
+    let revision = table.revision(Kind::Model, "m", "aaaaaaaaaa").unwrap();
+    let Backend::Model { endpoints, .. } = &revision.backend else {
+        panic!("a model")
+    };
+    let [a, b, c, _] = &endpoints.list[..] else {
+        panic!("four pods")
+    };
+    let fails = |e: &Endpoint, times: usize, now: u64| {
+        (0..times)
+            .filter(|_| endpoints.failed(e, &rule, now))
+            .count()
+    };
+    assert_eq!(fails(a, 2, 0), 0);
+    a.succeeded(0);
+    assert_eq!(fails(a, 2, 0), 0, "they must follow each other");
+    assert_eq!(fails(a, 1, 0), 1);
+    let picked = |now: u64| -> HashSet<SocketAddr> {
+        (0..20)
+            .map(|_| endpoints.pick(&[], now).unwrap().address)
+            .collect()
+    };
+    assert!(!picked(9_999).contains(&a.address) && picked(10_000).contains(&a.address));
+    // Back and failing again at once: twice as long, and so on to the longest.
+    for (now, length) in [(10_000, 20_000), (30_000, 35_000), (65_000, 35_000)] {
+        assert_eq!(fails(a, 1, now), 1);
+        assert!(a.is_ejected(now + length - 1) && !a.is_ejected(now + length));
+    }
+    assert_eq!(fails(b, 3, 70_000), 1);
+    assert_eq!(fails(c, 9, 70_000), 0, "half of them are out");
+    assert_eq!(picked(70_000).len(), 2);
+    // A table that is built anew knows it still.
+    let more = build(&objects, &table);
+    let again = more.revision(Kind::Model, "m", "aaaaaaaaaa").unwrap();
+    assert!(again.endpoints()[1].is_ejected(70_001));
+}
+
+#[test]
+fn a_single_pod_is_never_left_out() {
+    let table = build(&objects(0, 1), &Table::default());
+    let revision = table.revision(Kind::Model, "m", "aaaaaaaaaa").unwrap();
+    let Backend::Model { endpoints, .. } = &revision.backend else {
+        panic!("a model")
+    };
+    let only = &endpoints.list[0];
+    assert!((0..99).all(|_| !endpoints.failed(only, &EjectionRule::default(), 0)));
+}
+
+#[test]
+fn a_limit_is_taken_over_with_what_is_open_unless_it_is_another() {
+    let limit = |concurrent: i32| {
+        let mut objects = objects(10, 1);
+        objects.releases.values_mut().for_each(|r| {
+            r.traffic.limits = Some(crate::api::traffic::Limits {
+                concurrent: Some(concurrent),
+                ..Default::default()
+            });
+        });
+        objects
+    };
+    let first = build(&limit(5), &Table::default());
+    let second = build(&limit(5), &first);
+    let third = build(&limit(6), &second);
+    let of = |table: &Table| table.by_port(20001).unwrap().breakers["aaaaaaaaaa"].clone();
+    assert!(Arc::ptr_eq(&of(&first), &of(&second)));
+    assert_eq!(of(&third).concurrent, 6);
 }

@@ -13,9 +13,8 @@ use crate::{
     plan::pod::restricted,
 };
 
-/// Seconds that a leaving pod keeps serving while its address is taken out of the Services.
-const LEAVE_SECONDS: i64 = 5;
-/// Seconds that open streams have after that, and the last measurements to be handed over.
+/// A leaving pod takes connections for 8 seconds while its address is taken out of the Services; then open streams have 60
+/// seconds, and the operator has 16 to read the last measurements.
 const GRACE_SECONDS: i64 = 90;
 
 /// Everything, in the order in which it is of use.
@@ -156,8 +155,6 @@ fn deployment(observed: &Observed) -> Value {
                         "startupProbe": probe("/healthz", 1, 60),
                         "readinessProbe": probe("/readyz", 2, 1),
                         "livenessProbe": probe("/healthz", 10, 3),
-                        // The kubelet's own sleep: the image has no shell.
-                        "lifecycle": {"preStop": {"sleep": {"seconds": LEAVE_SECONDS}}},
                         "resources": {"requests": {"cpu": "50m", "memory": "64Mi"}},
                         "securityContext": restricted(),
                         "volumeMounts": [

@@ -123,6 +123,24 @@ impl World {
 }
 
 #[test]
+fn a_release_is_not_ready_before_its_service_leads_to_the_gateway() {
+    let mut world = World::new(release("Greet {{ name }} in one line.", json!({})));
+    world.observed.live.unreachable = Some("Service greet has no ready endpoint".into());
+    world.rounds(4);
+    for kind in [kind::READY, kind::AVAILABLE] {
+        let (status, reason, message) = world.condition(kind);
+        assert_eq!(
+            (status.as_str(), reason.as_str()),
+            ("False", "ServiceUnreachable")
+        );
+        assert!(message.contains("Service greet"), "{message}");
+    }
+    world.observed.live.unreachable = None;
+    world.round();
+    assert_eq!(world.condition(kind::READY).0, "True");
+}
+
+#[test]
 fn the_first_version_serves_at_its_own_port_and_then_nothing_is_written() {
     let mut world = World::new(release("Greet {{ name }} in one line.", json!({})));
     let first = world.round();

@@ -62,6 +62,8 @@ pub const STABLE_UNAVAILABLE: &str = "StableUnavailable";
 pub const GATEWAYS_BEHIND: &str = "GatewaysBehind";
 /// There is no ready gateway pod.
 pub const NO_GATEWAY: &str = "NoGateway";
+/// The release's Service has no ready endpoint: callers don't reach the gateway by it yet.
+pub const SERVICE_UNREACHABLE: &str = "ServiceUnreachable";
 /// A gateway says what keeps callers from being answered.
 pub const GATEWAY_PROBLEM: &str = "GatewayProblem";
 /// `replicas` is 0.

@@ -275,6 +275,9 @@ fn available(engine: &Engine) -> Saying {
         let message = "no gateway pod is ready: see Deployment perennial-gateway";
         return saying(false, reason::NO_GATEWAY, message);
     }
+    if let Some(why) = &engine.input.live.unreachable {
+        return saying(false, reason::SERVICE_UNREACHABLE, why.clone());
+    }
     if let Some(problem) = engine.input.live.problem() {
         return saying(false, reason::GATEWAY_PROBLEM, problem);
     }

@@ -1,0 +1,210 @@
+//! gRPC, as the Open Inference Protocol has it: HTTP/2 on both sides, messages both ways, and how a call ended in its trailers.
+
+use std::{
+    convert::Infallible,
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures::stream;
+use http::{HeaderMap, HeaderValue, Request, Response};
+use http_body_util::{BodyExt, Full, StreamBody, combinators::BoxBody};
+use hyper::{
+    body::{Frame, Incoming},
+    service::service_fn,
+};
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::{TokioExecutor, TokioIo},
+};
+use serde_json::json;
+use tokio::sync::mpsc;
+
+use crate::harness::*;
+
+type Body = BoxBody<Bytes, Infallible>;
+type Grpc = Client<HttpConnector, Body>;
+
+const INFER: &str = "/inference.GRPCInferenceService/ModelInfer";
+
+fn grpc() -> Grpc {
+    Client::builder(TokioExecutor::new())
+        .http2_only(true)
+        .build_http()
+}
+
+fn frames(frames: Vec<Frame<Bytes>>) -> Body {
+    StreamBody::new(stream::iter(frames.into_iter().map(Ok))).boxed()
+}
+
+fn trailers(status: &'static str) -> Frame<Bytes> {
+    let mut trailers = HeaderMap::new();
+    trailers.insert("grpc-status", HeaderValue::from_static(status));
+    Frame::trailers(trailers)
+}
+
+/// A server that speaks HTTP/2 only: it sends each message back, then the status that the metadata `x-status` asks for.
+async fn echo(seen: Arc<Mutex<Vec<http::request::Parts>>>) -> SocketAddr {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let seen = seen.clone();
+            let service = service_fn(move |request: Request<Incoming>| {
+                let seen = seen.clone();
+                async move {
+                    let (parts, body) = request.into_parts();
+                    let status = match parts.headers.get("x-status").map(HeaderValue::as_bytes) {
+                        Some(b"14") => "14",
+                        Some(b"3") => "3",
+                        _ => "0",
+                    };
+                    seen.lock().unwrap().push(parts);
+                    let echoed = stream::unfold(Some(body), move |body| async move {
+                        let mut body = body?;
+                        match body.frame().await {
+                            Some(Ok(frame)) => Some((Ok::<_, Infallible>(frame), Some(body))),
+                            _ => Some((Ok(trailers(status)), None)),
+                        }
+                    });
+                    let answer = Response::builder()
+                        .header("content-type", "application/grpc")
+                        .body(BodyExt::boxed_unsync(StreamBody::new(echoed)));
+                    Ok::<_, Infallible>(answer.unwrap())
+                }
+            });
+            tokio::spawn(
+                hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+                    .serve_connection(TokioIo::new(stream), service),
+            );
+        }
+    });
+    address
+}
+
+fn message(gateway: &Harness, status: &str, body: Body) -> Request<Body> {
+    Request::post(gateway.url(INFER))
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .header("x-perennial-key", "k")
+        .header("x-status", status)
+        .body(body)
+        .unwrap()
+}
+
+#[tokio::test]
+async fn messages_and_trailers_go_both_ways_as_they_come() {
+    let gateway = Harness::start(settings(None)).await;
+    let seen = Arc::default();
+    gateway.model(&[echo(Arc::clone(&seen)).await], &[]).await;
+    gateway.weight(0, 1).await;
+    let (pieces, receiver) = mpsc::channel::<Bytes>(1);
+    let body = stream::unfold(receiver, |mut receiver| async move {
+        let piece = receiver.recv().await?;
+        Some((Ok::<_, Infallible>(Frame::data(piece)), receiver))
+    });
+    pieces.send(Bytes::from_static(b"first")).await.unwrap();
+    let client = Client::builder(TokioExecutor::new())
+        .http2_only(true)
+        .build_http();
+    let request = message(&gateway, "0", frames(vec![])).map(|_| StreamBody::new(Box::pin(body)));
+    let mut answer = client.request(request).await.unwrap();
+    assert_eq!(answer.headers()["x-perennial-revision"], STABLE);
+    let mut next = async || {
+        let frame = tokio::time::timeout(Duration::from_secs(10), answer.body_mut().frame());
+        frame.await.unwrap().unwrap().unwrap()
+    };
+    assert_eq!(next().await.into_data().unwrap(), "first");
+    // The second is sent when the first has come back: a stream in both directions at the same time.
+    pieces.send(Bytes::from_static(b"second")).await.unwrap();
+    assert_eq!(next().await.into_data().unwrap(), "second");
+    drop(pieces);
+    let last = next().await.into_trailers().unwrap();
+    assert_eq!(last["grpc-status"], "0");
+    let parts = seen.lock().unwrap().pop().unwrap();
+    assert_eq!(
+        (parts.version, parts.uri.path(), &parts.headers["te"]),
+        (
+            http::Version::HTTP_2,
+            INFER,
+            &HeaderValue::from_static("trailers")
+        )
+    );
+    assert_eq!(parts.headers["x-forwarded-for"], "127.0.0.1");
+}
+
+#[tokio::test]
+async fn a_status_that_is_the_servers_fault_counts_like_5xx_and_the_callers_fault_does_not() {
+    let gateway = Harness::start(settings(None)).await;
+    gateway.model(&[echo(Arc::default()).await], &[]).await;
+    gateway.weight(0, 1).await;
+    let client = grpc();
+    for status in ["0", "3", "14", "14"] {
+        let body = frames(vec![Frame::data(Bytes::from_static(b"m"))]);
+        let answer = client
+            .request(message(&gateway, status, body))
+            .await
+            .unwrap();
+        let collected = answer.into_body().collect().await.unwrap();
+        assert_eq!(collected.trailers().unwrap()["grpc-status"], status);
+    }
+    let traffic = until("all have been counted", || async {
+        let traffic = gateway.traffic(STABLE).await;
+        (traffic.requests == 4).then_some(traffic)
+    })
+    .await;
+    assert_eq!(traffic.errors, 2);
+}
+
+#[tokio::test]
+async fn what_the_gateway_itself_refuses_is_said_in_grpcs_words() {
+    let gateway = Harness::start(settings(None)).await;
+    let dead = SocketAddr::from(([127, 0, 0, 1], free_port().await));
+    gateway.model(&[dead], &[]).await;
+    gateway.weight(0, 1).await;
+    let answer = grpc()
+        .request(message(&gateway, "0", frames(vec![])))
+        .await
+        .unwrap();
+    assert_eq!(answer.status(), 200);
+    assert_eq!(answer.headers()["grpc-status"], "14");
+    let sentence = answer.headers()["grpc-message"].to_str().unwrap();
+    assert!(
+        sentence.contains(STABLE) && sentence.contains(" of m "),
+        "{sentence}"
+    );
+    assert_eq!(gateway.traffic(STABLE).await.errors, 1);
+}
+
+#[tokio::test]
+async fn a_server_may_have_a_port_for_grpc_beside_that_for_http() {
+    let gateway = Harness::start(settings(None)).await;
+    let rpc = echo(Arc::default()).await;
+    let mut revision = model_revision(STABLE, "OpenInference");
+    revision["data"]["server"]["grpcPort"] = json!(rpc.port());
+    gateway
+        .put(perennial::gateway::objects::Source::Revisions, revision)
+        .await;
+    gateway.endpoints(STABLE, &[named("http").await]).await;
+    gateway
+        .put(
+            perennial::gateway::objects::Source::Revisions,
+            model_revision(CANDIDATE, "OpenInference"),
+        )
+        .await;
+    gateway.weight(0, 1).await;
+    assert_eq!(gateway.get("/", None).await.text(), "http");
+    let body = frames(vec![Frame::data(Bytes::from_static(b"m"))]);
+    let answer = grpc().request(message(&gateway, "0", body)).await.unwrap();
+    let collected = answer.into_body().collect().await.unwrap();
+    assert_eq!(collected.trailers().unwrap()["grpc-status"], "0");
+    assert_eq!(collected.to_bytes(), "m");
+    // A plain call over HTTP/2 reaches a server that only speaks HTTP/1.1.
+    let plain: Client<HttpConnector, Full<Bytes>> = Client::builder(TokioExecutor::new())
+        .http2_only(true)
+        .build_http();
+    assert_eq!(call(&plain, get(gateway.url("/"))).await.text(), "http");
+}
