@@ -50,7 +50,7 @@ pub mod label {
     pub const REVISION: &str = "perennial.dev/revision";
     /// Attempt of a run: 1, 2, …
     pub const ATTEMPT: &str = "perennial.dev/attempt";
-    /// What the object is for: `trainer`, `evaluator`, `server`, `gateway`, `profile`, `resolve`, `report`.
+    /// What the object is for: `trainer`, `evaluator`, `server`, `gateway`, `profile`, `config`, `resolve`, `report`.
     pub const ROLE: &str = "perennial.dev/role";
     /// Model name of a TrainingJob made by a retraining.
     pub const MODEL: &str = "perennial.dev/model";

@@ -86,9 +86,20 @@ pub struct ModelRevision {
     pub server: ServerSpec,
     /// Image of the init container that fetched the artifact, recorded and kept for this revision (not hashed).
     pub helper_image: String,
-    /// ConfigMaps that the template names → the immutable copies that this revision's pods use (not hashed).
+    /// ConfigMaps that the template names, as they were.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub config_maps: BTreeMap<String, String>,
+    pub config_maps: BTreeMap<String, FrozenConfigMap>,
+}
+
+/// A ConfigMap as it was when a revision was made.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FrozenConfigMap {
+    /// Name of the immutable copy that this revision's pods use (not hashed).
+    pub copy: String,
+    /// SHA-256 of its content; absent: it is optional and was not there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
 }
 
 /// Data of a PromptRelease's ControllerRevision.

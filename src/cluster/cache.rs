@@ -4,7 +4,7 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
-use futures::StreamExt;
+use futures::{Stream, StreamExt};
 use k8s_openapi::api::{
     apps::v1::{ControllerRevision, Deployment},
     batch::v1::Job,
@@ -16,10 +16,9 @@ use k8s_openapi::api::{
 };
 use kube::{
     Api, Client, Resource, ResourceExt,
-    core::{ApiResource, DeserializeGuard, NamespaceResourceScope},
+    core::{ApiResource, DeserializeGuard, NamespaceResourceScope, PartialObjectMeta},
     runtime::watcher::{self, Event, watcher},
 };
-use serde::de::DeserializeOwned;
 use tokio::{task::JoinHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -41,6 +40,17 @@ enum Selection {
     All,
     /// Those with our label.
     Ours,
+}
+
+impl Selection {
+    fn config(self) -> watcher::Config {
+        // The server ends each watch after 45 s; kube gives up five seconds later: a silent connection is noticed within a minute.
+        let config = watcher::Config::default().timeout(45);
+        match self {
+            Self::All => config,
+            Self::Ours => config.labels(&format!("{MANAGED_BY}={MANAGED_BY_US}")),
+        }
+    }
 }
 
 macro_rules! kinds {
@@ -68,6 +78,8 @@ macro_rules! kinds {
         #[derive(Clone)]
         pub struct Caches {
             $($(#[$doc])* pub $field: Store<$type>,)*
+            /// Every ConfigMap, without what it holds: templates name those of users. Read it by [`super::Shell::fetch`].
+            pub config_map_names: Store<PartialObjectMeta<ConfigMap>>,
             subscribers: Subscribers,
             scopes: Vec<String>,
         }
@@ -78,6 +90,7 @@ macro_rules! kinds {
                 let scopes = if namespaces.is_empty() { vec![String::new()] } else { namespaces.to_vec() };
                 Self {
                     $($field: Store::new(Kind::$kind, &scopes),)*
+                    config_map_names: Store::new(Kind::ConfigMap, &scopes),
                     subscribers: Subscribers::default(),
                     scopes,
                 }
@@ -94,10 +107,15 @@ macro_rules! kinds {
                 for scope in &self.scopes {
                     $({
                         let api: Api<DeserializeGuard<$type>> = api(client, scope);
-                        let work = watch(api, Selection::$selection, self.$field.clone(), scope.clone(), self.subscribers.clone());
+                        let events = watcher(api, Selection::$selection.config());
+                        let work = watch(events, |guard| entry(Kind::$kind, guard), self.$field.clone(), scope.clone(), self.subscribers.clone());
                         let stop = stop.clone();
                         tasks.push(tokio::spawn(async move { stop.run_until_cancelled(work).await; }));
                     })*
+                    let events = watcher(api::<PartialObjectMeta<ConfigMap>>(client, scope), Selection::All.config());
+                    let work = watch(events, without_annotations, self.config_map_names.clone(), scope.clone(), self.subscribers.clone());
+                    let stop = stop.clone();
+                    tasks.push(tokio::spawn(async move { stop.run_until_cancelled(work).await; }));
                 }
                 tasks
             }
@@ -206,7 +224,7 @@ impl Caches {
 
     /// Whether every store is complete: before that nothing is decided.
     pub fn ready(&self) -> bool {
-        Kind::ALL.iter().all(|kind| self.store(*kind).ready())
+        Kind::ALL.iter().all(|kind| self.store(*kind).ready()) && self.config_map_names.ready()
     }
 
     /// What keeps stores from being filled, one sentence for each kind.
@@ -214,6 +232,7 @@ impl Caches {
         Kind::ALL
             .iter()
             .filter_map(|kind| self.store(*kind).problem())
+            .chain(self.config_map_names.problem())
             .collect()
     }
 
@@ -231,7 +250,7 @@ impl Caches {
     }
 }
 
-fn api<K>(client: &Client, scope: &str) -> Api<DeserializeGuard<K>>
+fn api<K>(client: &Client, scope: &str) -> Api<K>
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
 {
@@ -242,29 +261,19 @@ where
     }
 }
 
-async fn watch<K>(
-    api: Api<DeserializeGuard<K>>,
-    selection: Selection,
+/// Fills a store with what a watch brings: `read` makes an entry of it.
+async fn watch<T, K>(
+    events: impl Stream<Item = watcher::Result<Event<T>>> + Send,
+    read: impl Fn(T) -> Entry<K> + Send,
     store: Store<K>,
     scope: String,
     subscribers: Subscribers,
 ) where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
-        + Clone
-        + std::fmt::Debug
-        + DeserializeOwned
-        + serde::Serialize
-        + Send
-        + Sync
-        + 'static,
+    T: Resource<DynamicType = ()> + Send,
+    K: Resource<DynamicType = ()> + serde::Serialize + Send + Sync,
 {
     let kind = store.kind();
-    // The server ends each watch after 45 s; kube gives up five seconds later: a silent connection is noticed within a minute.
-    let mut config = watcher::Config::default().timeout(45);
-    if selection == Selection::Ours {
-        config = config.labels(&format!("{MANAGED_BY}={MANAGED_BY_US}"));
-    }
-    let mut stream = watcher(api, config).boxed();
+    let mut stream = std::pin::pin!(events);
     let mut failures: u32 = 0;
     let mut failed: Option<Instant> = None;
     while let Some(event) = stream.next().await {
@@ -280,10 +289,10 @@ async fn watch<K>(
                         store.begin(&scope);
                         Vec::new()
                     }
-                    Event::Apply(guard) | Event::InitApply(guard) => {
-                        store.put(&scope, entry(kind, guard))
+                    Event::Apply(object) | Event::InitApply(object) => {
+                        store.put(&scope, read(object))
                     }
-                    Event::Delete(guard) => store.remove(&scope, guard.meta()),
+                    Event::Delete(object) => store.remove(&scope, object.meta()),
                     Event::InitDone => store.complete(&scope),
                 }
             }
@@ -336,6 +345,13 @@ fn entry<K: Resource<DynamicType = ()>>(kind: Kind, guard: DeserializeGuard<K>) 
             Entry::Invalid(Box::new(invalid.metadata), invalid.error)
         }
     }
+}
+
+/// Annotations may hold the whole object once more.
+fn without_annotations<K>(mut object: PartialObjectMeta<K>) -> Entry<PartialObjectMeta<K>> {
+    object.metadata.managed_fields = None;
+    object.metadata.annotations = None;
+    Entry::Valid(Box::new(object))
 }
 
 /// Why a kind can't be watched, and what to do about it.

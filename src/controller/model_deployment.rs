@@ -1,14 +1,14 @@
 //! ModelDeployment: what wakes it and what it is planned from.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     net::IpAddr,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kube::{Resource, ResourceExt};
 
 use super::driver::{Controller, Outcome};
@@ -22,15 +22,15 @@ use crate::{
         measure::{GatewayPod, Interest, Measure, ReleaseKey, ReleaseKind},
     },
     plan::{
-        Plan, Reference, gateway,
-        model_deployment::{self, Observed, model},
+        Plan, Reference, config_map, gateway,
+        model_deployment::{self, Observed, frozen, model},
         rollout::Input,
     },
     stats::{bucket::ReleaseMeasurements, profile::Profile},
 };
 
-/// Parsed profiles that are kept; beyond that all are read again.
-const MOST_PROFILES: usize = 2000;
+/// Parsed profiles, and users' ConfigMaps, that are kept; beyond that all are read again.
+const MOST_KEPT: usize = 2000;
 /// `analysis.interval` where it isn't given.
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(15);
 
@@ -42,6 +42,8 @@ pub struct ModelDeployments {
     measure: Measure,
     /// By ConfigMap: its resourceVersion, and what it holds.
     profiles: Mutex<HashMap<Key, Parsed>>,
+    /// Users' ConfigMaps that templates name, as they were read last.
+    config_maps: Mutex<HashMap<Key, Arc<ConfigMap>>>,
 }
 
 impl ModelDeployments {
@@ -50,6 +52,7 @@ impl ModelDeployments {
         Self {
             measure,
             profiles: Mutex::default(),
+            config_maps: Mutex::default(),
         }
     }
 
@@ -71,11 +74,57 @@ impl ModelDeployments {
                 None
             }
         };
-        if profiles.len() >= MOST_PROFILES {
+        if profiles.len() >= MOST_KEPT {
             profiles.clear();
         }
         profiles.insert(key.clone(), (version, profile.clone()));
         profile
+    }
+
+    /// What the release's template names, where it is there: read once for each version that the watch tells of.
+    async fn config_maps(
+        &self,
+        shell: &Shell,
+        object: &ModelDeployment,
+        namespace: &str,
+    ) -> Result<BTreeMap<String, Arc<ConfigMap>>, Error> {
+        let mut found = BTreeMap::new();
+        for name in config_map::named(&object.spec.server.template).into_keys() {
+            let key = Key::new(namespace, &name);
+            let Some(seen) = shell.caches.config_map_names.get(&key) else {
+                continue;
+            };
+            let known = self.kept(&key).filter(|known| {
+                (&known.metadata.uid, &known.metadata.resource_version)
+                    == (&seen.metadata.uid, &seen.metadata.resource_version)
+            });
+            let config_map = match known {
+                Some(known) => known,
+                None => match shell.fetch::<ConfigMap>(&key).await? {
+                    Some(read) => self.keep(key, read),
+                    None => continue,
+                },
+            };
+            found.insert(name, config_map);
+        }
+        Ok(found)
+    }
+
+    fn kept(&self, key: &Key) -> Option<Arc<ConfigMap>> {
+        let kept = self.config_maps.lock();
+        let kept = kept.unwrap_or_else(PoisonError::into_inner);
+        kept.get(key).cloned()
+    }
+
+    fn keep(&self, key: Key, read: ConfigMap) -> Arc<ConfigMap> {
+        let read = Arc::new(read);
+        let kept = self.config_maps.lock();
+        let mut kept = kept.unwrap_or_else(PoisonError::into_inner);
+        if kept.len() >= MOST_KEPT {
+            kept.clear();
+        }
+        kept.insert(key, read.clone());
+        read
     }
 
     /// Keeps the release measured, and reads what is known.
@@ -175,6 +224,14 @@ impl Controller for ModelDeployments {
                 .belongs_to("ModelDeployment", label::MODEL_DEPLOYMENT)
                 .into_iter()
                 .collect(),
+            Kind::ConfigMap if role == Some(frozen::ROLE) => change
+                .belongs_to("ModelDeployment", label::MODEL_DEPLOYMENT)
+                .into_iter()
+                .collect(),
+            Kind::ConfigMap => {
+                let names = |r: &ModelDeployment| config_map::named(&r.spec.server.template);
+                those(&|r| names(r).contains_key(&change.key.name))
+            }
             Kind::Pod
             | Kind::Job
             | Kind::Deployment
@@ -235,7 +292,13 @@ impl Controller for ModelDeployments {
             let profile = self.profile(caches, &Key::new(&namespace, &config_map))?;
             Some((config_map, profile))
         });
+        let copies = caches.config_maps.owned_by(&uid);
+        let is_copy = |c: &Arc<ConfigMap>| {
+            c.labels().get(label::ROLE).map(String::as_str) == Some(frozen::ROLE)
+        };
         Ok(Outcome::Ready(Observed {
+            config_maps: self.config_maps(shell, object, &namespace).await?,
+            copies: copies.into_iter().filter(is_copy).collect(),
             complete: caches.ready(),
             training_jobs: caches.training_jobs.in_namespace(&namespace),
             evaluations,

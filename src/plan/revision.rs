@@ -70,6 +70,11 @@ impl Content for ModelRevision {
         if let Some(credentials) = &model.credentials {
             content["model"]["credentials"] = json!(credentials);
         }
+        if !self.config_maps.is_empty() {
+            let digests = self.config_maps.iter();
+            let digests = digests.map(|(name, frozen)| (name.clone(), json!(frozen.digest)));
+            content["configMaps"] = Value::Object(digests.collect());
+        }
         content
     }
 }
@@ -147,7 +152,7 @@ mod tests {
     use crate::api::{
         Credentials,
         model_deployment::ServerSpec,
-        revision::{ModelReference, Signature},
+        revision::{FrozenConfigMap, ModelReference, Signature},
     };
 
     fn revision(image: &str) -> ModelRevision {
@@ -207,6 +212,8 @@ mod tests {
             |r: &mut ModelRevision| r.model.digest = Some("sha256:b".to_owned()),
             |r: &mut ModelRevision| r.model.uri.push('x'),
             |r: &mut ModelRevision| r.server.port = Some(9000),
+            |r: &mut ModelRevision| drop(r.config_maps.insert("c".to_owned(), frozen("1"))),
+            |r: &mut ModelRevision| drop(r.config_maps.insert("c".to_owned(), frozen("2"))),
             |r: &mut ModelRevision| {
                 r.model.credentials = Some(Credentials {
                     secret_name: "s3".to_owned(),
@@ -220,6 +227,26 @@ mod tests {
         for other in others {
             assert_ne!(name(&other, &known), known[0].hash);
         }
+    }
+
+    fn frozen(digest: &str) -> FrozenConfigMap {
+        FrozenConfigMap {
+            copy: "churn-0123456789-0".to_owned(),
+            digest: Some(digest.to_owned()),
+        }
+    }
+
+    #[test]
+    fn names_of_copies_are_not_hashed_and_contents_are() {
+        let with = |copy: &str, digest: &str| {
+            let mut revision = revision("x:1");
+            let mut frozen = frozen(digest);
+            frozen.copy = copy.to_owned();
+            revision.config_maps.insert("c".to_owned(), frozen);
+            hash(&revision.content(), 0)
+        };
+        assert_eq!(with("", "1"), with("churn-0123456789-0", "1"));
+        assert_ne!(with("", "1"), with("", "2"));
     }
 
     #[test]

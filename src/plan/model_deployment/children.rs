@@ -3,7 +3,7 @@
 use kube::{Resource, ResourceExt};
 use serde_json::{Map, Value, json};
 
-use super::Observed;
+use super::{Observed, frozen};
 use crate::{
     api::{
         label,
@@ -138,6 +138,7 @@ fn template(release: &str, revision: &Named<ModelRevision>) -> Value {
     } = &revision.revision;
     let (mut labels, annotations, mut spec) = template_value(&server.template);
     labels.extend(revision_labels(release, &revision.hash));
+    frozen::read_copies(&mut spec, &revision.revision);
     let main = server
         .template
         .main_container("server")

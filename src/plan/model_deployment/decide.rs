@@ -1,9 +1,9 @@
 //! The one decision: what the spec asks for, what the rollout engine makes of it, and the writes that follow.
 //!
-//! Order of the writes: the revision, the status that records what was decided, what leads callers to stable, the retraining,
+//! Order of the writes: the revision (its copies of ConfigMaps first), the status that records what was decided, what leads callers to stable, the retraining,
 //! what is to go, and last the candidate's pods, so that a template which the API server refuses holds up nothing else.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use k8s_openapi::{
@@ -13,7 +13,8 @@ use kube::{Resource, ResourceExt};
 use serde_json::{Value, json};
 
 use super::{
-    Observed, Status, children, drift, health, model, model::Wanted, reason, resolve, retraining,
+    Observed, Status, children, drift, frozen, health, model, model::Wanted, reason, resolve,
+    retraining,
 };
 use crate::{
     api::{
@@ -64,6 +65,7 @@ pub fn plan(observed: &Observed, now: Timestamp) -> Plan<Status> {
             .max()
             .unwrap_or(0)
             + 1;
+        plan.actions.extend(frozen::copies(observed, named));
         plan.actions
             .push(Action::Apply(keep(observed, named, number, None)));
         known.push((**named).clone());
@@ -82,6 +84,8 @@ pub fn plan(observed: &Observed, now: Timestamp) -> Plan<Status> {
     );
     serving(observed, &mut status);
     unknown_evaluations(observed, &mut status, now);
+    plan.events
+        .extend(missing_config_map(observed, &status, &wanted));
     status.metrics = metrics(observed, &status);
     plan.check_at = earlier(
         plan.check_at,
@@ -115,8 +119,16 @@ pub fn plan(observed: &Observed, now: Timestamp) -> Plan<Status> {
             .then(|| known.last().map(|k| k.hash.as_str()))
             .flatten(),
     );
-    plan.actions
-        .extend(old_revisions(observed, &kept.collect::<Vec<_>>()));
+    let old = old_revisions(observed, &kept.collect::<Vec<_>>());
+    let gone = |name: &String| old.iter().any(|r| r.name == *name);
+    let kept: BTreeSet<String> = known
+        .iter()
+        .map(|k| children::name(&deployment.name_any(), &k.hash))
+        .chain(observed.revisions.iter().map(|r| r.name_any()))
+        .filter(|name| !gone(name))
+        .collect();
+    plan.actions.extend(old.into_iter().map(Action::Delete));
+    plan.actions.extend(frozen::unused(observed, &kept));
     let job = match &wanted {
         Wanted::Resolve { model, .. } => Some(resolve::name(&deployment.name_any(), model)),
         _ => None,
@@ -218,7 +230,7 @@ fn desired(wanted: &Wanted) -> Desired {
         Wanted::Nothing { reason, message } => Desired::Nothing {
             reason: (*reason).to_owned(),
             message: message.clone(),
-            stalled: false,
+            stalled: *reason == reason::CONFIG_MAP_MISSING,
         },
     }
 }
@@ -233,7 +245,7 @@ fn seen(observed: &Observed, release: &str, known: &Named<ModelRevision>) -> Rev
         digest: known.revision.model.digest.clone(),
         uri: Some(known.revision.model.uri.clone()),
         available: health::available(server.map(AsRef::as_ref)),
-        failure: health::failure(observed, &known.hash),
+        failure: health::failure(observed, &known.hash).or_else(|| frozen::lost(observed, known)),
         stable_since: mark(annotation::STABLE_SINCE).and_then(|t| t.parse().ok()),
         rejected: mark(annotation::REJECTED),
         number: object.map_or(0, |o| o.revision),
@@ -294,6 +306,24 @@ fn unknown_evaluations(observed: &Observed, status: &mut Status, now: Timestamp)
         );
     }
     status.message = condition::bounded(message);
+}
+
+/// Said when it is found out, not at every look.
+fn missing_config_map(observed: &Observed, status: &Status, wanted: &Wanted) -> Option<Event> {
+    let Wanted::Nothing { reason, message } = wanted else {
+        return None;
+    };
+    let ready = |status: &Status| {
+        let ready = condition::get(&status.conditions, kind::READY);
+        ready.map(|c| (c.reason.clone(), c.message.clone()))
+    };
+    let before = observed.deployment.status.as_ref().and_then(ready);
+    (*reason == reason::CONFIG_MAP_MISSING && before != ready(status)).then(|| Event {
+        warning: true,
+        reason,
+        action: "Freeze",
+        note: message.clone(),
+    })
 }
 
 /// Metrics of stable that Evaluations measured, and the share of drifted columns.
@@ -520,7 +550,8 @@ fn condition_of_retraining(
 
 /// The writes that run a revision; nobody sees its pods before the Service that lists them is there.
 fn run(observed: &Observed, revision: &Named<ModelRevision>, replicas: i32) -> Vec<Action<Status>> {
-    let mut actions = vec![Action::Apply(children::endpoints(observed, revision))];
+    let mut actions = frozen::copies(observed, revision);
+    actions.push(Action::Apply(children::endpoints(observed, revision)));
     if replicas > 1 {
         actions.push(Action::Apply(children::disruption_budget(
             observed, revision,
@@ -631,7 +662,7 @@ fn unused(observed: &Observed, pods: &BTreeMap<String, i32>) -> Vec<Action<Statu
 }
 
 /// Deletes the oldest revisions that nobody needs.
-fn old_revisions(observed: &Observed, keep: &[&str]) -> Vec<Action<Status>> {
+fn old_revisions(observed: &Observed, keep: &[&str]) -> Vec<Reference> {
     if !observed.complete {
         return Vec::new();
     }
@@ -649,14 +680,12 @@ fn old_revisions(observed: &Observed, keep: &[&str]) -> Vec<Action<Status>> {
     spare
         .into_iter()
         .skip(REVISION_HISTORY)
-        .map(|r| {
-            Action::Delete(Reference {
-                api_version: "apps/v1".to_owned(),
-                kind: "ControllerRevision".to_owned(),
-                namespace: r.namespace().unwrap_or_default(),
-                name: r.name_any(),
-                uid: r.uid().unwrap_or_default(),
-            })
+        .map(|r| Reference {
+            api_version: "apps/v1".to_owned(),
+            kind: "ControllerRevision".to_owned(),
+            namespace: r.namespace().unwrap_or_default(),
+            name: r.name_any(),
+            uid: r.uid().unwrap_or_default(),
         })
         .collect()
 }

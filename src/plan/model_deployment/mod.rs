@@ -3,6 +3,7 @@
 pub mod children;
 mod decide;
 pub mod drift;
+pub mod frozen;
 pub mod health;
 pub mod model;
 mod observed;

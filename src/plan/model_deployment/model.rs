@@ -7,7 +7,7 @@
 use k8s_openapi::api::{batch::v1::Job, core::v1::Pod};
 use kube::ResourceExt;
 
-use super::{Observed, reason, resolve};
+use super::{Observed, frozen, reason, resolve};
 use crate::{
     api::{
         ModelDeployment, TrainingJob,
@@ -64,28 +64,39 @@ pub fn wanted(
     known: &[Named<ModelRevision>],
 ) -> Wanted {
     let source = source(&observed.deployment);
-    match &source.uri {
+    let wanted = match &source.uri {
         Some(_) => by_uri(observed, status, known, &source),
         None => by_name(observed, status, known, &source),
+    };
+    match (&wanted, frozen::missing(observed)) {
+        (Wanted::Revision { .. }, Some(message)) => Wanted::Nothing {
+            reason: reason::CONFIG_MAP_MISSING,
+            message,
+        },
+        _ => wanted,
     }
 }
 
-fn frozen(
+fn freeze(
     observed: &Observed,
     known: &[Named<ModelRevision>],
     model: ModelReference,
 ) -> Named<ModelRevision> {
-    let revision = ModelRevision {
+    let mut revision = ModelRevision {
         model,
         server: observed.deployment.spec.server.clone(),
         helper_image: observed.image.clone(),
-        ..ModelRevision::default()
+        config_maps: frozen::contents(observed),
     };
     let hash = name(&revision, known);
     // What is recorded stands, with the helper image of then.
     match known.iter().find(|k| k.hash == hash) {
         Some(known) => known.clone(),
-        None => Named { hash, revision },
+        None => {
+            let release = observed.deployment.name_any();
+            frozen::name_copies(&release, &hash, &mut revision.config_maps);
+            Named { hash, revision }
+        }
     }
 }
 
@@ -106,7 +117,11 @@ fn brought_by(
     wanted: &ModelRevision,
 ) -> CandidateSource {
     let base = status.candidate.as_ref().or(status.stable.as_ref());
-    let server = |r: &ModelRevision| canonical(&r.content()["server"]);
+    let server = |r: &ModelRevision| {
+        let mut content = canonical(&r.content());
+        content["model"].take();
+        content
+    };
     match revision(known, base.map(|b| b.revision.as_str())) {
         Some(base)
             if server(base) == server(wanted)
@@ -153,7 +168,7 @@ fn by_name(
             .find(|v| v.version.as_ref() == Some(pinned))
         {
             Some(version) => {
-                let named = frozen(observed, known, version);
+                let named = freeze(observed, known, version);
                 let source = brought_by(status, known, &named.revision);
                 // A pinned version is an edit of the spec.
                 let source = if source == CandidateSource::Version {
@@ -187,14 +202,14 @@ fn by_name(
                 || (version.version > stable.version && !passed_over(status, version))
         }
         None => {
-            let hash = frozen(observed, known, version.clone()).hash;
+            let hash = freeze(observed, known, version.clone()).hash;
             !status.rejected_revisions.iter().any(|r| r.revision == hash)
         }
     });
     // Without stable and with everything rejected, the newest is shown as what was refused.
     match chosen.or(first) {
         Some(version) => {
-            let named = frozen(observed, known, version);
+            let named = freeze(observed, known, version);
             let source = brought_by(status, known, &named.revision);
             Wanted::Revision {
                 named: Box::new(named),
@@ -321,7 +336,7 @@ fn by_uri(
         .as_deref()
         .and_then(|d| d.strip_prefix("sha256:"))
         .map(|d| d.chars().take(12).collect());
-    let named = frozen(observed, known, model);
+    let named = freeze(observed, known, model);
     Wanted::Revision {
         named: Box::new(named),
         source: CandidateSource::Spec,

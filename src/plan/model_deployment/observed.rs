@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use k8s_openapi::api::{
     apps::v1::{ControllerRevision, Deployment},
     batch::v1::Job,
-    core::v1::Pod,
+    core::v1::{ConfigMap, Pod},
 };
 
 use crate::{
@@ -35,6 +35,10 @@ pub struct Observed {
     pub pods: Vec<Arc<Pod>>,
     /// Resolve Jobs owned by the release.
     pub resolves: Vec<Arc<Job>>,
+    /// ConfigMaps that the server's template names, by name, where they are there.
+    pub config_maps: BTreeMap<String, Arc<ConfigMap>>,
+    /// Copies of ConfigMaps that belong to the release's revisions.
+    pub copies: Vec<Arc<ConfigMap>>,
     /// Profile of the training data of what status calls stable, and the name of its ConfigMap, if that is there.
     pub profile: Option<(String, Arc<Profile>)>,
     /// What gateways measured.

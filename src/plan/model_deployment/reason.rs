@@ -6,6 +6,8 @@ pub const NO_VERSION: &str = "NoVersion";
 pub const RESOLVING: &str = "Resolving";
 /// The artifact can't be read.
 pub const MODEL_UNREADABLE: &str = "ModelUnreadable";
+/// A ConfigMap that the server's template names is not there, or lacks a key that it reads.
+pub const CONFIG_MAP_MISSING: &str = "ConfigMapMissing";
 /// The API server refuses the pod template; the message has its own words.
 pub const TEMPLATE_REFUSED: &str = "TemplateRefused";
 /// An Evaluation that the spec names does not exist.
@@ -35,6 +37,7 @@ pub fn known(reason: &str) -> &'static str {
         NO_VERSION,
         RESOLVING,
         MODEL_UNREADABLE,
+        CONFIG_MAP_MISSING,
         TEMPLATE_REFUSED,
         UNKNOWN_EVALUATION,
         COLUMNS_DRIFTED,

@@ -42,6 +42,8 @@ pub struct World {
     pub profile: Option<Arc<Profile>>,
     pub buckets: Vec<Arc<Bucket>>,
     pub healthy: bool,
+    /// The user's ConfigMaps, by name.
+    pub config_maps: BTreeMap<String, Value>,
     /// TrainingJobs ever created, by name.
     pub created: Vec<String>,
     pub deleted: Vec<String>,
@@ -64,6 +66,7 @@ impl World {
             profile: None,
             buckets: Vec::new(),
             healthy: true,
+            config_maps: BTreeMap::new(),
             created: Vec::new(),
             deleted: Vec::new(),
             events: Vec::new(),
@@ -201,6 +204,21 @@ impl World {
             resolves: parse("Job")
                 .into_iter()
                 .map(|v| Arc::new(serde_json::from_value::<Job>(v).unwrap()))
+                .collect(),
+            config_maps: self
+                .config_maps
+                .iter()
+                .map(|(name, data)| {
+                    let object = json!({"metadata": {"name": name}, "data": data});
+                    (
+                        name.clone(),
+                        Arc::new(serde_json::from_value(object).unwrap()),
+                    )
+                })
+                .collect(),
+            copies: parse("ConfigMap")
+                .into_iter()
+                .map(|v| Arc::new(serde_json::from_value(v).unwrap()))
                 .collect(),
             profile: self.profile.clone().and_then(|profile| {
                 let hash = &self.release.status.as_ref()?.stable.as_ref()?.revision;
