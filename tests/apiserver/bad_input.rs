@@ -154,14 +154,14 @@ fn each_is_said_in_its_status_then_it_is_quiet_and_the_rest_goes_on() {
 }
 
 /// The `Ready` condition of an object.
-async fn ready(place: &Place, kind: &str, name: &str) -> Option<Value> {
+pub async fn ready(place: &Place, kind: &str, name: &str) -> Option<Value> {
     let object = place.get("perennial.dev/v1alpha1", kind, name).await?;
     let conditions = object.pointer("/status/conditions")?.as_array()?.clone();
     conditions.into_iter().find(|c| c["type"] == "Ready")
 }
 
 /// Waits until nothing was written for three seconds in a row.
-async fn quiet(operator: &Operator) {
+pub async fn quiet(operator: &Operator) {
     let mut before = operator.faults.writes();
     let end = tokio::time::Instant::now() + Duration::from_secs(20);
     while tokio::time::Instant::now() < end {

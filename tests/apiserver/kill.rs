@@ -143,7 +143,7 @@ fn decided(release: &Value) -> [Value; 4] {
 }
 
 /// Kind and name of everything that an operator may have made.
-async fn children(home: &Place) -> Vec<String> {
+pub async fn children(home: &Place) -> Vec<String> {
     let mut found = Vec::new();
     for (api_version, kind) in [
         ("batch/v1", "Job"),

@@ -5,8 +5,10 @@ mod harness;
 
 mod act;
 mod bad_input;
+mod config_maps;
 mod crds;
 mod kill;
+mod kill_rollout;
 mod lease;
 mod program;
 mod rejections;

@@ -24,21 +24,42 @@ where
     TF: Future<Output = E>,
     E: PartialEq + Debug,
 {
+    at_each_write_after(place, |_| async {}, start, scenario).await;
+}
+
+/// As [`at_each_write`], of what comes after `prepare`, during which nothing dies. What `prepare` returns lives as long as the run.
+pub async fn at_each_write_after<P, PF, S, SF, T, TF, E>(
+    place: &Place,
+    prepare: P,
+    start: S,
+    scenario: T,
+) where
+    P: Fn(Place) -> PF,
+    PF: Future,
+    S: Fn(Place, Faults) -> SF,
+    SF: Future<Output = Operator>,
+    T: Fn(Place) -> TF,
+    TF: Future<Output = E>,
+    E: PartialEq + Debug,
+{
     let calm = Faults::none();
     let home = place.another().await;
+    let prepared = prepare(home.clone()).await;
     let operator = start(home.clone(), calm.clone()).await;
     let expected = scenario(home.clone()).await;
     operator.kill().await;
+    drop(prepared);
     home.discard().await;
     let writes = calm.writes();
     assert!(writes > 0, "the scenario makes the operator write nothing");
     let moments = [Moment::Before, Moment::AnswerLost, Moment::After];
     let runs = (0..writes).flat_map(|at| moments.map(|moment| (at, moment)));
-    let (start, scenario, expected) = (&start, &scenario, &expected);
+    let (prepare, start, scenario, expected) = (&prepare, &start, &scenario, &expected);
     let ended: Vec<(Place, bool)> = futures::stream::iter(runs)
         .map(|(at, moment)| async move {
             let faults = Faults::crash_at(at, moment);
             let home = place.another().await;
+            let _prepared = prepare(home.clone()).await;
             let ended = killed_once(home.clone(), start, scenario, &faults).await;
             let last = faults.written().last().cloned().unwrap_or_default();
             assert_eq!(&ended, expected, "killed {moment:?} write {at} ({last})");

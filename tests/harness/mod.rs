@@ -6,6 +6,7 @@
 
 pub mod crash;
 pub mod faults;
+pub mod nodes;
 pub mod operator;
 
 use std::{
@@ -23,7 +24,7 @@ use k8s_openapi::{
 };
 use kube::{
     Api, Client,
-    api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams},
+    api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams},
     core::{ApiResource, GroupVersionKind},
 };
 use serde_json::{Value, json};
@@ -157,6 +158,12 @@ impl Place {
         let (group, version) = api_version.rsplit_once('/').unwrap_or(("", api_version));
         let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
         Api::namespaced_with(self.client.clone(), &self.namespace, &resource)
+    }
+
+    /// All objects of a kind, untyped.
+    pub async fn list(&self, api_version: &str, kind: &str) -> Option<Vec<DynamicObject>> {
+        let api = self.api(api_version, kind);
+        Some(api.list(&ListParams::default()).await.ok()?.items)
     }
 
     /// Objects of a type.
