@@ -78,7 +78,8 @@ macro_rules! kinds {
         #[derive(Clone)]
         pub struct Caches {
             $($(#[$doc])* pub $field: Store<$type>,)*
-            /// Every ConfigMap, without what it holds: templates name those of users. Read it by [`super::Shell::fetch`].
+            /// Every ConfigMap, without what it holds: templates name those of users. Read it by [`super::Shell::fetch`]. Only who asks
+            /// for one waits until they are listed.
             pub config_map_names: Store<PartialObjectMeta<ConfigMap>>,
             subscribers: Subscribers,
             scopes: Vec<String>,
@@ -224,7 +225,7 @@ impl Caches {
 
     /// Whether every store is complete: before that nothing is decided.
     pub fn ready(&self) -> bool {
-        Kind::ALL.iter().all(|kind| self.store(*kind).ready()) && self.config_map_names.ready()
+        Kind::ALL.iter().all(|kind| self.store(*kind).ready())
     }
 
     /// What keeps stores from being filled, one sentence for each kind.

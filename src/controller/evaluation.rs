@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use kube::ResourceExt;
 
 use super::{
+    claim,
     driver::{Controller, Outcome},
     training_job::{ask, pods_of},
 };
@@ -15,8 +16,6 @@ use crate::{
     plan::{
         Plan,
         evaluation::{self, Observed},
-        pod::ClaimPath,
-        training_job::Claim,
     },
 };
 
@@ -62,7 +61,9 @@ impl Controller for Evaluations {
                 Some(release) => those(&|e| target(e).is_some_and(|t| t == release)),
                 None => Vec::new(),
             },
-            Kind::PersistentVolumeClaim => those(&|e| claims(e).contains(&change.key.name)),
+            Kind::PersistentVolumeClaim => {
+                those(&|e| claim::names(uris(e)).any(|c| c == change.key.name))
+            }
             _ => Vec::new(),
         }
     }
@@ -116,13 +117,7 @@ impl Controller for Evaluations {
             .and_then(|s| s.last_run.as_ref())
             .is_some_and(|r| r.verdict.is_final());
         let answers = ask(&self.supervisors, &pods, recorded).await;
-        let claims = claims(object)
-            .into_iter()
-            .map(|name| {
-                let found = caches.claims.get(&Key::new(&namespace, &name)).is_some();
-                (name, if found { Claim::Found } else { Claim::Missing })
-            })
-            .collect();
+        let claims = claim::seen(caches, &namespace, uris(object), pods.iter());
         Ok(Outcome::Ready(Observed {
             evaluation: (**object).clone(),
             release,
@@ -162,18 +157,13 @@ fn target(evaluation: &Evaluation) -> Option<&String> {
         .map(|t| &t.name)
 }
 
-/// Claims that the spec's URIs name.
-fn claims(evaluation: &Evaluation) -> Vec<String> {
+/// What the spec reads.
+fn uris(evaluation: &Evaluation) -> impl Iterator<Item = &str> {
     let spec = &evaluation.spec;
     let sources = [
         spec.dataset.as_ref().map(|d| &d.source),
         spec.reference.as_ref(),
         spec.target.predictions.as_ref().map(|p| &p.source),
     ];
-    sources
-        .into_iter()
-        .flatten()
-        .filter_map(|s| ClaimPath::parse(&s.uri))
-        .map(|c| c.claim)
-        .collect()
+    sources.into_iter().flatten().map(|s| s.uri.as_str())
 }

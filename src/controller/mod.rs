@@ -1,6 +1,7 @@
 //! Wiring: observe → plan → act, one file per kind; [`driver`] is the loop they share.
 
 pub mod backoff;
+mod claim;
 pub mod driver;
 pub mod evaluation;
 pub mod gateway;

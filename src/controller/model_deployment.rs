@@ -11,14 +11,17 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kube::{Resource, ResourceExt};
 
-use super::driver::{Controller, Outcome};
+use super::{
+    claim,
+    driver::{Controller, Outcome},
+};
 use crate::{
     api::{
         ModelDeployment, label, model_deployment::ModelDeploymentStatus, revision::ModelRevision,
         rollout::RolloutState,
     },
     cluster::{
-        Caches, Change, Error, Key, Kind, Refusal, Shell,
+        AnyStore, Caches, Change, Error, Key, Kind, Refusal, Shell,
         measure::{GatewayPod, Interest, Measure, ReleaseKey, ReleaseKind},
     },
     plan::{
@@ -85,11 +88,11 @@ impl ModelDeployments {
     async fn config_maps(
         &self,
         shell: &Shell,
-        object: &ModelDeployment,
+        names: BTreeMap<String, config_map::Need>,
         namespace: &str,
     ) -> Result<BTreeMap<String, Arc<ConfigMap>>, Error> {
         let mut found = BTreeMap::new();
-        for name in config_map::named(&object.spec.server.template).into_keys() {
+        for name in names.into_keys() {
             let key = Key::new(namespace, &name);
             let Some(seen) = shell.caches.config_map_names.get(&key) else {
                 continue;
@@ -257,6 +260,14 @@ impl Controller for ModelDeployments {
     ) -> Result<Outcome<Observed>, Error> {
         let caches = &shell.caches;
         let namespace = object.namespace().unwrap_or_default();
+        let names = config_map::named(&object.spec.server.template);
+        if !names.is_empty() && !caches.config_map_names.ready() {
+            return Ok(Outcome::Waiting {
+                reason: "ConfigMapsUnknown",
+                message: "the namespace's ConfigMaps aren't listed yet".to_owned(),
+                check_after: Duration::from_secs(1),
+            });
+        }
         let (name, uid) = (object.name_any(), object.uid().unwrap_or_default());
         let services = caches.services.owned_by(&uid);
         let budgets = caches.disruption_budgets.owned_by(&uid);
@@ -296,18 +307,25 @@ impl Controller for ModelDeployments {
         let is_copy = |c: &Arc<ConfigMap>| {
             c.labels().get(label::ROLE).map(String::as_str) == Some(frozen::ROLE)
         };
+        let revisions = caches.controller_revisions.owned_by(&uid);
+        let uris = revisions
+            .iter()
+            .filter_map(|r| r.data.as_ref()?.0.pointer("/model/uri")?.as_str());
+        let pods = caches
+            .pods
+            .labelled(&namespace, label::MODEL_DEPLOYMENT, &name);
+        let claims = claim::seen(caches, &namespace, uris, pods.iter().map(Arc::as_ref));
         Ok(Outcome::Ready(Observed {
-            config_maps: self.config_maps(shell, object, &namespace).await?,
+            claims,
+            config_maps: self.config_maps(shell, names, &namespace).await?,
             copies: copies.into_iter().filter(is_copy).collect(),
             complete: caches.ready(),
             training_jobs: caches.training_jobs.in_namespace(&namespace),
             evaluations,
-            revisions: caches.controller_revisions.owned_by(&uid),
+            revisions,
             servers: caches.deployments.owned_by(&uid),
             others,
-            pods: caches
-                .pods
-                .labelled(&namespace, label::MODEL_DEPLOYMENT, &name),
+            pods,
             resolves: caches.jobs.owned_by(&uid),
             profile,
             live: self.measured(caches, object, &namespace, &uid),

@@ -6,14 +6,16 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 
-use super::driver::{Controller, Outcome};
+use super::{
+    claim,
+    driver::{Controller, Outcome},
+};
 use crate::{
     api::{TrainingJob, label, training_job::TrainingJobStatus},
     cluster::{Caches, Change, Error, Key, Kind, Refusal, Shell, supervisor::Supervisors},
     plan::{
         Plan,
-        pod::ClaimPath,
-        training_job::{self, Answers, Claim, Observed},
+        training_job::{self, Answers, Observed},
     },
 };
 
@@ -49,7 +51,7 @@ impl Controller for TrainingJobs {
                 .training_jobs
                 .in_namespace(&change.key.namespace)
                 .iter()
-                .filter(|job| claims(job).contains(&change.key.name))
+                .filter(|job| claim::names(uris(job)).any(|c| c == change.key.name))
                 .map(|job| Key::of(&job.metadata))
                 .collect(),
             _ => Vec::new(),
@@ -81,13 +83,7 @@ impl Controller for TrainingJobs {
             .as_ref()
             .is_some_and(|s| s.completion_time.is_some());
         let answers = ask(&self.supervisors, &pods, finished).await;
-        let claims = claims(object)
-            .into_iter()
-            .map(|name| {
-                let found = caches.claims.get(&Key::new(&namespace, &name)).is_some();
-                (name, if found { Claim::Found } else { Claim::Missing })
-            })
-            .collect();
+        let claims = claim::seen(caches, &namespace, uris(object), pods.iter());
         Ok(Outcome::Ready(Observed {
             job: (**object).clone(),
             jobs,
@@ -116,14 +112,10 @@ impl Controller for TrainingJobs {
     }
 }
 
-/// Claims that the spec's URIs name.
-fn claims(job: &TrainingJob) -> Vec<String> {
+/// What the spec reads and writes.
+fn uris(job: &TrainingJob) -> impl Iterator<Item = &str> {
     let inputs = job.spec.datasets.iter().map(|d| d.uri.as_str());
-    inputs
-        .chain([job.spec.model.output.as_str()])
-        .filter_map(ClaimPath::parse)
-        .map(|c| c.claim)
-        .collect()
+    inputs.chain([job.spec.model.output.as_str()])
 }
 
 /// Pods with this label that belong to one of these Jobs.

@@ -3,6 +3,7 @@
 //! The shell (`cluster`, `controller`) gathers an `Observed`, calls a kind's `plan`, and carries the [`Plan`] out in order.
 //! Actions are ordered so that a crash after any single one is repaired by the next reconcile.
 
+pub mod claim;
 pub mod config_map;
 pub mod evaluation;
 pub mod gateway;

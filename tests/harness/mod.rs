@@ -30,7 +30,7 @@ use kube::{
 use serde_json::{Value, json};
 
 /// Longest time for one test.
-const LIMIT: Duration = Duration::from_secs(300);
+const LIMIT: Duration = Duration::from_secs(600);
 
 /// A namespace of a cluster.
 #[derive(Clone)]
@@ -119,12 +119,12 @@ async fn make_namespace(client: &Client) -> String {
     name
 }
 
-/// Waits until `look` finds something; panics with `what` after 30 s.
+/// Waits until `look` finds something; panics with `what` after a minute.
 pub async fn eventually<T, F: Future<Output = Option<T>>>(
     what: &str,
     mut look: impl FnMut() -> F,
 ) -> T {
-    let limit = Duration::from_secs(30);
+    let limit = Duration::from_secs(60);
     let mut tick = tokio::time::interval(Duration::from_millis(20));
     let end = tokio::time::Instant::now() + limit;
     while tokio::time::Instant::now() < end {

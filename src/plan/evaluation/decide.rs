@@ -15,7 +15,7 @@ use crate::{
         gate::Verdict,
         run::{Report, Summary},
     },
-    plan::{Action, Event, Plan, Reference, earlier, pod, training_job::Claim},
+    plan::{Action, Event, Plan, Reference, claim, earlier, pod},
 };
 
 /// Runs kept.
@@ -200,16 +200,7 @@ impl<'a> Decider<'a> {
 
     /// Writes the run's number, then makes its Job.
     fn begin(&mut self, key: EvaluationRun, failures: i32) {
-        if let Some(claim) = self
-            .observed
-            .claims
-            .iter()
-            .find(|(_, state)| **state == Claim::Missing)
-            .map(|(name, _)| name)
-        {
-            let message = format!(
-                "PersistentVolumeClaim {claim} doesn't exist in this namespace: create it, or correct the pvc:// URI that names it"
-            );
+        if let Some(message) = claim::missing(&self.observed.claims) {
             return self.settled(false, reason::CLAIM_NOT_FOUND, message);
         }
         self.status.count += 1;
@@ -291,6 +282,13 @@ impl<'a> Decider<'a> {
                     )
                 }
             };
+        }
+        let shared = pod.map(|p| claim::not_shareable(p, &self.observed.claims, self.now));
+        let shared = shared.unwrap_or_default();
+        self.plan.check_at = earlier(self.plan.check_at, shared.check_at);
+        if let Some(message) = shared.message {
+            run.message = bounded(message.clone());
+            return self.waiting(run, reason::VOLUME_NOT_SHAREABLE, message);
         }
         match pod.and_then(pod::trouble) {
             Some(trouble) => {
@@ -421,9 +419,13 @@ impl<'a> Decider<'a> {
     }
 
     fn running(&mut self, run: EvaluationRun, message: String) {
+        self.waiting(run, reason::RUNNING, message);
+    }
+
+    fn waiting(&mut self, run: EvaluationRun, reason: &'static str, message: String) {
         self.status.verdict = Verdict::Running;
         self.status.last_run = Some(run);
-        self.conditions(false, true, false, reason::RUNNING, &message);
+        self.conditions(false, true, false, reason, &message);
     }
 
     fn settled(&mut self, ready: bool, reason: &'static str, message: String) {

@@ -6,7 +6,7 @@ use k8s_openapi::api::{batch::v1::Job, core::v1::Pod};
 
 use crate::{
     api::{Evaluation, ModelDeployment, revision::ModelRevision},
-    plan::training_job::{Answers, Claim},
+    plan::{claim::Claim, training_job::Answers},
 };
 
 /// All that a decision about an Evaluation may look at.
@@ -22,7 +22,7 @@ pub struct Observed {
     pub jobs: BTreeMap<String, Job>,
     /// Pods of those Jobs.
     pub pods: Vec<Pod>,
-    /// Each claim that a `pvc://` URI of the spec names.
+    /// Each claim that a `pvc://` URI of the spec names, or a pod uses.
     pub claims: BTreeMap<String, Claim>,
     /// What the running pod answered.
     pub answers: Answers,

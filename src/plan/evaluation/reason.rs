@@ -16,5 +16,7 @@ pub const INCONCLUSIVE: &str = "Inconclusive";
 pub const RUN_FAILED: &str = "RunFailed";
 /// A PersistentVolumeClaim that a URI names doesn't exist.
 pub const CLAIM_NOT_FOUND: &str = "ClaimNotFound";
+/// The run's pod can't start because a PersistentVolumeClaim can't be shared as it needs to be; the message has the remedy.
+pub const VOLUME_NOT_SHAREABLE: &str = "VolumeNotShareable";
 /// `activeDeadlineSeconds` have passed.
 pub const DEADLINE_EXCEEDED: &str = "DeadlineExceeded";

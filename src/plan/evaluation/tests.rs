@@ -14,10 +14,7 @@ use crate::{
         gate::{MetricValue, Verdict},
         run::{Report, Summary},
     },
-    plan::{
-        Action, Plan,
-        training_job::{Answers, Claim},
-    },
+    plan::{Action, Plan, claim::Claim, training_job::Answers},
 };
 
 fn start() -> Timestamp {

@@ -84,8 +84,23 @@ pub fn plan(observed: &Observed, now: Timestamp) -> Plan<Status> {
     );
     serving(observed, &mut status);
     unknown_evaluations(observed, &mut status, now);
-    plan.events
-        .extend(missing_config_map(observed, &status, &wanted));
+    let mut running: Vec<_> = decision
+        .pods
+        .iter()
+        .filter_map(|(hash, replicas)| Some((known.iter().find(|k| k.hash == *hash)?, *replicas)))
+        .collect();
+    let shared = health::not_shareable(observed, &running, now);
+    plan.check_at = earlier(plan.check_at, shared.check_at);
+    if let Some(message) = shared.message {
+        needs_help(
+            observed,
+            &mut status,
+            reason::VOLUME_NOT_SHAREABLE,
+            message,
+            now,
+        );
+    }
+    plan.events.extend(found_out(observed, &status));
     status.metrics = metrics(observed, &status);
     plan.check_at = earlier(
         plan.check_at,
@@ -103,10 +118,8 @@ pub fn plan(observed: &Observed, now: Timestamp) -> Plan<Status> {
         plan.actions
             .push(Action::Apply(children::service(observed, port)));
     }
-    let (first, last): (Vec<_>, Vec<_>) = decision
-        .pods
-        .iter()
-        .filter_map(|(hash, replicas)| Some((known.iter().find(|k| k.hash == *hash)?, *replicas)))
+    let (first, last): (Vec<_>, Vec<_>) = running
+        .drain(..)
         .partition(|(revision, _)| Some(&revision.hash) == stable.as_ref());
     plan.actions
         .extend(first.into_iter().flat_map(|(r, n)| run(observed, r, n)));
@@ -293,13 +306,24 @@ fn unknown_evaluations(observed: &Observed, status: &mut Status, now: Timestamp)
         "there is no Evaluation {} in this namespace: create it, or take it out of spec.rollout.evaluations and spec.metrics",
         missing.join(", ")
     );
+    needs_help(observed, status, reason::UNKNOWN_EVALUATION, message, now);
+}
+
+/// Somebody has to do something before the spec is in effect.
+fn needs_help(
+    observed: &Observed,
+    status: &mut Status,
+    reason: &'static str,
+    message: String,
+    now: Timestamp,
+) {
     let generation = observed.deployment.metadata.generation;
     for (kind, value) in [(kind::READY, false), (kind::STALLED, true)] {
         condition::set(
             &mut status.conditions,
             kind,
             value,
-            reason::UNKNOWN_EVALUATION,
+            reason,
             message.clone(),
             generation,
             now,
@@ -308,21 +332,22 @@ fn unknown_evaluations(observed: &Observed, status: &mut Status, now: Timestamp)
     status.message = condition::bounded(message);
 }
 
-/// Said when it is found out, not at every look.
-fn missing_config_map(observed: &Observed, status: &Status, wanted: &Wanted) -> Option<Event> {
-    let Wanted::Nothing { reason, message } = wanted else {
-        return None;
-    };
+/// What no Event of the rollout tells: said when it is found out, not at every look.
+fn found_out(observed: &Observed, status: &Status) -> Option<Event> {
     let ready = |status: &Status| {
         let ready = condition::get(&status.conditions, kind::READY);
         ready.map(|c| (c.reason.clone(), c.message.clone()))
     };
     let before = observed.deployment.status.as_ref().and_then(ready);
-    (*reason == reason::CONFIG_MAP_MISSING && before != ready(status)).then(|| Event {
+    let (reason, note) = ready(status)?;
+    let told = [reason::CONFIG_MAP_MISSING, reason::VOLUME_NOT_SHAREABLE];
+    let reason = told.into_iter().find(|r| *r == reason)?;
+    let is_news = before.as_ref() != Some(&(reason.to_owned(), note.clone()));
+    is_news.then_some(Event {
         warning: true,
         reason,
-        action: "Freeze",
-        note: message.clone(),
+        action: "Rollout",
+        note,
     })
 }
 

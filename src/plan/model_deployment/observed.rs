@@ -10,7 +10,7 @@ use k8s_openapi::api::{
 
 use crate::{
     api::{Evaluation, ModelDeployment, TrainingJob},
-    plan::Reference,
+    plan::{Reference, claim::Claim},
     stats::{bucket::ReleaseMeasurements, profile::Profile},
 };
 
@@ -39,6 +39,8 @@ pub struct Observed {
     pub config_maps: BTreeMap<String, Arc<ConfigMap>>,
     /// Copies of ConfigMaps that belong to the release's revisions.
     pub copies: Vec<Arc<ConfigMap>>,
+    /// Claims that revisions' pods use.
+    pub claims: BTreeMap<String, Claim>,
     /// Profile of the training data of what status calls stable, and the name of its ConfigMap, if that is there.
     pub profile: Option<(String, Arc<Profile>)>,
     /// What gateways measured.

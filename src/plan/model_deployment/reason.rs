@@ -8,6 +8,8 @@ pub const RESOLVING: &str = "Resolving";
 pub const MODEL_UNREADABLE: &str = "ModelUnreadable";
 /// A ConfigMap that the server's template names is not there, or lacks a key that it reads.
 pub const CONFIG_MAP_MISSING: &str = "ConfigMapMissing";
+/// A pod can't start because a PersistentVolumeClaim can't be shared as it needs to be; the message has the remedy.
+pub const VOLUME_NOT_SHAREABLE: &str = "VolumeNotShareable";
 /// The API server refuses the pod template; the message has its own words.
 pub const TEMPLATE_REFUSED: &str = "TemplateRefused";
 /// An Evaluation that the spec names does not exist.
@@ -38,6 +40,7 @@ pub fn known(reason: &str) -> &'static str {
         RESOLVING,
         MODEL_UNREADABLE,
         CONFIG_MAP_MISSING,
+        VOLUME_NOT_SHAREABLE,
         TEMPLATE_REFUSED,
         UNKNOWN_EVALUATION,
         COLUMNS_DRIFTED,

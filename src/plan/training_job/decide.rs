@@ -7,7 +7,7 @@ use k8s_openapi::{
 };
 use kube::ResourceExt;
 
-use super::{Claim, Observed, children, reason};
+use super::{Observed, children, reason};
 use crate::{
     api::{
         condition::{self, bounded, kind},
@@ -15,7 +15,7 @@ use crate::{
         run::{Report, Summary},
         training_job::{Attempt, TrainingJobStatus, TrainingPhase},
     },
-    plan::{Action, Event, Plan, Reference, earlier, pod},
+    plan::{Action, Event, Plan, Reference, claim, earlier, pod},
 };
 
 /// How often the supervisor is asked for progress.
@@ -138,16 +138,7 @@ impl<'a> Decider<'a> {
 
     /// Writes the attempt's number (and the version, the first time), then makes its Job.
     fn begin(&mut self, attempt: i32) {
-        if let Some(claim) = self
-            .observed
-            .claims
-            .iter()
-            .find(|(_, state)| **state == Claim::Missing)
-            .map(|(name, _)| name)
-        {
-            let message = format!(
-                "PersistentVolumeClaim {claim} doesn't exist in this namespace: create it, or correct the pvc:// URI that names it"
-            );
+        if let Some(message) = claim::missing(&self.observed.claims) {
             return self.wait(TrainingPhase::Pending, reason::CLAIM_NOT_FOUND, message);
         }
         let start = self.status.start_time.get_or_insert(Time(self.now)).0;
@@ -233,6 +224,15 @@ impl<'a> Decider<'a> {
 
     fn follow_pod(&mut self, pod: &Pod) {
         let name = pod.name_any();
+        let shared = claim::not_shareable(pod, &self.observed.claims, self.now);
+        self.plan.check_at = earlier(self.plan.check_at, shared.check_at);
+        if let Some(message) = shared.message {
+            return self.wait(
+                TrainingPhase::Starting,
+                reason::VOLUME_NOT_SHAREABLE,
+                message,
+            );
+        }
         if let Some(trouble) = pod::trouble(pod) {
             return self.wait(
                 TrainingPhase::Starting,

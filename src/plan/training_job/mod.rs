@@ -18,4 +18,4 @@ mod tests;
 
 pub use children::{job_name, profile_name};
 pub use decide::{plan, refused};
-pub use observed::{Answers, Claim, Observed};
+pub use observed::{Answers, Observed};

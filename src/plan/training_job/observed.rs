@@ -4,9 +4,12 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::{batch::v1::Job, core::v1::Pod};
 
-use crate::api::{
-    TrainingJob,
-    run::{ProgressAnswer, Report},
+use crate::{
+    api::{
+        TrainingJob,
+        run::{ProgressAnswer, Report},
+    },
+    plan::claim::Claim,
 };
 
 /// All that a decision about a TrainingJob may look at.
@@ -18,21 +21,12 @@ pub struct Observed {
     pub jobs: BTreeMap<String, Job>,
     /// Pods of those Jobs.
     pub pods: Vec<Pod>,
-    /// Each claim that a `pvc://` URI of the spec names.
+    /// Each claim that a `pvc://` URI of the spec names, or a pod uses.
     pub claims: BTreeMap<String, Claim>,
     /// What the current attempt's pod answered.
     pub answers: Answers,
     /// Image of the operator, for the init container.
     pub image: String,
-}
-
-/// State of a PersistentVolumeClaim.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Claim {
-    /// It exists.
-    Found,
-    /// It doesn't.
-    Missing,
 }
 
 /// What a supervisor answered, if it could be asked.

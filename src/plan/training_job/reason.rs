@@ -10,6 +10,8 @@ pub const RESTARTING: &str = "Restarting";
 pub const SUCCEEDED: &str = "Succeeded";
 /// A PersistentVolumeClaim that a URI names doesn't exist.
 pub const CLAIM_NOT_FOUND: &str = "ClaimNotFound";
+/// The pod can't start because a PersistentVolumeClaim can't be shared as it needs to be; the message has the remedy.
+pub const VOLUME_NOT_SHAREABLE: &str = "VolumeNotShareable";
 /// All restarts are used up.
 pub const RESTARTS_EXHAUSTED: &str = "RestartsExhausted";
 /// `activeDeadlineSeconds` have passed.

@@ -7,6 +7,7 @@ use k8s_openapi::api::{batch::v1::Job, core::v1::Pod};
 use serde_json::{Value, json};
 
 use super::*;
+use crate::plan::claim::Claim;
 use crate::{
     api::{
         TrainingJob, condition,

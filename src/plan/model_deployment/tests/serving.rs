@@ -3,7 +3,10 @@ use kube::ResourceExt;
 use serde_json::{Value, json};
 
 use super::world::{World, quick, server};
-use crate::plan::model_deployment::{children, refused};
+use crate::plan::{
+    claim::Claim,
+    model_deployment::{children, refused},
+};
 
 const V1: &str = "20130401-000000-aaaaaa";
 const V2: &str = "20130501-000000-bbbbbb";
@@ -385,4 +388,57 @@ fn names_of_children_fit() {
     let mut world = serving();
     world.release.metadata.name = Some("a".repeat(40));
     assert!(children::name(&world.release.name_any(), "0123456789").len() <= 63);
+}
+
+#[test]
+fn a_claim_for_one_pod_serves_one_pod_and_is_named_when_more_are_needed() {
+    let mut world = World::new(quick(json!({})));
+    world.claims.insert("models".to_owned(), Claim::OnePod);
+    world.train("q1", V1, "sha256:d1");
+    world.pass(3);
+    assert_eq!(world.condition("Ready").0, "True");
+    world.edit(|r| r.spec.replicas = Some(2));
+    world.settle();
+    let (status, reason, message) = world.condition("Ready");
+    assert_eq!(
+        (status.as_str(), reason.as_str()),
+        ("False", "VolumeNotShareable")
+    );
+    assert!(message.contains("PersistentVolumeClaim models") && message.contains("ReadWriteMany"));
+    assert_eq!(world.condition("Stalled").0, "True");
+    world.pass(3);
+    let said = |e: &&String| *e == "VolumeNotShareable";
+    assert_eq!(world.events.iter().filter(said).count(), 1);
+    world.edit(|r| r.spec.replicas = Some(1));
+    world.settle();
+    assert_eq!(world.condition("Ready").0, "True");
+}
+
+#[test]
+fn a_volume_that_another_node_holds_is_named_once_a_pod_waits_for_it() {
+    let mut world = serving();
+    let hash = stable(&world).0;
+    let words = "0/2 nodes are available: 2 node(s) had volume node affinity conflict.";
+    let pod: Pod = serde_json::from_value(json!({
+        "metadata": {"name": "p", "labels": {"perennial.dev/revision": hash}},
+        "spec": {"containers": [], "volumes": [{"name": "m", "persistentVolumeClaim": {"claimName": "models"}}]},
+        "status": {"phase": "Pending", "conditions": [{"type": "PodScheduled", "status": "False", "message": words}]},
+    }))
+    .unwrap();
+    world.pods.push(pod);
+    world.settle();
+    assert_eq!(
+        world.condition("Ready").0,
+        "True",
+        "nothing is known of the claim"
+    );
+    let nodes = std::collections::BTreeSet::from(["a".to_owned()]);
+    world
+        .claims
+        .insert("models".to_owned(), Claim::OneNode(nodes));
+    world.settle();
+    assert_eq!(world.condition("Ready").1, "VolumeNotShareable");
+    world.pods.clear();
+    world.settle();
+    assert_eq!(world.condition("Ready").0, "True");
 }

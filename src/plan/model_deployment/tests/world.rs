@@ -21,7 +21,7 @@ use crate::{
         revision::ModelReference,
         training_job::{DatasetStatus, TrainingJobStatus, TrainingPhase},
     },
-    plan::{Action, Reference},
+    plan::{Action, Reference, claim::Claim},
     stats::{
         bucket::{Bucket, Gateway, ReleaseMeasurements},
         profile::{Profile, ProfileBuilder},
@@ -42,6 +42,7 @@ pub struct World {
     pub profile: Option<Arc<Profile>>,
     pub buckets: Vec<Arc<Bucket>>,
     pub healthy: bool,
+    pub claims: BTreeMap<String, Claim>,
     /// The user's ConfigMaps, by name.
     pub config_maps: BTreeMap<String, Value>,
     /// TrainingJobs ever created, by name.
@@ -66,6 +67,7 @@ impl World {
             profile: None,
             buckets: Vec::new(),
             healthy: true,
+            claims: BTreeMap::new(),
             config_maps: BTreeMap::new(),
             created: Vec::new(),
             deleted: Vec::new(),
@@ -216,6 +218,7 @@ impl World {
                     )
                 })
                 .collect(),
+            claims: self.claims.clone(),
             copies: parse("ConfigMap")
                 .into_iter()
                 .map(|v| Arc::new(serde_json::from_value(v).unwrap()))
