@@ -14,6 +14,9 @@ pub enum Error {
     /// The API server, or an object that isn't ours, stands against this write until something changes.
     #[error("{}", .0.message)]
     Refused(Box<Refusal>),
+    /// The namespace is being deleted: nothing more is made in it.
+    #[error("{0}")]
+    Leaving(String),
     /// We did something that makes no sense.
     #[error("{0}")]
     Bug(String),
@@ -29,6 +32,7 @@ impl Error {
             Self::Transient(_) => "transient",
             Self::Conflict(_) => "conflict",
             Self::Refused(_) => "refused",
+            Self::Leaving(_) => "leaving",
             Self::Bug(_) => "bug",
             Self::NotLeader => "not_leader",
         }
@@ -55,7 +59,7 @@ pub enum RefusalReason {
     NameTaken,
     /// The API server doesn't take the object: a template with a mistake in it.
     Invalid,
-    /// Quota, admission policy, missing permission, or a namespace that is being deleted.
+    /// Quota, admission policy, or missing permission.
     Forbidden,
 }
 
@@ -78,6 +82,15 @@ impl RefusalReason {
     }
 }
 
+/// Whether it says that the namespace is being deleted.
+pub fn is_leaving(status: &kube::core::Status) -> bool {
+    let causes = status.details.iter().flat_map(|d| &d.causes);
+    status.code == 403
+        && causes
+            .into_iter()
+            .any(|c| c.reason == "NamespaceTerminating")
+}
+
 /// What an answer of the API server means for a write of this object.
 pub fn classify(kind: Kind, key: &Key, error: kube::Error) -> Error {
     let kube::Error::Api(status) = error else {
@@ -85,6 +98,12 @@ pub fn classify(kind: Kind, key: &Key, error: kube::Error) -> Error {
     };
     let reason = match status.code {
         400 | 422 => RefusalReason::Invalid,
+        403 if is_leaving(&status) => {
+            return Error::Leaving(format!(
+                "namespace {} is being deleted: nothing is made there any more",
+                key.namespace
+            ));
+        }
         403 => RefusalReason::Forbidden,
         409 => {
             return Error::Conflict(format!("{} {key}: {}", kind.as_str(), status.message));
@@ -109,4 +128,27 @@ pub fn classify(kind: Kind, key: &Key, error: kube::Error) -> Error {
             status.message
         ),
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_namespace_that_is_being_deleted_is_no_refusal_of_the_object() {
+        let answer = |causes| {
+            let status = json!({"status": "Failure", "message": "no", "reason": "Forbidden", "code": 403, "details": {"causes": causes}});
+            let status: kube::core::Status = serde_json::from_value(status).unwrap();
+            classify(
+                Kind::Service,
+                &Key::new("ns", "m"),
+                kube::Error::Api(status.boxed()),
+            )
+        };
+        let cause = json!([{"reason": "NamespaceTerminating", "message": "namespace ns is being terminated", "field": "metadata.namespace"}]);
+        assert_eq!(answer(cause).label(), "leaving");
+        assert_eq!(answer(json!([])).label(), "refused");
+    }
 }

@@ -7,7 +7,7 @@ use kube::{
 };
 use serde_json::json;
 
-use super::{compare::digest, kind::Key, subject::Subject};
+use super::{compare::digest, error::is_leaving, kind::Key, subject::Subject};
 use crate::{api::condition::bounded, plan};
 
 /// Writes Events. The name of an Event is a function of what it says, so that saying it again after a crash is no second Event, but
@@ -42,6 +42,8 @@ impl Recorder {
                 .await
             {
                 Ok(Ok(())) => {}
+                // Nothing is lost: it goes with the namespace.
+                Ok(Err(kube::Error::Api(status))) if is_leaving(&status) => {}
                 Ok(Err(error)) => tracing::warn!(
                     reason = event.reason,
                     "an Event couldn't be written: {error}"

@@ -31,6 +31,10 @@ use crate::{
 const SHORTEST: Duration = Duration::from_millis(200);
 /// While a write of ours isn't visible; its echo wakes the object anyway.
 const ECHO: Duration = Duration::from_millis(500);
+/// An object whose namespace is being deleted is left alone for so long; it is gone before.
+const LEFT: Duration = Duration::from_secs(600);
+/// The same for a namespace itself.
+const LEFT_PLACE: Duration = Duration::from_secs(30);
 /// Fresh reads after conflicts, at once.
 const CONFLICTS: usize = 3;
 
@@ -145,6 +149,7 @@ impl<C: Controller> Driver<C> {
             return None;
         };
         let (uid, generation) = (object.uid(), object.generation());
+        let is_object = object.kind().is_some();
         self.recognise(key, &uid);
         if object.deleting() {
             return None;
@@ -188,6 +193,13 @@ impl<C: Controller> Driver<C> {
                 Some(done.next)
             }
             Err(Error::NotLeader) => None,
+            Err(Error::Leaving(message)) => {
+                // A namespace may come again under its name; what was in it has another uid then.
+                let wait = if is_object { LEFT } else { LEFT_PLACE };
+                self.hold(&uid, generation, wait);
+                tracing::info!("{message}");
+                Some(wait)
+            }
             Err(error) => {
                 let wait = self.failed(&uid, generation, &error);
                 tracing::warn!(outcome, retry_in = ?wait, "{error}");
@@ -236,7 +248,11 @@ impl<C: Controller> Driver<C> {
         })
         .await?;
         if acted.writes > 0 {
-            tracing::info!(writes = acted.writes, "{}", plan.notes.join("; "));
+            let why = match plan.notes.as_slice() {
+                [] => "what was decided before is carried out".to_owned(),
+                notes => notes.join("; "),
+            };
+            tracing::info!(writes = acted.writes, "{why}");
         }
         let mut next = self.rest(&object.uid()).next;
         if let Some(at) = plan.check_at {
@@ -348,6 +364,16 @@ impl<C: Controller> Driver<C> {
         let held = tries.get(uid)?;
         let left = held.not_before.saturating_duration_since(Instant::now());
         (held.generation == generation && !left.is_zero()).then_some(left)
+    }
+
+    /// Leaves it alone for so long, or until there is a new generation.
+    fn hold(&self, uid: &str, generation: Option<i64>, wait: Duration) {
+        let held = Tries {
+            failures: 0,
+            generation,
+            not_before: Instant::now() + wait,
+        };
+        self.tries().insert(uid.to_owned(), held);
     }
 
     fn failed(&self, uid: &str, generation: Option<i64>, error: &Error) -> Duration {

@@ -215,13 +215,13 @@ mod tests {
                 "a claim for one pod",
                 unscheduled(one_pod),
                 Claim::OnePod,
-                "claim data is ReadWriteOncePod and another pod uses it",
+                "PersistentVolumeClaim data is ReadWriteOncePod and another pod uses it",
             ),
             (
                 "a volume of another node",
                 unscheduled(affinity),
                 on(&["a"]),
-                "claim data is ReadWriteOnce and its volume is on a node where",
+                "PersistentVolumeClaim data is ReadWriteOnce and its volume is on a node where",
             ),
             (
                 "a volume of another zone",

@@ -54,8 +54,12 @@ pub(super) fn finish(engine: Engine) -> Decision {
     keep.extend(state.candidate_revision().map(str::to_owned));
     keep.extend(state.rollout.previous.clone());
     keep.extend(input.desired.target().map(|t| t.revision.clone()));
-    let mut notes = engine.notes;
-    notes.dedup();
+    let mut notes: Vec<String> = Vec::new();
+    for note in engine.notes {
+        if !notes.contains(&note) {
+            notes.push(note);
+        }
+    }
     Decision {
         pods: size::pods(&state, input.replicas),
         keep,
