@@ -47,7 +47,7 @@ def wait_training(act: Act, name: str, seconds: float) -> dict:
         return watch.status.get("phase") == "Succeeded" and cluster.is_true(watch.value, "Complete")
 
     def message() -> str:
-        progress = (watch.status.get("progress") or {}).get("summary", "")
+        progress = (watch.status.get("progress") or {}).get("summary", "") if watch.status.get("phase") == "Running" else ""
         return f"{watch.message()}{' ' if progress else ''}{progress}"
 
     wait(act, f"TrainingJob {name} succeeds", seconds, probe, message)

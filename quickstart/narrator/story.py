@@ -69,8 +69,13 @@ class Step:
             self.act.say(f"=> {text}")
 
 
+# The waits are what two idle processors need and some more; a machine that does other things may be so many times slower.
+PATIENCE = 3
+
+
 def wait(act: Act, what: str, seconds: float, probe: Callable[[], T | None], message: Callable[[], str] | None = None) -> T:
     """Asks once a second until the probe gives something; says what `message` says whenever that changes."""
+    seconds *= PATIENCE
     deadline = cluster.now() + seconds
     last = ""
     while True:
