@@ -223,9 +223,22 @@ impl Caches {
         self.subscribers.tell(changes);
     }
 
-    /// Whether every store is complete: before that nothing is decided.
+    /// Whether work can begin: what is watched is known, but for namespaces that we were told of and may not read. Those are gone, or not
+    /// given to us yet; the others don't wait for them.
     pub fn ready(&self) -> bool {
-        Kind::ALL.iter().all(|kind| self.store(*kind).ready())
+        let refused = |scope: &String| {
+            let mut kinds = Kind::ALL.iter();
+            kinds.any(|kind| self.store(*kind).refused_in(scope))
+        };
+        let mut scopes = self.scopes.iter();
+        let some = self.scopes.iter().any(|scope| self.ready_in(scope));
+        some && scopes.all(|scope| self.ready_in(scope) || refused(scope))
+    }
+
+    /// Whether every store is complete for this namespace: before that nothing is decided in it.
+    pub fn ready_in(&self, namespace: &str) -> bool {
+        let mut kinds = Kind::ALL.iter();
+        kinds.all(|kind| self.store(*kind).ready_in(namespace))
     }
 
     /// What keeps stores from being filled, one sentence for each kind.
@@ -242,7 +255,7 @@ impl Caches {
         self.scopes.iter().any(|s| s.is_empty() || s == namespace)
     }
 
-    /// Waits until every store is complete.
+    /// Waits until work can begin.
     pub async fn wait_ready(&self) {
         let mut tick = tokio::time::interval(std::time::Duration::from_millis(20));
         while !self.ready() {
@@ -312,8 +325,12 @@ async fn watch<T, K>(
                     .with_label_values(&[kind.as_str()])
                     .inc();
                 // An expired resourceVersion or an ended connection is daily life, and is no problem until it lasts.
-                if failures > 0 || !store.ready() {
+                if failures > 0 || !store.ready_in(&scope) {
                     store.set_problem(&scope, problem);
+                }
+                if matches!(&error, watcher::Error::InitialListFailed(kube::Error::Api(status)) if status.code == 403)
+                {
+                    store.set_refused(&scope);
                 }
                 let wait = std::time::Duration::from_millis(100 << failures.min(6));
                 failures += 1;
@@ -396,6 +413,39 @@ mod tests {
                 .with_code(code)
                 .boxed(),
         ))
+    }
+
+    #[test]
+    fn a_namespace_that_we_may_not_read_keeps_nobody_else_waiting() {
+        let caches = Caches::new(&["a".to_owned(), "b".to_owned()]);
+        let fill = |scope: &str| {
+            caches.training_jobs.complete(scope);
+            caches.model_deployments.complete(scope);
+            caches.evaluations.complete(scope);
+            caches.prompt_releases.complete(scope);
+            caches.jobs.complete(scope);
+            caches.pods.complete(scope);
+            caches.deployments.complete(scope);
+            caches.services.complete(scope);
+            caches.config_maps.complete(scope);
+            caches.controller_revisions.complete(scope);
+            caches.endpoint_slices.complete(scope);
+            caches.claims.complete(scope);
+            caches.service_accounts.complete(scope);
+            caches.roles.complete(scope);
+            caches.role_bindings.complete(scope);
+            caches.network_policies.complete(scope);
+            caches.disruption_budgets.complete(scope);
+        };
+        caches.pods.set_refused("b");
+        assert!(!caches.ready(), "nothing is known yet");
+        fill("a");
+        assert!(caches.ready() && caches.ready_in("a") && !caches.ready_in("b"));
+        fill("b");
+        assert!(caches.ready() && caches.ready_in("b"));
+        let everywhere = Caches::new(&[]);
+        everywhere.pods.set_refused("");
+        assert!(!everywhere.ready(), "without permissions nothing is ready");
     }
 
     #[test]

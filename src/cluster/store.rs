@@ -49,6 +49,8 @@ struct Inner<K> {
 #[derive(Default)]
 struct Scope {
     ready: bool,
+    /// We may not list it: it was not given to us, or is gone.
+    refused: bool,
     seen: u64,
     listing: Option<Listing>,
     /// What went wrong last, and when.
@@ -229,6 +231,7 @@ impl<K: Resource<DynamicType = ()>> Store<K> {
         let mut inner = self.write();
         let state = inner.scopes.entry(scope.to_owned()).or_default();
         state.ready = true;
+        state.refused = false;
         state.problem = None;
         let Some(listing) = state.listing.take() else {
             return Vec::new();
@@ -254,6 +257,15 @@ impl<K: Resource<DynamicType = ()>> Store<K> {
             .entry(scope.to_owned())
             .or_default()
             .problem = Some((problem, Instant::now()));
+    }
+
+    /// The API server won't let us list this scope.
+    pub fn set_refused(&self, scope: &str) {
+        self.write()
+            .scopes
+            .entry(scope.to_owned())
+            .or_default()
+            .refused = true;
     }
 }
 
@@ -282,6 +294,11 @@ impl<K: Resource<DynamicType = ()>> Inner<K> {
                 forget(&mut self.labelled, &place, key);
             }
         }
+    }
+
+    /// The watch that a namespace's objects come from.
+    fn scope(&self, namespace: &str) -> Option<&Scope> {
+        self.scopes.get(namespace).or_else(|| self.scopes.get(""))
     }
 
     fn take(&mut self, kind: Kind, key: &Key) -> Option<Change> {
@@ -315,6 +332,10 @@ pub trait AnyStore: Send + Sync {
     fn kind(&self) -> Kind;
     /// Whether every watch has listed once.
     fn ready(&self) -> bool;
+    /// Whether the watch of this namespace (empty: of the cluster) has listed once.
+    fn ready_in(&self, namespace: &str) -> bool;
+    /// Whether the API server won't let us list this namespace (empty: the cluster).
+    fn refused_in(&self, namespace: &str) -> bool;
     /// What keeps it from being filled.
     fn problem(&self) -> Option<String>;
     /// The newest resourceVersion that the watch of this namespace has brought.
@@ -343,6 +364,14 @@ where
         self.read().scopes.values().all(|s| s.ready)
     }
 
+    fn ready_in(&self, namespace: &str) -> bool {
+        self.read().scope(namespace).is_some_and(|s| s.ready)
+    }
+
+    fn refused_in(&self, namespace: &str) -> bool {
+        self.read().scope(namespace).is_some_and(|s| s.refused)
+    }
+
     fn problem(&self) -> Option<String> {
         let inner = self.read();
         inner
@@ -354,12 +383,7 @@ where
     }
 
     fn seen(&self, namespace: &str) -> u64 {
-        let inner = self.read();
-        inner
-            .scopes
-            .get(namespace)
-            .or_else(|| inner.scopes.get(""))
-            .map_or(0, |s| s.seen)
+        self.read().scope(namespace).map_or(0, |s| s.seen)
     }
 
     fn json(&self, key: &Key) -> Option<Value> {

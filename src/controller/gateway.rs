@@ -85,7 +85,7 @@ impl Controller for Gateways {
         let namespace = &place.namespace;
         Ok(Outcome::Ready(Observed {
             namespace: namespace.clone(),
-            complete: caches.ready(),
+            complete: caches.ready_in(namespace),
             releases: releases(caches, namespace),
             credentials: credentials(caches, namespace),
             children: children(caches, namespace),

@@ -319,7 +319,7 @@ impl Controller for ModelDeployments {
             claims,
             config_maps: self.config_maps(shell, names, &namespace).await?,
             copies: copies.into_iter().filter(is_copy).collect(),
-            complete: caches.ready(),
+            complete: caches.ready_in(&namespace),
             training_jobs: caches.training_jobs.in_namespace(&namespace),
             evaluations,
             revisions,

@@ -118,7 +118,7 @@ impl Controller for PromptReleases {
             .collect();
         Ok(Outcome::Ready(Observed {
             release: object.clone(),
-            complete: caches.ready(),
+            complete: caches.ready_in(&namespace),
             evaluations,
             revisions: caches.controller_revisions.owned_by(&uid),
             live: ReleaseMeasurements {

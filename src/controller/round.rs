@@ -144,6 +144,9 @@ impl<C: Controller> Driver<C> {
 
     /// Looks at one key; says when to look again at the latest.
     async fn look(&self, key: &Key) -> Option<Duration> {
+        if !self.shell.caches.ready_in(&key.namespace) {
+            return Some(ECHO);
+        }
         let Some(object) = self.controller.find(&self.shell.caches, key) else {
             self.forget(key);
             return None;

@@ -33,9 +33,9 @@ fn a_store_is_complete_only_after_its_first_list_and_keeps_the_old_one_while_a_n
     store.begin("");
     put(&store, map("a", 1, "x", "o"));
     put(&store, map("b", 2, "x", "o"));
-    assert!(!store.ready());
+    assert!(!store.ready_in(""));
     store.complete("");
-    assert!(store.ready());
+    assert!(store.ready_in(""));
     store.begin("");
     put(&store, map("b", 2, "x", "o"));
     assert_eq!(
@@ -43,7 +43,7 @@ fn a_store_is_complete_only_after_its_first_list_and_keeps_the_old_one_while_a_n
         2,
         "what was known stays until the list is complete"
     );
-    assert!(store.ready());
+    assert!(store.ready_in(""));
     let gone = store.complete("");
     assert_eq!(gone.len(), 1);
     assert!(gone[0].deleted && gone[0].key.name == "a");
@@ -123,12 +123,12 @@ fn namespaces_are_complete_one_by_one() {
     store.begin("ns");
     store.put("ns", Entry::Valid(Box::new(map("a", 7, "x", "o"))));
     store.complete("ns");
-    assert!(!store.ready());
+    assert!(store.ready_in("ns") && !store.ready_in("other"));
     store.begin("other");
     assert!(
         store.complete("other").is_empty(),
         "objects of another namespace aren't gone"
     );
-    assert!(store.ready());
+    assert!(store.ready_in("other") && !store.ready_in("third"));
     assert_eq!((store.seen("ns"), store.seen("other")), (7, 0));
 }
