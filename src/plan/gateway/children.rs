@@ -50,7 +50,7 @@ fn service_account(observed: &Observed) -> Value {
 
 /// What the gateway reads: its routing table, and nothing else.
 fn role(observed: &Observed) -> Value {
-    let read = json!(["get", "list", "watch"]);
+    let read = json!(["list", "watch"]);
     json!({
         "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": metadata(observed),
         "rules": [

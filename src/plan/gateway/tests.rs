@@ -63,7 +63,7 @@ fn a_namespace_with_a_release_has_a_gateway_that_only_reads_its_routing_table() 
             .all(|o| o["metadata"]["name"] == NAME && o["metadata"]["namespace"] == "ml")
     );
     for rule in objects[1]["rules"].as_array().unwrap() {
-        assert_eq!(rule["verbs"], serde_json::json!(["get", "list", "watch"]));
+        assert_eq!(rule["verbs"], serde_json::json!(["list", "watch"]));
         assert_ne!(rule["resources"][0], "secrets");
     }
 }
