@@ -108,12 +108,12 @@ pub async fn run(place: &Place, which: &str, command: Command) -> Result<(), Str
     while tokio::time::Instant::now() < deadline {
         let now = release::find(&client, &namespace, which).await?;
         if let Some(handled) = now.commands.iter().find(|c| c.value == value) {
-            println!("{name} {revision}: {}", handled.result);
-            return if handled.result.starts_with("Done") {
-                Ok(())
-            } else {
-                Err(format!("{name} was refused: {}", handled.result))
-            };
+            let result = handled.result.trim_start_matches("refused: ");
+            if !result.starts_with("Done") {
+                return Err(format!("{name} {revision} was refused: {result}"));
+            }
+            println!("{name} {revision}: {result}");
+            return Ok(());
         }
         tokio::time::sleep(Duration::from_millis(300)).await;
     }

@@ -4,9 +4,14 @@
 
 mod command;
 mod connect;
+mod diff;
+mod drift;
+mod eval;
 mod history;
+mod lineage;
 mod release;
 mod status;
+mod validate;
 pub mod view;
 
 use std::process::ExitCode;
@@ -77,6 +82,30 @@ enum Verb {
     Retrain(Named),
     /// Show finished rollouts, retrainings and rejected revisions.
     History(Named),
+    /// Show where versions come from: the run that made each, and the digests of what it read.
+    Lineage(Named),
+    /// Show what differs between two revisions.
+    Diff {
+        #[command(flatten)]
+        named: Named,
+        /// The revision to compare with; stable, or without a candidate the one before it, when absent.
+        from: Option<String>,
+        /// The other one; the candidate, or without one stable, when absent.
+        to: Option<String>,
+    },
+    /// Show live inputs against the training data, column by column.
+    Drift(Named),
+    /// Show an Evaluation's runs, with gates and metrics.
+    Eval {
+        /// `NAME` or `pev/NAME`.
+        evaluation: String,
+    },
+    /// Ask the API server what it would say of a file, and write nothing.
+    Validate {
+        /// Files with YAML or JSON; `-` for standard input.
+        #[arg(required = true)]
+        files: Vec<String>,
+    },
 }
 
 /// Runs the plugin.
@@ -111,6 +140,19 @@ pub async fn run(arguments: Arguments) -> ExitCode {
             command::run(&arguments.place, &named.release, command::Command::Retrain).await
         }
         Verb::History(named) => history::run(&arguments.place, &named.release).await,
+        Verb::Lineage(named) => lineage::run(&arguments.place, &named.release).await,
+        Verb::Diff { named, from, to } => {
+            diff::run(
+                &arguments.place,
+                &named.release,
+                from.as_deref(),
+                to.as_deref(),
+            )
+            .await
+        }
+        Verb::Drift(named) => drift::run(&arguments.place, &named.release).await,
+        Verb::Eval { evaluation } => eval::run(&arguments.place, &evaluation).await,
+        Verb::Validate { files } => validate::run(&arguments.place, &files).await,
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,9 +1,11 @@
 //! Finding a release by what the user typed.
 
+use k8s_openapi::api::apps::v1::ControllerRevision;
 use kube::{Api, Client, ResourceExt, api::ListParams};
+use serde_json::Value;
 
 use super::view::Release;
-use crate::api::{ModelDeployment, PromptRelease};
+use crate::api::{ModelDeployment, PromptRelease, label};
 
 /// The kinds that roll out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,6 +14,24 @@ pub enum ReleaseKind {
     Model,
     /// PromptRelease.
     Prompt,
+}
+
+impl ReleaseKind {
+    /// The kind as the API has it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Model => "ModelDeployment",
+            Self::Prompt => "PromptRelease",
+        }
+    }
+
+    /// The label of the revisions with the release's name.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Model => label::MODEL_DEPLOYMENT,
+            Self::Prompt => label::PROMPT_RELEASE,
+        }
+    }
 }
 
 /// `NAME`, `pmd/NAME`, `modeldeployment/NAME`, `ppr/NAME`, `promptrelease/NAME`.
@@ -85,5 +105,29 @@ pub async fn all(client: &Client, namespace: &str) -> Result<Vec<Release>, Strin
         .iter()
         .map(Release::from)
         .chain(prompts.iter().map(Release::from))
+        .collect())
+}
+
+/// What a revision was made of, by its hash, oldest first.
+pub async fn revisions(
+    client: &Client,
+    namespace: &str,
+    release: &Release,
+) -> Result<Vec<(String, Value)>, String> {
+    let labels = format!("{}={}", release.kind.label(), release.name);
+    let mut found = Api::<ControllerRevision>::namespaced(client.clone(), namespace)
+        .list(&ListParams::default().labels(&labels))
+        .await
+        .map_err(|e| format!("the revisions of {} can't be listed: {e}", release.name))?
+        .items;
+    found.sort_by_key(|revision| revision.revision);
+    let prefix = format!("{}-", release.name);
+    Ok(found
+        .into_iter()
+        .filter_map(|revision| {
+            let name = revision.name_any();
+            let hash = name.strip_prefix(&prefix)?.to_owned();
+            Some((hash, revision.data?.0))
+        })
         .collect())
 }
