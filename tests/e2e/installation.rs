@@ -1,37 +1,84 @@
-//! The operator, installed once for all tests.
+//! The operator, installed by its chart: once for all tests, cluster-wide for those that want peace, then for a list of namespaces.
 
 use std::{
+    cell::Cell,
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    sync::OnceLock,
+    sync::{Arc, Weak},
 };
 
-use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+use serde_json::{Value, json};
+use tokio::sync::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use crate::{space::Space, words};
 
 /// Where the operator is installed.
 pub const NAMESPACE: &str = "perennial-system";
+/// Beginning of the namespace of the test that closes the loop.
+pub const LOOP: &str = "loop";
+/// Beginnings of the namespaces that the operator is given when it is installed for a list of them.
+const GIVEN: [&str; 5] = ["given", "crash", "crash-back", "crash-again", LOOP];
 
 /// Held for reading by tests that want to be left in peace, for writing by those that kill the operator.
 static PEACE: RwLock<()> = RwLock::const_new(());
+/// Held by all of those that kill it.
+static KILLERS: Mutex<Weak<RwLockWriteGuard<'static, ()>>> = Mutex::const_new(Weak::new());
+/// How it is installed now, or why that failed.
+static INSTALLED: Mutex<Option<Result<Mode, String>>> = Mutex::const_new(None);
 
-/// The operator runs, and nobody kills it while this is held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    /// One operator, with a ClusterRole.
+    Everywhere,
+    /// Two, with a Role in each of [`GIVEN`]; and two pods for each gateway.
+    Given,
+}
+
+/// The operator works everywhere, and nobody kills it while this is held.
 pub async fn in_peace() -> RwLockReadGuard<'static, ()> {
     let guard = PEACE.read().await;
-    installed().await;
+    installed(Some(Mode::Everywhere)).await;
     guard
 }
 
-/// The operator runs, and no other test minds what happens to it.
-pub async fn alone() -> RwLockWriteGuard<'static, ()> {
-    let guard = PEACE.write().await;
-    installed().await;
-    guard
+/// The operator works in the given namespaces, and everybody else minds as little as this test what happens to it. The test's namespace
+/// must begin with one of [`GIVEN`] and be entered, not made new.
+pub async fn among_killers() -> Arc<RwLockWriteGuard<'static, ()>> {
+    let mut killers = KILLERS.lock().await;
+    let held = match killers.upgrade() {
+        Some(held) => held,
+        None => Arc::new(PEACE.write().await),
+    };
+    *killers = Arc::downgrade(&held);
+    installed(Some(Mode::Given)).await;
+    held
 }
 
-async fn installed() {
-    static INSTALLED: OnceLock<Result<(), String>> = OnceLock::new();
-    let outcome = tokio::task::spawn_blocking(|| INSTALLED.get_or_init(install).clone());
-    outcome.await.unwrap().unwrap();
+/// The operator is installed, one way or the other, and may be killed or installed again at any time.
+pub async fn whatever_happens() {
+    installed(None).await;
+}
+
+async fn installed(wanted: Option<Mode>) {
+    let mut installed = INSTALLED.lock().await;
+    if let Some(Ok(mode)) = *installed
+        && wanted.is_none_or(|wanted| wanted == mode)
+    {
+        return;
+    }
+    if installed.as_ref().is_none_or(Result::is_ok) {
+        let mode = wanted.unwrap_or(Mode::Everywhere);
+        if mode == Mode::Given {
+            for prefix in GIVEN {
+                Space::make(&Space::client().await, &Space::name_of(prefix)).await; // Roles need their namespace.
+            }
+        }
+        let outcome = tokio::task::spawn_blocking(move || install(mode)).await;
+        *installed = Some(outcome.expect("helm doesn't panic").map(|()| mode));
+    }
+    if let Some(Err(error)) = &*installed {
+        panic!("{error}");
+    }
 }
 
 /// The root of the repository.
@@ -45,35 +92,47 @@ pub fn quickstart_image() -> String {
         .unwrap_or_else(|_| "docker.io/perennial/quickstart:dev".to_owned())
 }
 
-fn install() -> Result<(), String> {
+fn install(mode: Mode) -> Result<(), String> {
     if std::env::var_os("KUBECONFIG").is_none() {
         return Err("KUBECONFIG isn't set: run `hack/test e2e`".to_owned());
     }
+    let names = GIVEN.map(Space::name_of).join(",");
+    let values = match mode {
+        Mode::Everywhere => vec![],
+        Mode::Given => vec![
+            format!("namespaces={{{names}}}"),
+            "replicas=2".to_owned(),
+            "gateway.replicas=2".to_owned(),
+        ],
+    };
+    helm_install("perennial", NAMESPACE, &values)
+}
+
+/// Installs the chart or upgrades it, with these values and the defaults for all others.
+fn helm_install(release: &str, namespace: &str, values: &[String]) -> Result<(), String> {
     let default = concat!("docker.io/perennial/perennial:", env!("CARGO_PKG_VERSION"));
     let image = std::env::var("PERENNIAL_IMAGE").unwrap_or_else(|_| default.to_owned());
     let (repository, tag) = image
         .rsplit_once(':')
         .ok_or_else(|| format!("PERENNIAL_IMAGE is {image}: it needs a tag"))?;
     let chart = root().join("charts/perennial");
+    let image = [
+        format!("image.repository={repository}"),
+        format!("image.tag={tag}"),
+    ];
     let helm = Command::new("helm")
-        .args(["upgrade", "--install", "perennial"])
+        .args(["upgrade", "--install", release])
         .arg(chart)
-        .args(["--namespace", NAMESPACE, "--create-namespace"])
-        .args(["--set", &format!("image.repository={repository}")])
-        .args(["--set", &format!("image.tag={tag}")])
+        .args(["--namespace", namespace, "--create-namespace"])
+        .args(image.iter().chain(values).flat_map(|v| ["--set", v]))
         .args(["--wait", "--timeout", "90s"])
         .stdin(Stdio::null())
         .output()
         .map_err(|error| format!("helm can't be run: {error}"))?;
     if !helm.status.success() {
         let logs = Command::new("kubectl")
-            .args([
-                "--namespace",
-                NAMESPACE,
-                "logs",
-                "deployment/perennial",
-                "--tail=20",
-            ])
+            .args(["--namespace", namespace, "logs", "--tail=20"])
+            .arg(format!("deployment/{release}"))
             .stdin(Stdio::null())
             .output();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
@@ -81,4 +140,182 @@ fn install() -> Result<(), String> {
         return Err(format!("helm failed: {}\n{logs}", text(&helm.stderr)));
     }
     Ok(())
+}
+
+/// Whether the operator may do this.
+async fn may(space: &Space, what: &[&str]) -> bool {
+    let account = format!("--as=system:serviceaccount:{NAMESPACE}:perennial");
+    let arguments = [&["auth", "can-i", account.as_str()], what].concat();
+    space.kubectl(&arguments, "").await.is_ok()
+}
+
+#[tokio::test]
+async fn an_operator_that_was_given_namespaces_works_there_and_touches_nothing_else() {
+    let _group = among_killers().await;
+    let outside = Space::new("outside").await;
+    let space = Space::enter("given").await;
+    let mut deployment = words::deployment(json!({"steps": []}));
+    deployment["spec"]["replicas"] = json!(1);
+    outside.apply(&deployment.to_string()).await;
+    outside.apply(&words::training("words-a", "first", 0)).await;
+    words::served(&space, &deployment).await;
+    let gateway = space
+        .until_condition("Deployment", "perennial-gateway", 60, "Available", "True")
+        .await;
+    assert_eq!(
+        gateway["spec"]["replicas"], 2,
+        "gateway.replicas of the chart"
+    );
+
+    // Outside nobody looked, though there was time to.
+    for (kind, name) in [("ModelDeployment", "words"), ("TrainingJob", "words-a")] {
+        let object = outside.read(kind, name).await.unwrap();
+        assert_eq!(object["status"], Value::Null, "{kind} was touched");
+        assert_eq!(
+            object["metadata"]["managedFields"]
+                .as_array()
+                .unwrap()
+                .len(),
+            1
+        );
+    }
+    for kind in [
+        "Job",
+        "Deployment",
+        "Service",
+        "Pod",
+        "ControllerRevision",
+        "Event",
+    ] {
+        let found = outside.list(kind, "").await;
+        assert!(found.is_empty(), "{found:?}");
+    }
+
+    // What it may do: its rules in the given namespaces, its lease in its own, nothing else and nothing cluster-wide.
+    assert!(may(&space, &["create", "deployments.apps"]).await);
+    assert!(!may(&outside, &["list", "pods"]).await);
+    assert!(!may(&outside, &["list", "pods", "--all-namespaces"]).await);
+    let own = Space::at(&space.client, NAMESPACE);
+    assert!(!may(&own, &["list", "pods"]).await);
+    assert!(may(&own, &["update", "leases.coordination.k8s.io/perennial"]).await);
+    assert!(!may(&own, &["update", "leases.coordination.k8s.io/other"]).await);
+    for kind in ["ClusterRoleBinding", "RoleBinding"] {
+        let bindings = own.everywhere(kind).await;
+        let ours = bindings.iter().filter(|binding| {
+            let subjects = binding["subjects"].as_array();
+            subjects
+                .into_iter()
+                .flatten()
+                .any(|s| s["kind"] == "ServiceAccount" && s["name"] == "perennial")
+        });
+        let mut places: Vec<String> = ours
+            .map(|binding| {
+                binding["metadata"]["namespace"]
+                    .as_str()
+                    .unwrap_or("the cluster")
+                    .to_owned()
+            })
+            .collect();
+        places.retain(|place| !GIVEN.iter().any(|prefix| *place == Space::name_of(prefix)));
+        let expected: &[&str] = if kind == "RoleBinding" {
+            &[NAMESPACE]
+        } else {
+            &[]
+        };
+        assert_eq!(places, expected, "{kind}s of the operator");
+    }
+}
+
+/// The holder of the lease: nothing if it was given back or isn't there.
+fn holder(lease: &Value) -> &str {
+    lease["spec"]["holderIdentity"].as_str().unwrap_or_default()
+}
+
+#[tokio::test]
+async fn of_two_operators_the_other_takes_over_at_once_from_one_that_leaves_and_soon_from_one_that_was_killed()
+ {
+    whatever_happens().await; // for its CRDs
+    let space = Space::new("second").await;
+    let namespace = space.name.clone();
+    let values = |replicas: u8| -> Vec<String> {
+        let given = format!("namespaces={{{namespace}}}");
+        [
+            given,
+            format!("replicas={replicas}"),
+            "crds.install=false".to_owned(),
+            "admissionPolicies.enabled=false".to_owned(),
+            "aggregateRoles.enabled=false".to_owned(),
+        ]
+        .into()
+    };
+    let helm = async |values: Vec<String>| {
+        let namespace = namespace.clone();
+        let install = move || helm_install("second", &namespace, &values);
+        tokio::task::spawn_blocking(install).await.unwrap().unwrap();
+    };
+    helm(values(2)).await;
+    let lease = space
+        .until("Lease", "second", 30, "somebody leads", |l| {
+            !holder(l).is_empty()
+        })
+        .await;
+    let first = holder(&lease).to_owned();
+    let pods = space
+        .list("Pod", "app.kubernetes.io/component=operator")
+        .await;
+    let names: Vec<&str> = pods
+        .iter()
+        .map(|p| p["metadata"]["name"].as_str().unwrap())
+        .collect();
+    assert!(
+        names.contains(&first.as_str()) && names.len() == 2,
+        "{names:?}, {first} leads"
+    );
+
+    // Told to leave, it gives the lease back: nobody waits until it has run out.
+    let given_back = Cell::new(false);
+    let taken = space.until("Lease", "second", 60, "another leads", |l| {
+        given_back.set(given_back.get() || holder(l).is_empty());
+        !["", &first].contains(&holder(l))
+    });
+    let (lease, ()) = tokio::join!(taken, space.delete("Pod", &first));
+    assert!(given_back.get(), "the lease was not given back: {lease}");
+    let second = holder(&lease).to_owned();
+
+    // Killed, it can't; the lease runs out.
+    let taken = space.until("Lease", "second", 60, "yet another leads", |l| {
+        !["", &first, &second].contains(&holder(l))
+    });
+    tokio::join!(taken, space.kill(&second));
+
+    // Uninstalled, nothing of it is left that the next one would have to wait for.
+    let uninstall = ["uninstall", "second", "--namespace", &namespace, "--wait"].map(str::to_owned);
+    let gone = tokio::task::spawn_blocking(|| {
+        Command::new("helm")
+            .args(uninstall)
+            .stdin(Stdio::null())
+            .output()
+    });
+    let gone = gone.await.unwrap().unwrap();
+    assert!(
+        gone.status.success(),
+        "{}",
+        String::from_utf8_lossy(&gone.stderr)
+    );
+    assert_eq!(space.read("Lease", "second").await, None);
+    helm(values(1)).await;
+    let pods = || async {
+        space
+            .list("Pod", "app.kubernetes.io/component=operator")
+            .await
+    };
+    let name = pods().await[0]["metadata"]["name"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    space
+        .until("Lease", "second", 10, "the new one leads", |l| {
+            holder(l) == name
+        })
+        .await;
 }

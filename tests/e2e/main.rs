@@ -5,9 +5,13 @@
 
 mod bad_input;
 mod caller;
+mod commands;
 mod installation;
 mod minimal;
+mod prompts;
+mod retraining;
 mod rollout;
 mod s3;
 mod space;
 mod survival;
+mod words;

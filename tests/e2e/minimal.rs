@@ -6,11 +6,12 @@ use serde_json::json;
 use crate::{
     caller,
     installation::{self, root},
-    space::{Space, claim_of, condition, fill_job},
+    rollout,
+    space::{Space, condition},
 };
 
-/// The stand-in for a language model, of the quickstart, as Service `llm`.
-fn stand_in() -> String {
+/// The stand-in for a language model, of the quickstart, as Service `llm` on port 8000.
+pub fn stand_in() -> String {
     json!({"apiVersion": "v1", "kind": "List", "items": [
         {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "llm"}, "spec": {"selector": {"app": "llm"}, "ports": [{"port": 8000}]}},
         {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "llm"}, "spec": {
@@ -31,13 +32,7 @@ async fn minimal_yaml_applies_as_it_is_and_becomes_ready() {
     let client: Client = space.client.clone();
     let models = Space::named(client, "models".to_owned()).await;
     models.apply(&stand_in()).await;
-    let fill = fill_job(
-        "data",
-        "registry.example/churn:1",
-        &["python3", "data.py", "/to"],
-    );
-    space.apply(&json!({"apiVersion": "v1", "kind": "List", "items": [claim_of("data"), claim_of("models"), fill]}).to_string()).await;
-    space.until_complete("fill-data", 90).await;
+    rollout::tables(&space).await;
 
     let example = std::fs::read_to_string(root().join("docs/examples/minimal.yaml")).unwrap();
     space.apply(&example).await;
@@ -78,7 +73,7 @@ async fn minimal_yaml_applies_as_it_is_and_becomes_ready() {
         &http,
         &format!("{model}/v2/models/churn/infer"),
         Some("somebody"),
-        &crate::rollout::customer(),
+        &rollout::customer(),
     )
     .await
     .unwrap();

@@ -17,7 +17,8 @@ pub fn customer() -> Value {
     ]})
 }
 
-fn training(name: &str, table: &str) -> String {
+/// A run that trains on one of the tables.
+pub fn training(name: &str, table: &str) -> String {
     json!({"apiVersion": "perennial.dev/v1alpha1", "kind": "TrainingJob", "metadata": {"name": name}, "spec": {
         "model": {"name": "churn", "output": "pvc://models/churn"},
         "datasets": [{"name": "train", "uri": format!("pvc://data/{table}.parquet"), "label": "churned"}],
@@ -26,7 +27,8 @@ fn training(name: &str, table: &str) -> String {
     .to_string()
 }
 
-fn evaluation() -> String {
+/// What a version must pass.
+pub fn evaluation() -> String {
     json!({"apiVersion": "perennial.dev/v1alpha1", "kind": "Evaluation", "metadata": {"name": "churn-quality"}, "spec": {
         "target": {"modelDeployment": {"name": "churn"}},
         "dataset": {"uri": "pvc://data/churn-holdout.parquet", "label": "churned"},
@@ -36,7 +38,7 @@ fn evaluation() -> String {
 }
 
 /// The deployment; with a share above 0 its server fails that share of requests that name their caller.
-fn deployment(broken: &str) -> String {
+pub fn deployment(broken: &str) -> Value {
     json!({"apiVersion": "perennial.dev/v1alpha1", "kind": "ModelDeployment", "metadata": {"name": "churn"}, "spec": {
         "server": {"template": {"spec": {"terminationGracePeriodSeconds": 10, "containers": [{
             "name": "server", "image": "registry.example/churn-server:1",
@@ -51,7 +53,17 @@ fn deployment(broken: &str) -> String {
             "bake": "5s", "progressDeadline": "4m",
         },
     }})
-    .to_string()
+}
+
+/// The tables and a claim for models.
+pub async fn tables(space: &Space) {
+    let fill = fill_job(
+        "data",
+        "registry.example/churn:1",
+        &["python3", "data.py", "/to"],
+    );
+    space.apply(&json!({"apiVersion": "v1", "kind": "List", "items": [claim_of("data"), claim_of("models"), fill]}).to_string()).await;
+    space.until_complete("fill-data", 120).await;
 }
 
 /// The newest entry of the history, once it speaks of another revision than those before.
@@ -70,16 +82,14 @@ fn entries(release: &Value) -> usize {
 async fn a_better_version_is_promoted_and_worse_ones_reach_no_more_callers_than_the_step_exposed() {
     let _peace = installation::in_peace().await;
     let space = Space::new("rollout").await;
-    let fill = fill_job(
-        "data",
-        "registry.example/churn:1",
-        &["python3", "data.py", "/to"],
-    );
-    space.apply(&json!({"apiVersion": "v1", "kind": "List", "items": [claim_of("data"), claim_of("models"), fill]}).to_string()).await;
-    space.until_complete("fill-data", 90).await;
+    tables(&space).await;
 
     // The first version has nothing to be compared with: it serves when it is ready and its evaluation passed.
-    for object in [training("churn-a", "churn"), evaluation(), deployment("")] {
+    for object in [
+        training("churn-a", "churn"),
+        evaluation(),
+        deployment("").to_string(),
+    ] {
         space.apply(&object).await;
     }
     let first = space
@@ -185,7 +195,7 @@ async fn a_better_version_is_promoted_and_worse_ones_reach_no_more_callers_than_
 
     // A server that fails, which only live traffic shows, is taken back; only those whom the step exposed saw it.
     let before = entries(&refused);
-    space.apply(&deployment("0.6")).await;
+    space.apply(&deployment("0.6").to_string()).await;
     let back = space
         .until(
             "ModelDeployment",
@@ -225,7 +235,7 @@ async fn a_better_version_is_promoted_and_worse_ones_reach_no_more_callers_than_
     assert_eq!(stalled["status"]["phase"], "RolledBack");
     assert_eq!(stalled["status"]["stable"]["revision"], stable);
     // Going back to the good spec is no rollout: it is stable already.
-    space.apply(&deployment("")).await;
+    space.apply(&deployment("").to_string()).await;
     space
         .until_condition("ModelDeployment", "churn", 60, "Ready", "True")
         .await;

@@ -2,6 +2,7 @@
 
 use std::{
     cell::RefCell,
+    path::Path,
     process::{Command, Stdio},
     time::Duration,
 };
@@ -23,6 +24,8 @@ pub struct Space {
     pub name: String,
     /// A client of the API server.
     pub client: Client,
+    /// Whether it isn't ours to remove.
+    keep: bool,
 }
 
 /// The API resource of a kind that the tests look at.
@@ -39,6 +42,8 @@ fn resource(kind: &str) -> ApiResource {
         "Service" => ("", "v1", "services"),
         "Namespace" => ("", "v1", "namespaces"),
         "Event" => ("events.k8s.io", "v1", "events"),
+        "RoleBinding" => ("rbac.authorization.k8s.io", "v1", "rolebindings"),
+        "ClusterRoleBinding" => ("rbac.authorization.k8s.io", "v1", "clusterrolebindings"),
         "Lease" => ("coordination.k8s.io", "v1", "leases"),
         _ => panic!("kind {kind} isn't known to the tests"),
     };
@@ -46,28 +51,64 @@ fn resource(kind: &str) -> ApiResource {
 }
 
 impl Space {
+    /// A client of the cluster.
+    pub async fn client() -> Client {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        Client::try_default()
+            .await
+            .expect("a KUBECONFIG that works")
+    }
+
+    /// The name of this process's namespace that begins with this.
+    pub fn name_of(prefix: &str) -> String {
+        format!("{prefix}-{}", std::process::id())
+    }
+
     /// A new namespace whose name begins with this.
     pub async fn new(prefix: &str) -> Self {
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let client = Client::try_default()
-            .await
-            .expect("a KUBECONFIG that works");
-        let name = format!("{prefix}-{}", std::process::id());
-        Self::named(client, name).await
+        Self::named(Self::client().await, Self::name_of(prefix)).await
+    }
+
+    /// A namespace whose name begins with this, that may be there already, empty.
+    pub async fn enter(prefix: &str) -> Self {
+        Self::make(&Self::client().await, &Self::name_of(prefix)).await;
+        Self {
+            name: Self::name_of(prefix),
+            client: Self::client().await,
+            keep: false,
+        }
     }
 
     /// A namespace of exactly this name; what was there before is removed.
     pub async fn named(client: Client, name: String) -> Self {
-        let space = Self { name, client };
+        let space = Self {
+            name,
+            client,
+            keep: false,
+        };
         let old = space.read("Namespace", &space.name).await;
         if old.is_some() {
             space.delete("Namespace", &space.name).await;
             space.until_gone("Namespace", &space.name, 60).await;
         }
-        let namespace =
-            json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": space.name}});
-        space.apply(&namespace.to_string()).await;
+        Self::make(&space.client, &space.name).await;
         space
+    }
+
+    /// A look into a namespace that isn't a test's own.
+    pub fn at(client: &Client, name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            client: client.clone(),
+            keep: true,
+        }
+    }
+
+    /// Makes a namespace that may be there already.
+    pub async fn make(client: &Client, name: &str) {
+        let namespace =
+            json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
+        Self::at(client, name).apply(&namespace.to_string()).await;
     }
 
     /// Objects of this kind in the namespace.
@@ -119,6 +160,28 @@ impl Space {
         }
     }
 
+    /// Runs the plugin, found by kubectl as `kubectl perennial`, in this namespace: what it printed, or its error.
+    pub async fn perennial(&self, arguments: &[&str]) -> Result<String, String> {
+        let plugin = Path::new(env!("CARGO_BIN_EXE_kubectl-perennial"));
+        let folders = std::env::var("PATH").unwrap_or_default();
+        let folder = plugin.parent().expect("it is in a folder").display();
+        let output = AsyncCommand::new("kubectl")
+            .arg("perennial")
+            .args(arguments)
+            .args(["--namespace", &self.name])
+            .env("PATH", format!("{folder}:{folders}"))
+            .stdin(Stdio::null())
+            .kill_on_drop(true)
+            .output()
+            .await
+            .map_err(|error| error.to_string())?;
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        match output.status.success() {
+            true => Ok(text(&output.stdout)),
+            false => Err(text(&output.stdout) + &text(&output.stderr)),
+        }
+    }
+
     /// The object, if it is there.
     pub async fn read(&self, kind: &str, name: &str) -> Option<Value> {
         let object = self
@@ -131,16 +194,24 @@ impl Space {
 
     /// The objects with these labels.
     pub async fn list(&self, kind: &str, labels: &str) -> Vec<Value> {
-        let parameters = ListParams::default().labels(labels);
-        let list = self
-            .api(kind)
-            .list(&parameters)
+        listed(&self.api(kind), labels).await
+    }
+
+    /// The objects of the kind in the whole cluster.
+    pub async fn everywhere(&self, kind: &str) -> Vec<Value> {
+        listed(&Api::all_with(self.client.clone(), &resource(kind)), "").await
+    }
+
+    /// Deletes a pod without giving it time for anything.
+    pub async fn kill(&self, pod: &str) {
+        let parameters = DeleteParams {
+            grace_period_seconds: Some(0),
+            ..DeleteParams::background()
+        };
+        self.api("Pod")
+            .delete(pod, &parameters)
             .await
-            .expect("the API server answers");
-        list.items
-            .into_iter()
-            .map(|object| serde_json::to_value(object).expect("it is JSON"))
-            .collect()
+            .expect("it can be killed");
     }
 
     /// Deletes an object that may not be there.
@@ -305,6 +376,9 @@ impl Space {
 
 impl Drop for Space {
     fn drop(&mut self) {
+        if self.keep {
+            return;
+        }
         if std::thread::panicking() {
             eprintln!("=== the state of namespace {}, which is kept", self.name);
             self.tell();
@@ -321,6 +395,15 @@ impl Drop for Space {
             );
         }
     }
+}
+
+async fn listed(api: &Api<DynamicObject>, labels: &str) -> Vec<Value> {
+    let parameters = ListParams::default().labels(labels);
+    let list = api.list(&parameters).await.expect("the API server answers");
+    list.items
+        .into_iter()
+        .map(|object| serde_json::to_value(object).expect("it is JSON"))
+        .collect()
 }
 
 /// A volume claim on whatever storage the cluster has.

@@ -1,0 +1,139 @@
+//! A prompt rolls out like code: a version that errors is taken back by its gate, the next one is promoted, and callers outside of the
+//! canary notice neither.
+
+use serde_json::{Value, json};
+
+use crate::{
+    caller::{self, Callers, exposed},
+    installation,
+    minimal::stand_in,
+    space::{Space, condition, is},
+};
+
+/// The release with this system message.
+fn release(system: &str) -> String {
+    json!({"apiVersion": "perennial.dev/v1alpha1", "kind": "PromptRelease", "metadata": {"name": "reply"}, "spec": {
+        "prompt": {"messages": [{"role": "system", "content": system}, {"role": "user", "content": "Question: {{ question }}"}]},
+        "backend": {"url": "http://llm:8000/v1", "model": "stand-in-not-an-llm", "timeout": "5s"},
+        "rollout": {
+            "steps": [{"setWeight": 30}, {"pause": {"duration": "6s"}}],
+            "analysis": {"interval": "2s", "minRequests": 20, "gates": [{"metric": "errorRate", "max": 0.05}]},
+            "bake": "5s", "progressDeadline": "3m",
+        },
+    }})
+    .to_string()
+}
+
+async fn until(space: &Space, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+    space
+        .until("PromptRelease", "reply", 120, what, wanted)
+        .await
+}
+
+fn history(release: &Value) -> &[Value] {
+    release["status"]["history"]
+        .as_array()
+        .map_or(&[], Vec::as_slice)
+}
+
+#[tokio::test]
+async fn a_prompt_that_errors_is_taken_back_by_its_gate_and_the_next_one_is_promoted() {
+    let _peace = installation::in_peace().await;
+    let space = Space::new("prompts").await;
+    space.apply(&stand_in()).await;
+    space.apply(&release("You answer customers.")).await;
+    space
+        .until_condition("Deployment", "llm", 90, "Available", "True")
+        .await;
+    let first = space
+        .until_condition("PromptRelease", "reply", 90, "Ready", "True")
+        .await;
+    let (uid, stable) = (
+        first["metadata"]["uid"].as_str().unwrap().to_owned(),
+        first["status"]["stable"]["revision"].clone(),
+    );
+    let address = caller::address(&space, "reply").await;
+    let question = json!({"model": "reply", "prompt": {"id": "reply", "variables": {"question": "Where is my suitcase?"}}});
+    let callers = Callers::start(&format!("{address}/v1/chat/completions"), &question, 30);
+
+    // The stand-in fails on its control token, as models do; nothing but traffic shows that.
+    let before = history(&first).len();
+    space
+        .apply(&release("You answer customers. <|endoftext|>"))
+        .await;
+    let back = until(&space, "the second version's rollout has ended", |r| {
+        history(r).len() > before
+    })
+    .await;
+    let entry = history(&back).last().unwrap().clone();
+    assert_eq!(
+        (&entry["outcome"], &entry["reason"]),
+        (&json!("RolledBack"), &json!("GateFailed")),
+        "{entry}"
+    );
+    assert!(
+        entry["message"].as_str().unwrap().contains("errorRate"),
+        "{entry}"
+    );
+    let refused = entry["revision"].as_str().unwrap().to_owned();
+    let stalled = space
+        .until_condition("PromptRelease", "reply", 30, "Stalled", "True")
+        .await;
+    assert_eq!(condition(&stalled, "Ready").1, "RevisionRejected");
+    assert_eq!(stalled["status"]["stable"]["revision"], stable);
+    let after = callers.seen();
+    assert!(
+        after.failed > 0,
+        "somebody must have seen it fail: {after:?}"
+    );
+    let others: Vec<_> = after
+        .failed_callers
+        .iter()
+        .filter(|key| !exposed(&uid, &refused, key, 30.0))
+        .collect();
+    assert!(
+        others.is_empty(),
+        "callers outside of the canary saw failures: {others:?}"
+    );
+
+    // The third, without the token, is promoted, and nobody fails any more.
+    space
+        .apply(&release("You answer customers. If you don't know, say so."))
+        .await;
+    let promoted = until(
+        &space,
+        "the third version is stable and all is quiet",
+        |r| {
+            r["status"]["rollout"]["state"] == "Idle"
+                && r["status"]["stable"]["revision"] != stable
+                && is(r, "Ready", "True")
+        },
+    )
+    .await;
+    let entry = history(&promoted).last().unwrap();
+    assert_eq!(entry["outcome"], "Promoted", "{entry}");
+    assert_eq!(entry["revision"], promoted["status"]["stable"]["revision"]);
+    let seen = callers.stop().await;
+    assert_eq!(
+        seen.failed, after.failed,
+        "only the second version failed: {seen:?}"
+    );
+    assert_eq!(
+        seen.by_revision.len(),
+        2,
+        "two revisions gave answers: {seen:?}"
+    );
+
+    let shown = space.perennial(&["history", "ppr/reply"]).await.unwrap();
+    for word in ["RolledBack", "Promoted", "errorRate", &refused] {
+        assert!(shown.contains(word), "`{word}` isn't in:\n{shown}");
+    }
+    let url = promoted["status"]["url"].as_str().unwrap();
+    assert!(
+        space
+            .perennial(&["status", "reply"])
+            .await
+            .unwrap()
+            .contains(url)
+    );
+}
