@@ -10,8 +10,10 @@ pub mod gateway;
 pub mod model_deployment;
 pub mod pod;
 pub mod prompt_release;
+pub mod release;
 pub mod revision;
 pub mod rollout;
+pub mod run;
 pub mod training_job;
 
 use jiff::Timestamp;

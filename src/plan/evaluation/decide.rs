@@ -1,21 +1,18 @@
 //! The decisions about an Evaluation.
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::{
-    api::{batch::v1::Job, core::v1::Pod},
-    apimachinery::pkg::apis::meta::v1::Time,
-};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 
 use super::{Observed, children, judge, reason};
 use crate::{
     api::{
-        condition::{self, bounded, kind},
+        condition::bounded,
         evaluation::{EvaluationRun, EvaluationStatus, TargetRevision},
         gate::Verdict,
         run::{Report, Summary},
     },
-    plan::{Action, Event, Plan, Reference, claim, earlier, pod},
+    plan::{Action, Event, Plan, claim, earlier, pod, run},
 };
 
 /// Runs kept.
@@ -44,21 +41,14 @@ pub fn plan(observed: &Observed, now: Timestamp) -> Plan<EvaluationStatus> {
 pub fn refused(status: &mut EvaluationStatus, reason: &str, message: &str, now: Timestamp) {
     let generation = status.observed_generation;
     status.message = bounded(message.to_owned());
-    for (kind, value) in [
-        (kind::READY, false),
-        (kind::RECONCILING, false),
-        (kind::STALLED, true),
-    ] {
-        condition::set(
-            &mut status.conditions,
-            kind,
-            value,
-            reason,
-            message,
-            generation,
-            now,
-        );
-    }
+    run::conditions(
+        &mut status.conditions,
+        (false, false, true),
+        reason,
+        message,
+        generation,
+        now,
+    );
 }
 
 struct Decider<'a> {
@@ -75,7 +65,7 @@ enum Wanted {
     Waiting(String),
 }
 
-impl<'a> Decider<'a> {
+impl Decider<'_> {
     fn decide(&mut self) {
         let wanted = self.wanted();
         let running = self
@@ -259,8 +249,8 @@ impl<'a> Decider<'a> {
         let Some(job) = self.observed.jobs.get(&name) else {
             return self.make(run);
         };
-        let pod = self.newest_pod(&name);
-        if let Some(ended) = job_ended(job) {
+        let pod = run::newest_pod(&self.observed.pods, &name);
+        if let Some(ended) = run::job_ended(job) {
             let summary = pod.and_then(|p| pod::summary(p, "evaluator"));
             return match summary {
                 Some(summary) if !summary.succeeded => self.unmeasured(run, &summary),
@@ -441,22 +431,14 @@ impl<'a> Decider<'a> {
         reason: &str,
         message: &str,
     ) {
-        let generation = self.status.observed_generation;
-        for (kind, value) in [
-            (kind::READY, ready),
-            (kind::RECONCILING, reconciling),
-            (kind::STALLED, stalled),
-        ] {
-            condition::set(
-                &mut self.status.conditions,
-                kind,
-                value,
-                reason,
-                message,
-                generation,
-                self.now,
-            );
-        }
+        run::conditions(
+            &mut self.status.conditions,
+            (ready, reconciling, stalled),
+            reason,
+            message,
+            self.status.observed_generation,
+            self.now,
+        );
         self.status.message = bounded(message.to_owned());
         self.plan
             .actions
@@ -472,29 +454,8 @@ impl<'a> Decider<'a> {
             .get(&name)
             .filter(|j| j.metadata.deletion_timestamp.is_none())
         {
-            self.plan.actions.push(Action::Delete(Reference {
-                api_version: "batch/v1".to_owned(),
-                kind: "Job".to_owned(),
-                namespace: job.namespace().unwrap_or_default(),
-                name,
-                uid: job.uid().unwrap_or_default(),
-            }));
+            self.plan.actions.push(Action::Delete(run::reference(job)));
         }
-    }
-
-    fn newest_pod(&self, job: &str) -> Option<&'a Pod> {
-        let observed = self.observed;
-        observed
-            .pods
-            .iter()
-            .filter(|p| {
-                p.metadata
-                    .owner_references
-                    .iter()
-                    .flatten()
-                    .any(|o| o.kind == "Job" && o.name == job)
-            })
-            .max_by_key(|p| p.metadata.creation_timestamp.as_ref().map(|t| t.0))
     }
 
     fn check_at(&mut self, time: Timestamp) {
@@ -532,20 +493,4 @@ fn measured_as_candidate(key: &EvaluationRun, run: &EvaluationRun) -> bool {
         && key.revision == run.revision
         && key.generation == run.generation
         && run.verdict != Verdict::Error
-}
-
-/// The Job's own words, if it has ended.
-fn job_ended(job: &Job) -> Option<String> {
-    let mut conditions = job
-        .status
-        .iter()
-        .flat_map(|s| s.conditions.iter().flatten());
-    let ended = conditions
-        .find(|c| (c.type_ == "Complete" || c.type_ == "Failed") && c.status == "True")?;
-    Some(
-        ended
-            .message
-            .clone()
-            .unwrap_or_else(|| "its pod is gone".to_owned()),
-    )
 }

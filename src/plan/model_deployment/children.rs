@@ -4,6 +4,7 @@ use kube::{Resource, ResourceExt};
 use serde_json::{Map, Value, json};
 
 use super::{Observed, frozen};
+pub use crate::plan::release::name;
 use crate::{
     api::{
         label,
@@ -29,11 +30,6 @@ const VOLUME: &str = "perennial-model";
 /// Seconds that a leaving server goes on answering while its address is taken out of the gateway's table; less where the template
 /// gives it less time to end (the API server wants the sleep to be shorter than that).
 const LEAVE_SECONDS: i64 = 5;
-
-/// Name of a revision's objects.
-pub fn name(release: &str, hash: &str) -> String {
-    format!("{release}-{hash}")
-}
 
 /// Labels of a release's children.
 pub fn labels(release: &str, role: &str) -> Map<String, Value> {

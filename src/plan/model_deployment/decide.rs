@@ -1,39 +1,29 @@
 //! The one decision: what the spec asks for, what the rollout engine makes of it, and the writes that follow.
 //!
-//! Order of the writes: the revision (its copies of ConfigMaps first), the status that records what was decided, what leads callers to stable, the retraining,
-//! what is to go, and last the candidate's pods, so that a template which the API server refuses holds up nothing else.
+//! Order of the writes: the revision (its copies of ConfigMaps first), the status that records what was decided, what leads callers to
+//! stable, the retraining, what is to go, and last the candidate's pods, so that a template which the API server refuses holds up nothing else.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
-use k8s_openapi::{
-    api::apps::v1::ControllerRevision, apimachinery::pkg::apis::meta::v1::ObjectMeta,
-};
-use kube::{Resource, ResourceExt};
-use serde_json::{Value, json};
+use kube::ResourceExt;
 
 use super::{
-    Observed, Status, children, drift, frozen, health, model, model::Wanted, reason, resolve,
-    retraining,
+    Observed, Status, children, frozen, health, model, model::Wanted, monitor, reason, resolve,
 };
 use crate::{
     api::{
         annotation,
         condition::{self, kind},
-        gate::MetricValue,
-        label,
         model_deployment::Promotion,
         revision::ModelRevision,
     },
     plan::{
-        Action, Event, Plan, Reference, earlier, gateway,
-        revision::{self, Named},
-        rollout::{self, Commands, Desired, EvaluationView, Input, Mark, Revision, State, Target},
+        Action, Event, Plan, Reference, earlier, gateway, release,
+        revision::Named,
+        rollout::{self, Commands, Desired, Input, Revision, State, Target},
     },
 };
-
-/// ControllerRevisions kept beside those in use.
-const REVISION_HISTORY: usize = 10;
 
 /// What to do about a ModelDeployment.
 pub fn plan(observed: &Observed, now: Timestamp) -> Plan<Status> {
@@ -41,10 +31,15 @@ pub fn plan(observed: &Observed, now: Timestamp) -> Plan<Status> {
     let deployment = &observed.deployment;
     let generation = deployment.metadata.generation;
     let mut status = deployment.status.clone().unwrap_or_default();
-    let mut known = known(observed);
-    let followed = follow_runs(observed, &known, &mut status);
+    let kept = release::Kept::new(
+        &*observed.deployment,
+        children::labels(&deployment.name_any(), "revision"),
+        &observed.revisions,
+    );
+    let mut known: Vec<Named<ModelRevision>> = kept.known();
+    let followed = monitor::follow_runs(observed, &known, &mut status);
     let wanted = model::wanted(observed, &status, &known);
-    let input = input(observed, &status, &known, &wanted);
+    let input = input(observed, &status, &kept, &known, &wanted);
     let decision = rollout::decide(&input, now);
     let mut plan = Plan {
         events: followed
@@ -58,16 +53,8 @@ pub fn plan(observed: &Observed, now: Timestamp) -> Plan<Status> {
     let adopted = if let Wanted::Revision { named, .. } = &wanted
         && known.iter().all(|k| k.hash != named.hash)
     {
-        let number = observed
-            .revisions
-            .iter()
-            .map(|r| r.revision)
-            .max()
-            .unwrap_or(0)
-            + 1;
         plan.actions.extend(frozen::copies(observed, named));
-        plan.actions
-            .push(Action::Apply(keep(observed, named, number, None)));
+        plan.actions.push(Action::Apply(kept.keep(named, None)));
         known.push((**named).clone());
         true
     } else {
@@ -92,24 +79,24 @@ pub fn plan(observed: &Observed, now: Timestamp) -> Plan<Status> {
     let shared = health::not_shareable(observed, &running, now);
     plan.check_at = earlier(plan.check_at, shared.check_at);
     if let Some(message) = shared.message {
-        needs_help(
-            observed,
-            &mut status,
+        status.message = release::needs_help(
+            &mut status.conditions,
             reason::VOLUME_NOT_SHAREABLE,
-            message,
+            &message,
+            generation,
             now,
         );
     }
     plan.events.extend(found_out(observed, &status));
-    status.metrics = metrics(observed, &status);
+    status.metrics = monitor::metrics(observed, &status);
     plan.check_at = earlier(
         plan.check_at,
-        watch_drift(observed, &known, &mut status, now),
+        monitor::watch_drift(observed, &known, &mut status, now),
     );
-    let retrained = retrain(observed, &known, &mut status, now);
+    let retrained = monitor::retrain(observed, &known, &mut status, now);
     plan.check_at = earlier(plan.check_at, retrained.check_at);
     plan.events.extend(retrained.events.iter().cloned());
-    condition_of_retraining(&mut status, &retrained, generation, now);
+    monitor::condition_of_retraining(&mut status, &retrained, generation, now);
 
     let port = status.gateway.as_ref().map_or(0, |g| g.port);
     let stable = status.stable.as_ref().map(|s| s.revision.clone());
@@ -124,24 +111,22 @@ pub fn plan(observed: &Observed, now: Timestamp) -> Plan<Status> {
     plan.actions
         .extend(first.into_iter().flat_map(|(r, n)| run(observed, r, n)));
     plan.actions.extend(retrained.create.map(Action::Create));
-    plan.actions
-        .extend(marks(observed, &known, &decision.marks));
+    plan.actions.extend(kept.marks(&known, &decision.marks));
     plan.actions.extend(unused(observed, &decision.pods));
-    let kept = decision.keep.iter().map(String::as_str).chain(
-        adopted
-            .then(|| known.last().map(|k| k.hash.as_str()))
-            .flatten(),
-    );
-    let old = old_revisions(observed, &kept.collect::<Vec<_>>());
-    let gone = |name: &String| old.iter().any(|r| r.name == *name);
-    let kept: BTreeSet<String> = known
-        .iter()
-        .map(|k| children::name(&deployment.name_any(), &k.hash))
-        .chain(observed.revisions.iter().map(|r| r.name_any()))
-        .filter(|name| !gone(name))
-        .collect();
-    plan.actions.extend(old.into_iter().map(Action::Delete));
-    plan.actions.extend(frozen::unused(observed, &kept));
+    if observed.complete {
+        let needed = decision.keep.iter().map(String::as_str);
+        let new = known.last().filter(|_| adopted).map(|k| k.hash.as_str());
+        let old = kept.old(&needed.chain(new).collect::<Vec<_>>());
+        let gone = |name: &String| old.iter().any(|r| r.name == *name);
+        let stay: BTreeSet<String> = known
+            .iter()
+            .map(|k| children::name(&deployment.name_any(), &k.hash))
+            .chain(observed.revisions.iter().map(|r| r.name_any()))
+            .filter(|name| !gone(name))
+            .collect();
+        plan.actions.extend(old.into_iter().map(Action::Delete));
+        plan.actions.extend(frozen::unused(observed, &stay));
+    }
     let job = match &wanted {
         Wanted::Resolve { model, .. } => Some(resolve::name(&deployment.name_any(), model)),
         _ => None,
@@ -158,21 +143,10 @@ pub fn plan(observed: &Observed, now: Timestamp) -> Plan<Status> {
     plan
 }
 
-/// The revisions that are kept, oldest first.
-fn known(observed: &Observed) -> Vec<Named<ModelRevision>> {
-    let release = observed.deployment.name_any();
-    let mut objects: Vec<&ControllerRevision> =
-        observed.revisions.iter().map(AsRef::as_ref).collect();
-    objects.sort_by_key(|r| (r.revision, r.name_any()));
-    objects
-        .into_iter()
-        .filter_map(|object| revision::read(&release, object))
-        .collect()
-}
-
 fn input(
     observed: &Observed,
     status: &Status,
+    kept: &release::Kept<'_>,
     known: &[Named<ModelRevision>],
     wanted: &Wanted,
 ) -> Input {
@@ -185,22 +159,7 @@ fn input(
     state.gateway.port = gateway::port(&uid, own, &observed.ports).map_or(0, i32::from);
     let revisions = known
         .iter()
-        .map(|k| (k.hash.clone(), seen(observed, &release, k)))
-        .collect();
-    let evaluations = observed
-        .evaluations
-        .iter()
-        .map(|(name, evaluation)| {
-            let view = EvaluationView {
-                generation: evaluation.metadata.generation.unwrap_or_default(),
-                runs: evaluation
-                    .status
-                    .as_ref()
-                    .map(|s| s.runs.clone())
-                    .unwrap_or_default(),
-            };
-            (name.clone(), view)
-        })
+        .map(|k| (k.hash.clone(), seen(observed, kept, k)))
         .collect();
     let promotion = spec
         .retraining
@@ -218,7 +177,7 @@ fn input(
         manual_versions: promotion == Promotion::Manual,
         state,
         revisions,
-        evaluations,
+        evaluations: release::evaluations(&observed.evaluations),
         live: observed.live.clone(),
         commands: Commands::of(deployment.annotations()),
     }
@@ -248,9 +207,9 @@ fn desired(wanted: &Wanted) -> Desired {
     }
 }
 
-fn seen(observed: &Observed, release: &str, known: &Named<ModelRevision>) -> Revision {
-    let name = children::name(release, &known.hash);
-    let object = observed.revisions.iter().find(|r| r.name_any() == name);
+fn seen(observed: &Observed, kept: &release::Kept<'_>, known: &Named<ModelRevision>) -> Revision {
+    let name = children::name(&observed.deployment.name_any(), &known.hash);
+    let object = kept.find(&known.hash);
     let mark = |key: &str| object.and_then(|o| o.annotations().get(key).cloned());
     let server = observed.servers.iter().find(|d| d.name_any() == name);
     Revision {
@@ -306,30 +265,13 @@ fn unknown_evaluations(observed: &Observed, status: &mut Status, now: Timestamp)
         "there is no Evaluation {} in this namespace: create it, or take it out of spec.rollout.evaluations and spec.metrics",
         missing.join(", ")
     );
-    needs_help(observed, status, reason::UNKNOWN_EVALUATION, message, now);
-}
-
-/// Somebody has to do something before the spec is in effect.
-fn needs_help(
-    observed: &Observed,
-    status: &mut Status,
-    reason: &'static str,
-    message: String,
-    now: Timestamp,
-) {
-    let generation = observed.deployment.metadata.generation;
-    for (kind, value) in [(kind::READY, false), (kind::STALLED, true)] {
-        condition::set(
-            &mut status.conditions,
-            kind,
-            value,
-            reason,
-            message.clone(),
-            generation,
-            now,
-        );
-    }
-    status.message = condition::bounded(message);
+    status.message = release::needs_help(
+        &mut status.conditions,
+        reason::UNKNOWN_EVALUATION,
+        &message,
+        observed.deployment.metadata.generation,
+        now,
+    );
 }
 
 /// What no Event of the rollout tells: said when it is found out, not at every look.
@@ -351,228 +293,6 @@ fn found_out(observed: &Observed, status: &Status) -> Option<Event> {
     })
 }
 
-/// Metrics of stable that Evaluations measured, and the share of drifted columns.
-fn metrics(observed: &Observed, status: &Status) -> Vec<MetricValue> {
-    let mut all: Vec<MetricValue> = measured(observed, status)
-        .into_iter()
-        .map(|(mut value, _)| {
-            value.value = value.value.map(drift::round);
-            value.lower = value.lower.map(drift::round);
-            value.upper = value.upper.map(drift::round);
-            value
-        })
-        .collect();
-    let window = status.drift_window.as_ref();
-    if let Some((window, share)) = window.and_then(|w| Some((w, w.share?))) {
-        all.push(MetricValue {
-            name: retraining::DRIFT_SHARE.to_owned(),
-            value: Some(share),
-            samples: Some(window.rows),
-            time: window.end.clone(),
-            ..MetricValue::default()
-        });
-    }
-    all
-}
-
-/// `spec.metrics` by their names, from the last run of their Evaluation on stable; with the Evaluation's name.
-fn measured(observed: &Observed, status: &Status) -> Vec<(MetricValue, String)> {
-    let Some(stable) = &status.stable else {
-        return Vec::new();
-    };
-    let uid = observed.deployment.uid().unwrap_or_default();
-    observed
-        .deployment
-        .spec
-        .metrics
-        .iter()
-        .filter_map(|source| {
-            let evaluation = observed.evaluations.get(&source.evaluation.name)?;
-            let run = evaluation.status.as_ref()?.runs.iter().rfind(|run| {
-                run.release.as_ref() == Some(&uid)
-                    && run.revision.as_ref() == Some(&stable.revision)
-                    && run.completion_time.is_some()
-            })?;
-            let value = run
-                .metrics
-                .iter()
-                .find(|m| m.name == source.evaluation.metric)?;
-            let value = MetricValue {
-                name: source.name.clone(),
-                time: run.completion_time.clone(),
-                ..value.clone()
-            };
-            Some((value, source.evaluation.name.clone()))
-        })
-        .collect()
-}
-
-fn watch_drift(
-    observed: &Observed,
-    known: &[Named<ModelRevision>],
-    status: &mut Status,
-    now: Timestamp,
-) -> Option<Timestamp> {
-    let spec = &observed.deployment.spec;
-    let asked = spec.monitoring.as_ref().and_then(|m| m.drift.as_ref());
-    let stable = status.stable.clone()?;
-    let frozen = known.iter().find(|k| k.hash == stable.revision)?;
-    let profile = frozen.revision.model.profile.as_ref();
-    if asked.is_none() && profile.is_none() {
-        return None;
-    }
-    if let (Some((known, _)), Some(wanted)) = (&observed.profile, profile)
-        && known != wanted
-    {
-        return None; // Another revision has just become stable: its profile comes with the next look.
-    }
-    let mut monitoring = asked.cloned().unwrap_or_default();
-    // The profile has the label too, which no request carries.
-    if monitoring.columns.is_none() {
-        let signature = frozen.revision.model.signature.as_ref();
-        monitoring.columns = signature.map(|s| s.features.iter().map(|f| f.name.clone()).collect());
-    }
-    let no_profile = match profile {
-        Some(name) => format!("ConfigMap {name} with the profile of stable's training data is not there: drift can't be measured until it is back"),
-        None => "stable came without a profile of its training data: versions of TrainingJobs whose dataset names its features have one".to_owned(),
-    };
-    let input = drift::Input {
-        monitoring: &monitoring,
-        revision: &stable.revision,
-        since: stable.since.as_ref().map(|t| t.0),
-        profile: observed
-            .profile
-            .as_ref()
-            .map(|(_, profile)| profile.as_ref()),
-        no_profile: &no_profile,
-        measurements: &observed.live,
-    };
-    let condition = condition::get(&status.conditions, kind::DRIFT_DETECTED);
-    let before = drift::Output {
-        window: status.drift_window.take(),
-        columns: std::mem::take(&mut status.drift),
-        summary: status.drift_summary.take(),
-        condition: condition.map_or_else(Default::default, |c| {
-            (
-                c.status == "True",
-                reason::known(&c.reason),
-                c.message.clone(),
-            )
-        }),
-        check_at: None,
-    };
-    let after = drift::judge(&input, &before, now);
-    status.drift_window = after.window;
-    status.drift = after.columns;
-    status.drift_summary = after.summary;
-    let (value, reason, message) = after.condition;
-    condition::set(
-        &mut status.conditions,
-        kind::DRIFT_DETECTED,
-        value,
-        reason,
-        message,
-        observed.deployment.metadata.generation,
-        now,
-    );
-    after.check_at
-}
-
-fn follow_runs(
-    observed: &Observed,
-    known: &[Named<ModelRevision>],
-    status: &mut Status,
-) -> Vec<Event> {
-    let Some(mut before) = status.retraining.take() else {
-        return Vec::new();
-    };
-    let events = with_retraining(observed, known, status, |input| {
-        retraining::follow_runs(input, &mut before)
-    });
-    status.retraining = Some(before);
-    events
-}
-
-fn retrain(
-    observed: &Observed,
-    known: &[Named<ModelRevision>],
-    status: &mut Status,
-    now: Timestamp,
-) -> retraining::Output {
-    let before = status.retraining.take();
-    let output = with_retraining(observed, known, status, |input| {
-        retraining::decide(input, before.as_ref(), now)
-    });
-    status.retraining.clone_from(&output.status);
-    if let Some(handled) = &output.handled {
-        status
-            .last_handled_commands
-            .retain(|h| h.name != handled.name);
-        status.last_handled_commands.push(handled.clone());
-    }
-    output
-}
-
-/// Gathers what a retraining is decided on.
-fn with_retraining<T>(
-    observed: &Observed,
-    known: &[Named<ModelRevision>],
-    status: &Status,
-    then: impl FnOnce(&retraining::Input<'_>) -> T,
-) -> T {
-    let stable = status.stable.as_ref();
-    let frozen = stable.and_then(|s| known.iter().find(|k| k.hash == s.revision));
-    let drifted: Vec<&str> = status
-        .drift
-        .iter()
-        .filter(|d| d.drifted)
-        .map(|d| d.column.as_str())
-        .collect();
-    let drifted = drifted.join(", ");
-    let metrics: Vec<retraining::Measured> = measured(observed, status)
-        .into_iter()
-        .filter_map(|(value, evaluation)| {
-            Some(retraining::Measured {
-                name: value.name,
-                value: value.value?,
-                time: value.time?.0,
-                context: format!("measured by Evaluation {evaluation}"),
-            })
-        })
-        .collect();
-    then(&retraining::Input {
-        deployment: &observed.deployment,
-        stable: frozen.map(|k| (k.hash.as_str(), &k.revision.model)),
-        window: status.drift_window.as_ref(),
-        drifted: &drifted,
-        metrics: &metrics,
-        jobs: &observed.training_jobs,
-        rollout: status.rollout.as_ref().map(|r| r.state).unwrap_or_default(),
-        rejected: &status.rejected_revisions,
-        history: &status.history,
-        handled: &status.last_handled_commands,
-    })
-}
-
-fn condition_of_retraining(
-    status: &mut Status,
-    output: &retraining::Output,
-    generation: Option<i64>,
-    now: Timestamp,
-) {
-    if let Some((value, reason, message)) = &output.condition {
-        condition::set(
-            &mut status.conditions,
-            kind::RETRAINING,
-            *value,
-            reason,
-            message.clone(),
-            generation,
-            now,
-        );
-    }
-}
-
 /// The writes that run a revision; nobody sees its pods before the Service that lists them is there.
 fn run(observed: &Observed, revision: &Named<ModelRevision>, replicas: i32) -> Vec<Action<Status>> {
     let mut actions = frozen::copies(observed, revision);
@@ -586,72 +306,6 @@ fn run(observed: &Observed, revision: &Named<ModelRevision>, replicas: i32) -> V
         observed, revision, replicas,
     )));
     actions
-}
-
-/// The ControllerRevision that keeps a revision, with its marks.
-fn keep(
-    observed: &Observed,
-    named: &Named<ModelRevision>,
-    number: i64,
-    mark: Option<&Mark>,
-) -> Value {
-    let deployment = &observed.deployment;
-    let release = deployment.name_any();
-    let marks: BTreeMap<String, String> = [
-        (
-            annotation::STABLE_SINCE,
-            mark.and_then(|m| m.stable_since.clone()),
-        ),
-        (annotation::REJECTED, mark.and_then(|m| m.rejected.clone())),
-    ]
-    .into_iter()
-    .filter_map(|(key, value)| Some((key.to_owned(), value?)))
-    .collect();
-    let mut labels = children::labels(&release, "revision");
-    labels.insert(label::REVISION.to_owned(), json!(named.hash));
-    let metadata = ObjectMeta {
-        namespace: deployment.namespace(),
-        labels: serde_json::from_value(Value::Object(labels)).ok(),
-        annotations: (!marks.is_empty()).then_some(marks),
-        ..ObjectMeta::default()
-    };
-    let owner = deployment.controller_owner_ref(&()).unwrap_or_default();
-    let object = revision::object(named, number, metadata, &release, owner);
-    let mut value = serde_json::to_value(object).unwrap_or_default();
-    value["apiVersion"] = json!("apps/v1");
-    value["kind"] = json!("ControllerRevision");
-    value
-}
-
-fn marks(
-    observed: &Observed,
-    known: &[Named<ModelRevision>],
-    marks: &[Mark],
-) -> Vec<Action<Status>> {
-    let release = observed.deployment.name_any();
-    let number = |hash: &str| {
-        let name = children::name(&release, hash);
-        let object = observed.revisions.iter().find(|r| r.name_any() == name);
-        let newest = observed
-            .revisions
-            .iter()
-            .map(|r| r.revision)
-            .max()
-            .unwrap_or(0);
-        object.map_or(newest + 1, |o| o.revision)
-    };
-    marks
-        .iter()
-        .filter_map(|mark| {
-            let named = known.iter().find(|k| k.hash == mark.revision)?;
-            Some(Action::Apply(keep(
-                observed,
-                named,
-                number(&mark.revision),
-                Some(mark),
-            )))
-        })
-        .collect()
 }
 
 /// Deletes what runs revisions that are wanted no more.
@@ -686,35 +340,6 @@ fn unused(observed: &Observed, pods: &BTreeMap<String, i32>) -> Vec<Action<Statu
         .collect()
 }
 
-/// Deletes the oldest revisions that nobody needs.
-fn old_revisions(observed: &Observed, keep: &[&str]) -> Vec<Reference> {
-    if !observed.complete {
-        return Vec::new();
-    }
-    let release = observed.deployment.name_any();
-    let mut spare: Vec<&ControllerRevision> = observed
-        .revisions
-        .iter()
-        .map(AsRef::as_ref)
-        .filter(|r| {
-            keep.iter()
-                .all(|hash| children::name(&release, hash) != r.name_any())
-        })
-        .collect();
-    spare.sort_by_key(|r| std::cmp::Reverse(r.revision));
-    spare
-        .into_iter()
-        .skip(REVISION_HISTORY)
-        .map(|r| Reference {
-            api_version: "apps/v1".to_owned(),
-            kind: "ControllerRevision".to_owned(),
-            namespace: r.namespace().unwrap_or_default(),
-            name: r.name_any(),
-            uid: r.uid().unwrap_or_default(),
-        })
-        .collect()
-}
-
 /// Enters a refused write into the status: what the API server said, word for word, and whom it concerns.
 pub fn refused(
     status: &mut Status,
@@ -738,16 +363,5 @@ pub fn refused(
             side.message = Some(condition::bounded(message.to_owned()));
         }
     }
-    for (kind, value) in [(kind::READY, false), (kind::STALLED, true)] {
-        condition::set(
-            &mut status.conditions,
-            kind,
-            value,
-            reason,
-            message,
-            generation,
-            now,
-        );
-    }
-    status.message = condition::bounded(message.to_owned());
+    status.message = release::needs_help(&mut status.conditions, reason, message, generation, now);
 }

@@ -116,9 +116,6 @@ fn held<'a>(
 
 /// Deletes the copies of revisions that are not kept (names of ControllerRevisions).
 pub fn unused(observed: &Observed, kept: &BTreeSet<String>) -> Vec<Action<Status>> {
-    if !observed.complete {
-        return Vec::new();
-    }
     let release = observed.deployment.name_any();
     let stays = |hash: &String| kept.contains(&children::name(&release, hash));
     observed

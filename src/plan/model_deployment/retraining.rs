@@ -5,12 +5,13 @@
 
 use std::sync::Arc;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 use serde_json::Value;
 
 use super::{
+    past,
     reason::retraining as reason,
     recipe::{self, Recipe},
     trigger::{self, Facts, Look, Reading},
@@ -21,8 +22,7 @@ use crate::{
         command::HandledCommand,
         model_deployment::{DriftWindow, Retraining, RetrainingRun, RetrainingStatus},
         revision::ModelReference,
-        rollout::{HistoryEntry, Outcome, RejectedRevision, RolloutState},
-        training_job::TrainingPhase,
+        rollout::{HistoryEntry, RejectedRevision, RolloutState},
     },
     plan::{Event, earlier},
 };
@@ -31,10 +31,6 @@ use crate::{
 pub const DRIFT_SHARE: &str = "driftShare";
 /// Name of the command.
 pub const COMMAND: &str = "retrain";
-/// Shortest time between two runs.
-const DEFAULT_COOLDOWN: SignedDuration = SignedDuration::from_hours(6);
-/// A failed run doubles the cooldown, so often at most.
-const MOST_DOUBLINGS: u32 = 4;
 /// Runs kept in status.
 const MOST_RUNS: usize = 20;
 
@@ -119,7 +115,7 @@ pub fn follow_runs(input: &Input<'_>, status: &mut RetrainingStatus) -> Vec<Even
         let recipe = recipe::resolve(retraining, input.jobs, status);
         let key = recipe.map(|r| r.key).unwrap_or_default();
         for index in 0..status.runs.len() {
-            follow(input, status, index, &key, &mut output);
+            past::follow(input, status, index, &key, &mut output);
         }
     }
     output.events
@@ -148,7 +144,7 @@ pub fn decide(input: &Input<'_>, before: Option<&RetrainingStatus>, now: Timesta
     let recipe = recipe::resolve(retraining, input.jobs, &mut status);
     let key = recipe.as_ref().map(|r| r.key.clone()).unwrap_or_default();
     for index in 0..status.runs.len() {
-        follow(input, &mut status, index, &key, &mut output);
+        past::follow(input, &mut status, index, &key, &mut output);
     }
     let looks = look_at_triggers(input, retraining, &mut status, &key, now);
     output.check_at = earlier(output.check_at, trigger::check_at(&looks));
@@ -205,7 +201,7 @@ pub fn decide(input: &Input<'_>, before: Option<&RetrainingStatus>, now: Timesta
     ) {
         output.create = Some(recipe::job(input.deployment, recipe, run));
     }
-    output.condition = Some(condition(&status, &recipe));
+    output.condition = Some(past::condition(&status, &recipe));
     status.message = output
         .condition
         .as_ref()
@@ -247,136 +243,13 @@ fn commanded(
             "the stable revision is {stable}; write {stable}/<anything new>"
         ));
     }
-    if let Some(run) = running(status) {
+    if let Some(run) = past::running(status) {
         return Err(format!("{} is still running", run.job));
     }
     recipe
         .as_ref()
         .map(|_| ())
         .map_err(|(_, message)| message.clone())
-}
-
-fn running(status: &RetrainingStatus) -> Option<&RetrainingRun> {
-    status.runs.iter().find(|r| r.result == result::RUNNING)
-}
-
-/// What became of a run.
-fn follow(
-    input: &Input<'_>,
-    status: &mut RetrainingStatus,
-    index: usize,
-    key: &str,
-    output: &mut Output,
-) {
-    let deployment = input.deployment;
-    let earlier: Vec<String> = status.runs[..index]
-        .iter()
-        .filter(|r| r.result != result::FAILED)
-        .filter_map(|r| r.inputs.clone())
-        .collect();
-    let run = &mut status.runs[index];
-    let job = input.jobs.iter().find(|j| j.name_any() == run.job);
-    let ours = job.filter(|j| recipe::is_of(j, deployment, run.firing));
-    if run.result == result::RUNNING {
-        match (job, ours) {
-            (_, Some(job)) => {
-                run.created = true;
-                let training = job.status.clone().unwrap_or_default();
-                match training.phase {
-                    TrainingPhase::Succeeded => {
-                        run.version = training.model.as_ref().and_then(|m| m.version.clone());
-                        run.inputs = recipe::inputs_of(job);
-                        let known = earlier.into_iter().chain(stable_inputs(input));
-                        let same = run.inputs.is_some()
-                            && known.into_iter().any(|i| Some(i) == run.inputs);
-                        run.result = if same {
-                            result::NO_NEW_DATA
-                        } else {
-                            result::SUCCEEDED
-                        }
-                        .to_owned();
-                    }
-                    TrainingPhase::Failed => {
-                        run.result = result::FAILED.to_owned();
-                        run.message =
-                            format!("{}; the run failed: {}", run.message, training.message);
-                    }
-                    _ => {}
-                }
-            }
-            (Some(_), None) => {
-                run.result = result::FAILED.to_owned();
-                run.message = format!(
-                    "{}; a TrainingJob {} that is not this firing's is in the way",
-                    run.message, run.job
-                );
-            }
-            (None, None) if run.created => {
-                run.result = result::FAILED.to_owned();
-                run.message = format!(
-                    "{}; TrainingJob {} was deleted before it ended",
-                    run.message, run.job
-                );
-            }
-            (None, None) => {}
-        }
-        if run.result != result::RUNNING {
-            run.message = crate::api::condition::bounded(std::mem::take(&mut run.message));
-            output.events.push(ended(run));
-            let (name, result) = (run.trigger.clone(), run.result.clone());
-            if result == result::NO_NEW_DATA {
-                for trigger in status.triggers.iter_mut().filter(|t| t.name == name) {
-                    trigger::disarm(trigger, key, "NoNewData: the last run read the same data with the same recipe; disarmed until the recipe changes, the value is within the bound, or someone says `retrain`".to_owned());
-                }
-            }
-        }
-    }
-    let run = &mut status.runs[index];
-    if run.result == result::SUCCEEDED && run.version.is_some() {
-        let last = input.history.iter().rfind(|h| h.version == run.version);
-        if input.rejected.iter().any(|r| r.version == run.version) {
-            run.result = result::REJECTED.to_owned();
-        } else if last.is_some_and(|h| h.outcome == Outcome::Promoted) {
-            run.result = result::PROMOTED.to_owned();
-        }
-        if run.result != result::SUCCEEDED {
-            output.events.push(ended(run));
-        }
-    }
-}
-
-fn ended(run: &RetrainingRun) -> Event {
-    let bad =
-        [result::FAILED, result::REJECTED, result::NO_NEW_DATA].contains(&run.result.as_str());
-    let version = run
-        .version
-        .as_ref()
-        .map(|v| format!(", version {v}"))
-        .unwrap_or_default();
-    Event {
-        warning: bad,
-        reason: match run.result.as_str() {
-            result::FAILED => reason::FAILED,
-            result::REJECTED => reason::REJECTED,
-            result::NO_NEW_DATA => reason::NO_NEW_DATA,
-            result::PROMOTED => reason::PROMOTED,
-            _ => reason::SUCCEEDED,
-        },
-        action: "Retraining",
-        note: format!(
-            "retraining {} ({}{version}): {}; it had fired because {}",
-            run.firing, run.job, run.result, run.message
-        ),
-    }
-}
-
-/// What stable was made of, if its TrainingJob is still there.
-fn stable_inputs(input: &Input<'_>) -> Option<String> {
-    let (_, model) = input.stable?;
-    let name = model.training_job.as_ref()?;
-    let job = input.jobs.iter().find(|j| j.name_any() == *name)?;
-    let made = job.status.as_ref()?.model.as_ref()?.version == model.version;
-    made.then(|| recipe::inputs_of(job)).flatten()
 }
 
 fn look_at_triggers(
@@ -470,7 +343,7 @@ fn start(
         .iter()
         .filter(|r| r.result != result::FAILED)
         .filter_map(|r| r.inputs.clone())
-        .chain(stable_inputs(input));
+        .chain(past::stable_inputs(input));
     if pinned.is_some() && known.into_iter().any(|i| Some(i) == pinned) {
         for trigger in status.triggers.iter_mut().filter(|t| t.name == name) {
             trigger::disarm(
@@ -483,14 +356,14 @@ fn start(
         }
         return;
     }
-    if let Some(run) = running(status) {
+    if let Some(run) = past::running(status) {
         let why_not = format!("{} is still running", run.job);
         return hold(status, name, why, &why_not);
     }
     if input.rollout != RolloutState::Idle {
         return hold(status, name, why, "a rollout is going on");
     }
-    if let Some((at, because)) = wait(retraining, &status.runs, now) {
+    if let Some((at, because)) = past::wait(retraining, &status.runs, now) {
         output.check_at = earlier(output.check_at, Some(at));
         return hold(status, name, why, &format!("{because} until {at}"));
     }
@@ -502,47 +375,6 @@ fn hold(status: &mut RetrainingStatus, name: &str, why: &str, why_not: &str) {
         trigger.state = trigger::PENDING.to_owned();
         trigger.message =
             crate::api::condition::bounded(format!("due ({why}), but waits: {why_not}"));
-    }
-}
-
-/// Until when cooldown or limit stand against another run.
-fn wait(
-    retraining: &Retraining,
-    runs: &[RetrainingRun],
-    now: Timestamp,
-) -> Option<(Timestamp, String)> {
-    let last = runs.last()?;
-    let failures = runs
-        .iter()
-        .rev()
-        .take_while(|r| r.result == result::FAILED)
-        .count();
-    let failures = u32::try_from(failures)
-        .unwrap_or(u32::MAX)
-        .min(MOST_DOUBLINGS);
-    let cooldown = retraining
-        .cooldown
-        .as_ref()
-        .map_or(DEFAULT_COOLDOWN, |c| c.to_signed());
-    let cooldown = cooldown.saturating_mul(1 << failures);
-    let cool = last.time.0.checked_add(cooldown).unwrap_or(Timestamp::MAX);
-    let cool = (cool > now).then(|| match failures {
-        0 => (cool, "cooldown".to_owned()),
-        n => (cool, format!("cooldown after {n} failed runs")),
-    });
-    let limited = retraining.limit.as_ref().and_then(|limit| {
-        let most = usize::try_from(limit.runs).unwrap_or(1).max(1);
-        let index = runs.len().checked_sub(most)?;
-        let at = runs[index]
-            .time
-            .0
-            .checked_add(limit.per.to_signed())
-            .unwrap_or(Timestamp::MAX);
-        (at > now).then(|| (at, format!("limit of {most} runs in {}", limit.per)))
-    });
-    match (cool, limited) {
-        (Some(a), Some(b)) => Some(if a.0 >= b.0 { a } else { b }),
-        (a, b) => a.or(b),
     }
 }
 
@@ -580,56 +412,4 @@ fn fire(
         ),
     });
     status.runs.push(run);
-}
-
-fn condition(
-    status: &RetrainingStatus,
-    recipe: &Result<Recipe, (&'static str, String)>,
-) -> (bool, &'static str, String) {
-    if let Some(run) = running(status) {
-        return (
-            true,
-            reason::RUNNING,
-            format!(
-                "retraining {} ({}), because {}",
-                run.firing, run.job, run.message
-            ),
-        );
-    }
-    if let Err((reason, message)) = recipe {
-        return (false, reason, message.clone());
-    }
-    let waits = |t: &&crate::api::model_deployment::TriggerStatus| t.message.starts_with("due (");
-    if let Some(trigger) = status.triggers.iter().find(waits) {
-        return (
-            false,
-            reason::WAITING,
-            format!("trigger {} is {}", trigger.name, trigger.message),
-        );
-    }
-    if let Some(trigger) = status
-        .triggers
-        .iter()
-        .find(|t| t.state == trigger::DISARMED)
-    {
-        let reason = if trigger.message.starts_with(reason::NO_NEW_DATA) {
-            reason::NO_NEW_DATA
-        } else {
-            reason::DID_NOT_HELP
-        };
-        return (
-            false,
-            reason,
-            format!("trigger {}: {}", trigger.name, trigger.message),
-        );
-    }
-    let last = status.runs.last();
-    match last {
-        Some(run) => (
-            false,
-            reason::ARMED,
-            format!("retraining {} ({}): {}", run.firing, run.job, run.result),
-        ),
-        None => (false, reason::ARMED, "no trigger has fired".to_owned()),
-    }
 }

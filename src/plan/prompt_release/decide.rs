@@ -3,12 +3,7 @@
 //! Order of the writes: the revision, the status that records what was decided (the gateways route by it), the Service that leads
 //! callers to the recorded port, marks, and last what is to go.
 
-use std::collections::BTreeMap;
-
 use jiff::Timestamp;
-use k8s_openapi::{
-    api::apps::v1::ControllerRevision, apimachinery::pkg::apis::meta::v1::ObjectMeta,
-};
 use kube::{Resource, ResourceExt};
 use serde_json::{Map, Value, json};
 
@@ -23,14 +18,11 @@ use crate::{
         rollout::CandidateSource,
     },
     plan::{
-        Action, Plan, Reference, gateway,
+        Action, Plan, gateway, release,
         revision::{self, Named},
-        rollout::{self, Commands, Desired, EvaluationView, Input, Mark, Revision, State, Target},
+        rollout::{self, Commands, Desired, Input, Revision, State, Target},
     },
 };
-
-/// ControllerRevisions kept beside those in use.
-const REVISION_HISTORY: usize = 10;
 
 /// The revision that a spec asks for.
 ///
@@ -59,7 +51,12 @@ pub fn plan(observed: &Observed, now: Timestamp) -> Plan<Status> {
     let release = &observed.release;
     let generation = release.metadata.generation;
     let mut status = release.status.clone().unwrap_or_default();
-    let mut known = known(observed);
+    let kept = release::Kept::new(
+        &*observed.release,
+        labels(&release.name_any(), "revision"),
+        &observed.revisions,
+    );
+    let mut known: Vec<Named<PromptRevision>> = kept.known();
     let wanted = wanted(&release.spec).map(|content| Named {
         hash: revision::name(&content, &known),
         revision: content,
@@ -68,12 +65,10 @@ pub fn plan(observed: &Observed, now: Timestamp) -> Plan<Status> {
     if let Ok(named) = &wanted
         && known.iter().all(|k| k.hash != named.hash)
     {
-        let number = numbers(observed).max().unwrap_or(0) + 1;
-        let object = keep(observed, named, number, None);
-        plan.actions.push(Action::Apply(object));
+        plan.actions.push(Action::Apply(kept.keep(named, None)));
         known.push(named.clone());
     }
-    let input = input(observed, &status, &known, &wanted);
+    let input = input(observed, &status, &kept, &known, &wanted);
     let decision = rollout::decide(&input, now);
     plan.events.clone_from(&decision.events);
     plan.notes.clone_from(&decision.notes);
@@ -114,36 +109,19 @@ pub fn plan(observed: &Observed, now: Timestamp) -> Plan<Status> {
     if port > 0 {
         plan.actions.push(Action::Apply(service(observed, port)));
     }
-    plan.actions
-        .extend(marks(observed, &known, &decision.marks));
-    let keep: Vec<&str> = decision.keep.iter().map(String::as_str).collect();
-    plan.actions.extend(old_revisions(observed, &keep));
+    plan.actions.extend(kept.marks(&known, &decision.marks));
+    if observed.complete {
+        let needed: Vec<&str> = decision.keep.iter().map(String::as_str).collect();
+        let old = kept.old(&needed);
+        plan.actions.extend(old.into_iter().map(Action::Delete));
+    }
     plan
-}
-
-/// The revisions that are kept, oldest first.
-fn known(observed: &Observed) -> Vec<Named<PromptRevision>> {
-    let release = observed.release.name_any();
-    let mut objects: Vec<&ControllerRevision> =
-        observed.revisions.iter().map(AsRef::as_ref).collect();
-    objects.sort_by_key(|r| (r.revision, r.name_any()));
-    objects
-        .into_iter()
-        .filter_map(|object| revision::read(&release, object))
-        .collect()
-}
-
-fn numbers(observed: &Observed) -> impl Iterator<Item = i64> + '_ {
-    observed.revisions.iter().map(|r| r.revision)
-}
-
-fn object_name(release: &str, hash: &str) -> String {
-    format!("{release}-{hash}")
 }
 
 fn input(
     observed: &Observed,
     status: &Status,
+    kept: &release::Kept<'_>,
     known: &[Named<PromptRevision>],
     wanted: &Result<Named<PromptRevision>, Fault>,
 ) -> Input {
@@ -154,9 +132,7 @@ fn input(
     let own = u16::try_from(state.gateway.port).ok().filter(|p| *p > 0);
     state.gateway.port = gateway::port(&uid, own, &observed.ports).map_or(0, i32::from);
     let revisions = known.iter().map(|k| {
-        let object_name = object_name(&release.name_any(), &k.hash);
-        let mut objects = observed.revisions.iter();
-        let object = objects.find(|r| r.name_any() == object_name);
+        let object = kept.find(&k.hash);
         let mark = |key: &str| object.and_then(|o| o.annotations().get(key).cloned());
         let seen = Revision {
             version: Some(k.revision.version.clone()),
@@ -167,14 +143,6 @@ fn input(
             ..Revision::default()
         };
         (k.hash.clone(), seen)
-    });
-    let evaluations = observed.evaluations.iter().map(|(name, evaluation)| {
-        let runs = evaluation.status.as_ref().map(|s| s.runs.clone());
-        let view = EvaluationView {
-            generation: evaluation.metadata.generation.unwrap_or_default(),
-            runs: runs.unwrap_or_default(),
-        };
-        (name.clone(), view)
     });
     Input {
         name,
@@ -200,7 +168,7 @@ fn input(
         manual_versions: false,
         state,
         revisions: revisions.collect(),
-        evaluations: evaluations.collect(),
+        evaluations: release::evaluations(&observed.evaluations),
         live: observed.live.clone(),
         commands: Commands::of(release.annotations()),
     }
@@ -229,34 +197,13 @@ fn troubles(observed: &Observed, status: &mut Status, now: Timestamp) {
         return;
     };
     let (why, message) = trouble;
-    not_ready(
-        status,
+    status.message = release::needs_help(
+        &mut status.conditions,
         why,
         &message,
         observed.release.metadata.generation,
         now,
     );
-}
-
-fn not_ready(
-    status: &mut Status,
-    why: &str,
-    message: &str,
-    generation: Option<i64>,
-    now: Timestamp,
-) {
-    for (kind, value) in [(kind::READY, false), (kind::STALLED, true)] {
-        condition::set(
-            &mut status.conditions,
-            kind,
-            value,
-            why,
-            message,
-            generation,
-            now,
-        );
-    }
-    status.message = condition::bounded(message.to_owned());
 }
 
 /// Enters a refused write into the status: what the API server said, word for word.
@@ -268,7 +215,7 @@ pub fn refused(
     now: Timestamp,
 ) {
     status.observed_generation = generation;
-    not_ready(status, why, message, generation, now);
+    status.message = release::needs_help(&mut status.conditions, why, message, generation, now);
 }
 
 fn labels(release: &str, role: &str) -> Map<String, Value> {
@@ -303,93 +250,4 @@ fn service(observed: &Observed, port: i32) -> Value {
             "ports": [{"name": "http", "port": 80, "targetPort": port, "protocol": "TCP"}],
         },
     })
-}
-
-/// The ControllerRevision that keeps a revision, with its marks.
-fn keep(
-    observed: &Observed,
-    named: &Named<PromptRevision>,
-    number: i64,
-    mark: Option<&Mark>,
-) -> Value {
-    let release = &observed.release;
-    let name = release.name_any();
-    let marks: BTreeMap<String, String> = [
-        (
-            annotation::STABLE_SINCE,
-            mark.and_then(|m| m.stable_since.clone()),
-        ),
-        (annotation::REJECTED, mark.and_then(|m| m.rejected.clone())),
-    ]
-    .into_iter()
-    .filter_map(|(key, value)| Some((key.to_owned(), value?)))
-    .collect();
-    let mut labels = labels(&name, "revision");
-    labels.insert(label::REVISION.to_owned(), json!(named.hash));
-    let metadata = ObjectMeta {
-        namespace: release.namespace(),
-        labels: serde_json::from_value(Value::Object(labels)).ok(),
-        annotations: (!marks.is_empty()).then_some(marks),
-        ..ObjectMeta::default()
-    };
-    let owner = release.controller_owner_ref(&()).unwrap_or_default();
-    let object = revision::object(named, number, metadata, &name, owner);
-    let mut value = serde_json::to_value(object).unwrap_or_default();
-    value["apiVersion"] = json!("apps/v1");
-    value["kind"] = json!("ControllerRevision");
-    value
-}
-
-fn marks(
-    observed: &Observed,
-    known: &[Named<PromptRevision>],
-    marks: &[Mark],
-) -> Vec<Action<Status>> {
-    let release = observed.release.name_any();
-    let number = |hash: &str| {
-        let name = object_name(&release, hash);
-        let mut objects = observed.revisions.iter();
-        let object = objects.find(|r| r.name_any() == name);
-        object.map_or(numbers(observed).max().unwrap_or(0) + 1, |o| o.revision)
-    };
-    marks
-        .iter()
-        .filter_map(|mark| {
-            let named = known.iter().find(|k| k.hash == mark.revision)?;
-            let object = keep(observed, named, number(&mark.revision), Some(mark));
-            Some(Action::Apply(object))
-        })
-        .collect()
-}
-
-/// Deletes the oldest revisions that nobody needs.
-fn old_revisions(observed: &Observed, keep: &[&str]) -> Vec<Action<Status>> {
-    if !observed.complete {
-        return Vec::new();
-    }
-    let release = observed.release.name_any();
-    let names: Vec<String> = keep
-        .iter()
-        .map(|hash| object_name(&release, hash))
-        .collect();
-    let mut spare: Vec<&ControllerRevision> = observed
-        .revisions
-        .iter()
-        .map(AsRef::as_ref)
-        .filter(|r| !names.contains(&r.name_any()))
-        .collect();
-    spare.sort_by_key(|r| std::cmp::Reverse(r.revision));
-    spare
-        .into_iter()
-        .skip(REVISION_HISTORY)
-        .map(|r| {
-            Action::Delete(Reference {
-                api_version: "apps/v1".to_owned(),
-                kind: "ControllerRevision".to_owned(),
-                namespace: r.namespace().unwrap_or_default(),
-                name: r.name_any(),
-                uid: r.uid().unwrap_or_default(),
-            })
-        })
-        .collect()
 }

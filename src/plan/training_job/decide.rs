@@ -12,20 +12,16 @@ use crate::{
     api::{
         condition::{self, bounded, kind},
         revision::ModelReference,
-        run::{Report, Summary},
-        training_job::{Attempt, TrainingJobStatus, TrainingPhase},
+        run::Summary,
+        training_job::{TrainingJobStatus, TrainingPhase},
     },
-    plan::{Action, Event, Plan, Reference, claim, earlier, pod},
+    plan::{Action, Event, Plan, claim, earlier, pod, run},
 };
 
 /// How often the supervisor is asked for progress.
 const PROGRESS_PERIOD: SignedDuration = SignedDuration::from_secs(10);
 /// How often progress in status is refreshed.
 const REFRESH_PERIOD: SignedDuration = SignedDuration::from_secs(60);
-/// Longest history of attempts.
-const HISTORY: usize = 20;
-/// Most metrics kept.
-const METRICS: usize = 100;
 
 /// Decides what to do about a TrainingJob.
 pub fn plan(observed: &Observed, now: Timestamp) -> Plan<TrainingJobStatus> {
@@ -49,42 +45,24 @@ pub fn refused(status: &mut TrainingJobStatus, reason: &str, message: &str, now:
     let generation = status.observed_generation;
     status.phase = TrainingPhase::Pending;
     status.message = bounded(message.to_owned());
-    for (kind, value) in [
-        (kind::READY, false),
-        (kind::RECONCILING, false),
-        (kind::STALLED, true),
-    ] {
-        condition::set(
-            &mut status.conditions,
-            kind,
-            value,
-            reason,
-            message,
-            generation,
-            now,
-        );
-    }
+    run::conditions(
+        &mut status.conditions,
+        (false, false, true),
+        reason,
+        message,
+        generation,
+        now,
+    );
 }
 
-struct Decider<'a> {
-    observed: &'a Observed,
-    now: Timestamp,
-    status: TrainingJobStatus,
-    plan: Plan<TrainingJobStatus>,
+pub(super) struct Decider<'a> {
+    pub(super) observed: &'a Observed,
+    pub(super) now: Timestamp,
+    pub(super) status: TrainingJobStatus,
+    pub(super) plan: Plan<TrainingJobStatus>,
 }
 
-/// How an attempt ended badly.
-struct Failure {
-    reason: String,
-    message: String,
-    permanent: bool,
-    counted: bool,
-    exit_code: Option<i32>,
-    pod: Option<String>,
-    node: Option<String>,
-}
-
-impl<'a> Decider<'a> {
+impl Decider<'_> {
     /// Terminal is terminal: only the TTL is left.
     fn finished(&mut self) {
         let Some(end) = self.status.completion_time.as_ref().map(|t| t.0) else {
@@ -193,9 +171,8 @@ impl<'a> Decider<'a> {
             };
         }
         let job_name = job.name_any();
-        let pod = self.newest_pod(&job_name);
-        let ended = job_ended(job);
-        if !ended {
+        let pod = run::newest_pod(&self.observed.pods, &job_name);
+        if run::job_ended(job).is_none() {
             return match pod {
                 Some(pod) => self.follow_pod(pod),
                 None => self.wait(
@@ -275,239 +252,7 @@ impl<'a> Decider<'a> {
         self.wait(phase, reason::RUNNING, message);
     }
 
-    fn succeed(&mut self, report: &Report) {
-        let Some(version) = self.version() else {
-            return;
-        };
-        let mut model = report.model.clone().unwrap_or_default();
-        let fixed = self.status.model.clone().unwrap_or_default();
-        model.name = fixed.name;
-        model.version = fixed.version;
-        model.uri = fixed.uri;
-        model.credentials = fixed.credentials;
-        model.training_job = fixed.training_job;
-        model.digest = model.digest.or_else(|| report.summary.digest.clone());
-        model.trained_time = model.trained_time.or(Some(Time(self.now)));
-        model.datasets = report
-            .datasets
-            .iter()
-            .map(|d| (d.name.clone(), d.digest.clone()))
-            .collect();
-        if let Some(profile) = &report.profile {
-            model.profile = Some(children::profile_name(
-                &self.observed.job.spec.model.name,
-                &version,
-            ));
-            self.plan
-                .actions
-                .push(Action::Create(children::profile_config_map(
-                    &self.observed.job,
-                    &version,
-                    profile,
-                )));
-        }
-        let digest = model.digest.clone().unwrap_or_default();
-        self.status.model = Some(model);
-        self.status.metrics = report.metrics.iter().take(METRICS).cloned().collect();
-        self.status.datasets = report.datasets.clone();
-        self.complete(
-            reason::SUCCEEDED,
-            format!("version {version} is published ({digest})"),
-        );
-    }
-
-    /// The version is there, but neither the attempt's pod nor the one that read again could be asked.
-    fn succeed_unread(&mut self, summary: &Summary) {
-        let Some(version) = self.version() else {
-            return;
-        };
-        if let Some(model) = &mut self.status.model {
-            model.digest = summary.digest.clone().or(model.digest.take());
-            model.trained_time = Some(Time(self.now));
-            if model.digest.is_none() {
-                return self.fail(reason::REPORT_MISSED, format!("version {version} may have been written to its output, but its report could not be read; look whether a NetworkPolicy blocks the operator from port 9465 of the pods"));
-            }
-        }
-        self.complete(
-            reason::REPORT_MISSED,
-            format!("version {version} is published, but its report could not be read (no metrics, no profile); look whether a NetworkPolicy blocks the operator from port 9465 of the pods"),
-        );
-    }
-
-    /// The pod ended well before the report was read: a small Job reads it again from the output.
-    fn read_again(&mut self) {
-        let (Some(start), Some(version)) =
-            (self.status.start_time.as_ref().map(|t| t.0), self.version())
-        else {
-            return;
-        };
-        let name = children::report_job_name(&self.observed.job.name_any());
-        let job =
-            children::attempt_job(self.observed, &name, self.status.attempts, &version, start);
-        self.wait(
-            TrainingPhase::Publishing,
-            reason::RUNNING,
-            format!("version {version} is written; its report is read again from the output"),
-        );
-        self.plan.actions.push(Action::Create(job));
-    }
-
-    fn complete(&mut self, reason: &'static str, message: String) {
-        self.status.phase = TrainingPhase::Succeeded;
-        self.status.completion_time = Some(Time(self.now));
-        self.conditions(true, false, false, reason, &message);
-        self.condition(kind::COMPLETE, true, reason, &message);
-        self.condition(kind::FAILED, false, reason, "it ended well");
-        self.status.message = bounded(message.clone());
-        self.write_status();
-        self.event(false, reason, message);
-    }
-
-    fn attempt_failed(&mut self, failure: Failure) {
-        let number = self.status.attempts;
-        self.status.failures += i32::from(failure.counted);
-        self.status.attempt_history.push(Attempt {
-            number,
-            reason: failure.reason.clone(),
-            message: bounded(failure.message.clone()),
-            pod: failure.pod,
-            node: failure.node,
-            exit_code: failure.exit_code,
-            counted: failure.counted,
-            time: Time(self.now),
-        });
-        let surplus = self.status.attempt_history.len().saturating_sub(HISTORY);
-        self.status.attempt_history.drain(..surplus);
-        if failure.permanent {
-            return self.fail(
-                reason::PERMANENT_FAILURE,
-                format!("{}: {}", failure.reason, failure.message),
-            );
-        }
-        let policy = self
-            .observed
-            .job
-            .spec
-            .failure_policy
-            .clone()
-            .unwrap_or_default();
-        let restarts = policy.max_restarts.unwrap_or(2);
-        if self.status.failures > restarts {
-            return self.fail(
-                reason::RESTARTS_EXHAUSTED,
-                format!("attempt {number} failed ({}: {}) and maxRestarts: {restarts} allows no further one", failure.reason, failure.message),
-            );
-        }
-        let backoff = policy.backoff.unwrap_or_default();
-        let initial = backoff.initial.map_or(10_000, |d| d.millis());
-        let longest = backoff.max.map_or(300_000, |d| d.millis());
-        let doublings = u32::try_from(self.status.failures.max(1) - 1)
-            .unwrap_or(0)
-            .min(20);
-        let wait = initial.saturating_mul(1 << doublings).min(longest);
-        let retry = self.now + SignedDuration::from_millis(i64::try_from(wait).unwrap_or(i64::MAX));
-        self.status.retry_time = Some(Time(retry));
-        self.check_at(retry);
-        let message = format!(
-            "attempt {number} failed ({}: {}); attempt {} starts in {} s",
-            failure.reason,
-            failure.message,
-            number + 1,
-            wait / 1000
-        );
-        self.wait(
-            TrainingPhase::Restarting,
-            reason::RESTARTING,
-            message.clone(),
-        );
-        self.event(true, reason::RESTARTING, message);
-    }
-
-    fn failure_of(&self, summary: &Summary, pod: Option<&Pod>) -> Failure {
-        let pod = pod.or_else(|| {
-            self.newest_pod(&children::job_name(
-                &self.observed.job.name_any(),
-                self.status.attempts,
-            ))
-        });
-        let disruption = pod.and_then(pod::disrupted);
-        let last = summary
-            .last_line
-            .as_ref()
-            .filter(|l| !l.is_empty())
-            .map(|l| format!("; last line: {l}"))
-            .unwrap_or_default();
-        Failure {
-            reason: disruption
-                .clone()
-                .or_else(|| summary.reason.clone())
-                .unwrap_or_else(|| "Failed".to_owned()),
-            message: format!("{}{last}", summary.message),
-            permanent: summary.permanent && disruption.is_none(),
-            counted: disruption.is_none(),
-            exit_code: summary.exit_code,
-            pod: pod.map(ResourceExt::name_any),
-            node: pod
-                .and_then(|p| p.spec.as_ref())
-                .and_then(|s| s.node_name.clone()),
-        }
-    }
-
-    fn failure_without_words(&self, job: &Job, pod: Option<&Pod>) -> Failure {
-        let disruption = pod.and_then(pod::disrupted);
-        let containers = || {
-            pod.and_then(|p| p.status.as_ref())
-                .into_iter()
-                .flat_map(|s| {
-                    s.init_container_statuses
-                        .iter()
-                        .flatten()
-                        .chain(s.container_statuses.iter().flatten())
-                })
-        };
-        let ended = containers()
-            .filter_map(|c| {
-                c.state
-                    .as_ref()
-                    .and_then(|s| s.terminated.as_ref())
-                    .map(|t| (c, t))
-            })
-            .find(|(_, t)| t.exit_code != 0);
-        let job_words = || {
-            let condition = job
-                .status
-                .iter()
-                .flat_map(|s| s.conditions.iter().flatten())
-                .find(|c| c.type_ == "Failed" && c.status == "True");
-            condition
-                .and_then(|c| c.message.clone())
-                .unwrap_or_else(|| "its pod is gone".to_owned())
-        };
-        Failure {
-            reason: disruption
-                .clone()
-                .or_else(|| ended.and_then(|(_, t)| t.reason.clone()))
-                .unwrap_or_else(|| "Failed".to_owned()),
-            message: match ended {
-                Some((container, _)) => format!(
-                    "container {}: {}",
-                    container.name,
-                    pod::last_words(container).unwrap_or_default()
-                ),
-                None => job_words(),
-            },
-            permanent: false,
-            // A pod that vanished without a word was taken away, not failed.
-            counted: disruption.is_none() && pod.is_some(),
-            exit_code: ended.map(|(_, t)| t.exit_code),
-            pod: pod.map(ResourceExt::name_any),
-            node: pod
-                .and_then(|p| p.spec.as_ref())
-                .and_then(|s| s.node_name.clone()),
-        }
-    }
-
-    fn fail(&mut self, reason: &'static str, message: String) {
+    pub(super) fn fail(&mut self, reason: &'static str, message: String) {
         self.status.phase = TrainingPhase::Failed;
         self.status.completion_time = Some(Time(self.now));
         self.status.retry_time = None;
@@ -520,14 +265,14 @@ impl<'a> Decider<'a> {
     }
 
     /// Going on, or waiting for something that a watch or a clock will tell.
-    fn wait(&mut self, phase: TrainingPhase, reason: &'static str, message: String) {
+    pub(super) fn wait(&mut self, phase: TrainingPhase, reason: &'static str, message: String) {
         self.status.phase = phase;
         self.conditions(false, true, false, reason, &message);
         self.status.message = bounded(message);
         self.write_status();
     }
 
-    fn conditions(
+    pub(super) fn conditions(
         &mut self,
         ready: bool,
         reconciling: bool,
@@ -535,12 +280,17 @@ impl<'a> Decider<'a> {
         reason: &str,
         message: &str,
     ) {
-        self.condition(kind::READY, ready, reason, message);
-        self.condition(kind::RECONCILING, reconciling, reason, message);
-        self.condition(kind::STALLED, stalled, reason, message);
+        run::conditions(
+            &mut self.status.conditions,
+            (ready, reconciling, stalled),
+            reason,
+            message,
+            self.status.observed_generation,
+            self.now,
+        );
     }
 
-    fn condition(&mut self, kind: &str, status: bool, reason: &str, message: &str) {
+    pub(super) fn condition(&mut self, kind: &str, status: bool, reason: &str, message: &str) {
         let generation = self.status.observed_generation;
         condition::set(
             &mut self.status.conditions,
@@ -553,7 +303,7 @@ impl<'a> Decider<'a> {
         );
     }
 
-    fn write_status(&mut self) {
+    pub(super) fn write_status(&mut self) {
         self.plan
             .actions
             .push(Action::Status(Box::new(self.status.clone())));
@@ -565,34 +315,13 @@ impl<'a> Decider<'a> {
             .observed
             .jobs
             .values()
-            .filter(|j| j.metadata.deletion_timestamp.is_none() && !job_ended(j))
+            .filter(|j| j.metadata.deletion_timestamp.is_none() && run::job_ended(j).is_none())
         {
-            self.plan.actions.push(Action::Delete(Reference {
-                api_version: "batch/v1".to_owned(),
-                kind: "Job".to_owned(),
-                namespace: job.namespace().unwrap_or_default(),
-                name: job.name_any(),
-                uid: job.uid().unwrap_or_default(),
-            }));
+            self.plan.actions.push(Action::Delete(run::reference(job)));
         }
     }
 
-    fn newest_pod(&self, job: &str) -> Option<&'a Pod> {
-        let observed = self.observed;
-        observed
-            .pods
-            .iter()
-            .filter(|p| {
-                p.metadata
-                    .owner_references
-                    .iter()
-                    .flatten()
-                    .any(|o| o.kind == "Job" && o.name == job)
-            })
-            .max_by_key(|p| p.metadata.creation_timestamp.as_ref().map(|t| t.0))
-    }
-
-    fn version(&self) -> Option<String> {
+    pub(super) fn version(&self) -> Option<String> {
         self.status.model.as_ref().and_then(|m| m.version.clone())
     }
 
@@ -601,15 +330,15 @@ impl<'a> Decider<'a> {
         Some(self.status.start_time.as_ref()?.0 + SignedDuration::from_secs(seconds))
     }
 
-    fn check_at(&mut self, time: Timestamp) {
+    pub(super) fn check_at(&mut self, time: Timestamp) {
         self.plan.check_at = earlier(self.plan.check_at, Some(time));
     }
 
-    fn note(&mut self, note: String) {
+    pub(super) fn note(&mut self, note: String) {
         self.plan.notes.push(note);
     }
 
-    fn event(&mut self, warning: bool, reason: &'static str, note: String) {
+    pub(super) fn event(&mut self, warning: bool, reason: &'static str, note: String) {
         self.plan.events.push(Event {
             warning,
             reason,
@@ -617,11 +346,4 @@ impl<'a> Decider<'a> {
             note: bounded(note),
         });
     }
-}
-
-fn job_ended(job: &Job) -> bool {
-    job.status
-        .iter()
-        .flat_map(|s| s.conditions.iter().flatten())
-        .any(|c| (c.type_ == "Complete" || c.type_ == "Failed") && c.status == "True")
 }

@@ -11,8 +11,10 @@
 
 mod children;
 mod decide;
+mod failure;
 mod observed;
 pub mod reason;
+mod success;
 #[cfg(test)]
 mod tests;
 

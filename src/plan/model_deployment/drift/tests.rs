@@ -1,0 +1,154 @@
+use std::sync::Arc;
+
+use super::*;
+use crate::stats::{
+    bucket::{Bucket, Traffic},
+    profile::ProfileBuilder,
+    sketch::{Cell, ColumnKind},
+};
+
+fn profile() -> Profile {
+    static PROFILE: std::sync::LazyLock<Profile> = std::sync::LazyLock::new(make_profile);
+    PROFILE.clone()
+}
+
+fn make_profile() -> Profile {
+    let mut builder = ProfileBuilder::new([("temp", ColumnKind::Numeric)]);
+    for i in 0..2000 {
+        builder.add(&[Cell::Number(f64::from(i % 20))]);
+    }
+    builder.finish()
+}
+
+/// Each minute from `from` has 100 rows of inputs, shifted by `shift`.
+fn traffic(from: i64, minutes: i64, shift: f64) -> ReleaseMeasurements {
+    let bucket = |minute: i64| {
+        let mut rows = profile().sketch();
+        for i in 0..100 {
+            rows.add([("temp", Cell::Number(f64::from(i % 20) + shift))]);
+        }
+        Arc::new(Bucket {
+            revision: "a".to_owned(),
+            minute,
+            traffic: Traffic::default(),
+            features: Some(rows),
+            ..Bucket::default()
+        })
+    };
+    ReleaseMeasurements {
+        buckets: (from..from + minutes).map(bucket).collect(),
+        final_before: Some(from + minutes),
+        since: Some(0),
+        ..ReleaseMeasurements::default()
+    }
+}
+
+fn monitoring(window: &str, min_samples: i64) -> DriftMonitoring {
+    DriftMonitoring {
+        window: Some(window.parse().unwrap()),
+        min_samples: Some(min_samples),
+        thresholds: [("*".to_owned(), 0.2)].into(),
+        ..DriftMonitoring::default()
+    }
+}
+
+fn run(
+    monitoring: &DriftMonitoring,
+    measurements: &ReleaseMeasurements,
+    before: &Output,
+) -> Output {
+    let profile = profile();
+    let input = Input {
+        monitoring,
+        revision: "a",
+        since: Some(minute_time(9)),
+        profile: Some(&profile),
+        no_profile: "",
+        measurements,
+    };
+    judge(
+        &input,
+        before,
+        minute_time(measurements.final_before.unwrap()),
+    )
+}
+
+#[test]
+fn a_window_is_full_when_it_has_lasted_and_has_the_rows() {
+    let rule = monitoring("2m", 500);
+    for (minutes, full) in [(2, false), (4, false), (5, true), (6, true)] {
+        let output = run(&rule, &traffic(10, minutes, 9.0), &Output::default());
+        assert_eq!(output.window.unwrap().end.is_some(), full, "{minutes}");
+        assert_eq!(output.condition.0, full, "{minutes}");
+        assert_eq!(
+            output.condition.1,
+            if full {
+                "ColumnsDrifted"
+            } else {
+                "NotEnoughSamples"
+            }
+        );
+    }
+    let long = run(
+        &monitoring("10m", 500),
+        &traffic(10, 9, 9.0),
+        &Output::default(),
+    );
+    assert_eq!(long.condition.1, "NotEnoughSamples");
+}
+
+#[test]
+fn windows_do_not_overlap_and_keep_quiet_while_they_fill() {
+    let rule = monitoring("1m", 500);
+    let first = run(&rule, &traffic(10, 5, 0.0), &Output::default());
+    assert_eq!(first.summary.as_deref(), Some("0/1"));
+    let mut again = traffic(10, 9, 0.0);
+    assert_eq!(run(&rule, &again, &first).window, first.window);
+    again.buckets.extend(traffic(19, 1, 0.0).buckets);
+    again.final_before = Some(20);
+    let second = run(&rule, &again, &first).window.unwrap();
+    assert_eq!(
+        (second.start, second.rows),
+        (first.window.unwrap().end, 500)
+    );
+}
+
+#[test]
+fn another_stable_starts_its_own_window() {
+    let rule = monitoring("1m", 500);
+    let first = run(&rule, &traffic(10, 5, 9.0), &Output::default());
+    let profile = profile();
+    let measurements = traffic(10, 5, 9.0);
+    let input = Input {
+        monitoring: &rule,
+        revision: "b",
+        since: Some(minute_time(14)),
+        profile: Some(&profile),
+        no_profile: "",
+        measurements: &measurements,
+    };
+    let output = judge(&input, &first, minute_time(15));
+    assert_eq!(
+        (output.condition.0, output.condition.1),
+        (false, "NotEnoughSamples")
+    );
+    assert_eq!(output.window.unwrap().next, Time(minute_time(15)));
+}
+
+#[test]
+fn inputs_that_are_not_understood_are_not_called_no_drift() {
+    let mut measurements = traffic(10, 1, 0.0);
+    let bucket = Bucket {
+        revision: "a".to_owned(),
+        minute: 10,
+        traffic: Traffic {
+            features_unknown: 70,
+            ..Traffic::default()
+        },
+        ..Bucket::default()
+    };
+    measurements.buckets = vec![Arc::new(bucket)];
+    let output = run(&monitoring("1m", 500), &measurements, &Output::default());
+    assert_eq!(output.condition.1, "FeaturesUnknown");
+    assert_eq!(output.columns[0].reason, "FeaturesUnknown");
+}

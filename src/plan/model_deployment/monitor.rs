@@ -1,0 +1,236 @@
+//! What is watched while stable serves: its metrics, drift of its inputs, and retraining.
+
+use jiff::Timestamp;
+use kube::ResourceExt;
+
+use super::{Observed, Status, drift, reason, retraining};
+use crate::{
+    api::{
+        condition::{self, kind},
+        gate::MetricValue,
+        revision::ModelRevision,
+    },
+    plan::{Event, revision::Named},
+};
+
+/// Metrics of stable that Evaluations measured, and the share of drifted columns.
+pub(super) fn metrics(observed: &Observed, status: &Status) -> Vec<MetricValue> {
+    let mut all: Vec<MetricValue> = measured(observed, status)
+        .into_iter()
+        .map(|(mut value, _)| {
+            value.value = value.value.map(drift::round);
+            value.lower = value.lower.map(drift::round);
+            value.upper = value.upper.map(drift::round);
+            value
+        })
+        .collect();
+    let window = status.drift_window.as_ref();
+    if let Some((window, share)) = window.and_then(|w| Some((w, w.share?))) {
+        all.push(MetricValue {
+            name: retraining::DRIFT_SHARE.to_owned(),
+            value: Some(share),
+            samples: Some(window.rows),
+            time: window.end.clone(),
+            ..MetricValue::default()
+        });
+    }
+    all
+}
+
+/// `spec.metrics` by their names, from the last run of their Evaluation on stable; with the Evaluation's name.
+fn measured(observed: &Observed, status: &Status) -> Vec<(MetricValue, String)> {
+    let Some(stable) = &status.stable else {
+        return Vec::new();
+    };
+    let uid = observed.deployment.uid().unwrap_or_default();
+    observed
+        .deployment
+        .spec
+        .metrics
+        .iter()
+        .filter_map(|source| {
+            let evaluation = observed.evaluations.get(&source.evaluation.name)?;
+            let run = evaluation.status.as_ref()?.runs.iter().rfind(|run| {
+                run.release.as_ref() == Some(&uid)
+                    && run.revision.as_ref() == Some(&stable.revision)
+                    && run.completion_time.is_some()
+            })?;
+            let value = run
+                .metrics
+                .iter()
+                .find(|m| m.name == source.evaluation.metric)?;
+            let value = MetricValue {
+                name: source.name.clone(),
+                time: run.completion_time.clone(),
+                ..value.clone()
+            };
+            Some((value, source.evaluation.name.clone()))
+        })
+        .collect()
+}
+
+pub(super) fn watch_drift(
+    observed: &Observed,
+    known: &[Named<ModelRevision>],
+    status: &mut Status,
+    now: Timestamp,
+) -> Option<Timestamp> {
+    let spec = &observed.deployment.spec;
+    let asked = spec.monitoring.as_ref().and_then(|m| m.drift.as_ref());
+    let stable = status.stable.clone()?;
+    let frozen = known.iter().find(|k| k.hash == stable.revision)?;
+    let profile = frozen.revision.model.profile.as_ref();
+    if asked.is_none() && profile.is_none() {
+        return None;
+    }
+    if let (Some((known, _)), Some(wanted)) = (&observed.profile, profile)
+        && known != wanted
+    {
+        return None; // Another revision has just become stable: its profile comes with the next look.
+    }
+    let mut monitoring = asked.cloned().unwrap_or_default();
+    // The profile has the label too, which no request carries.
+    if monitoring.columns.is_none() {
+        let signature = frozen.revision.model.signature.as_ref();
+        monitoring.columns = signature.map(|s| s.features.iter().map(|f| f.name.clone()).collect());
+    }
+    let no_profile = match profile {
+        Some(name) => format!("ConfigMap {name} with the profile of stable's training data is not there: drift can't be measured until it is back"),
+        None => "stable came without a profile of its training data: versions of TrainingJobs whose dataset names its features have one".to_owned(),
+    };
+    let input = drift::Input {
+        monitoring: &monitoring,
+        revision: &stable.revision,
+        since: stable.since.as_ref().map(|t| t.0),
+        profile: observed
+            .profile
+            .as_ref()
+            .map(|(_, profile)| profile.as_ref()),
+        no_profile: &no_profile,
+        measurements: &observed.live,
+    };
+    let condition = condition::get(&status.conditions, kind::DRIFT_DETECTED);
+    let before = drift::Output {
+        window: status.drift_window.take(),
+        columns: std::mem::take(&mut status.drift),
+        summary: status.drift_summary.take(),
+        condition: condition.map_or_else(Default::default, |c| {
+            (
+                c.status == "True",
+                reason::known(&c.reason),
+                c.message.clone(),
+            )
+        }),
+        check_at: None,
+    };
+    let after = drift::judge(&input, &before, now);
+    status.drift_window = after.window;
+    status.drift = after.columns;
+    status.drift_summary = after.summary;
+    let (value, reason, message) = after.condition;
+    condition::set(
+        &mut status.conditions,
+        kind::DRIFT_DETECTED,
+        value,
+        reason,
+        message,
+        observed.deployment.metadata.generation,
+        now,
+    );
+    after.check_at
+}
+
+pub(super) fn follow_runs(
+    observed: &Observed,
+    known: &[Named<ModelRevision>],
+    status: &mut Status,
+) -> Vec<Event> {
+    let Some(mut before) = status.retraining.take() else {
+        return Vec::new();
+    };
+    let events = with_retraining(observed, known, status, |input| {
+        retraining::follow_runs(input, &mut before)
+    });
+    status.retraining = Some(before);
+    events
+}
+
+pub(super) fn retrain(
+    observed: &Observed,
+    known: &[Named<ModelRevision>],
+    status: &mut Status,
+    now: Timestamp,
+) -> retraining::Output {
+    let before = status.retraining.take();
+    let output = with_retraining(observed, known, status, |input| {
+        retraining::decide(input, before.as_ref(), now)
+    });
+    status.retraining.clone_from(&output.status);
+    if let Some(handled) = &output.handled {
+        status
+            .last_handled_commands
+            .retain(|h| h.name != handled.name);
+        status.last_handled_commands.push(handled.clone());
+    }
+    output
+}
+
+/// Gathers what a retraining is decided on.
+fn with_retraining<T>(
+    observed: &Observed,
+    known: &[Named<ModelRevision>],
+    status: &Status,
+    then: impl FnOnce(&retraining::Input<'_>) -> T,
+) -> T {
+    let stable = status.stable.as_ref();
+    let frozen = stable.and_then(|s| known.iter().find(|k| k.hash == s.revision));
+    let drifted: Vec<&str> = status
+        .drift
+        .iter()
+        .filter(|d| d.drifted)
+        .map(|d| d.column.as_str())
+        .collect();
+    let drifted = drifted.join(", ");
+    let metrics: Vec<retraining::Measured> = measured(observed, status)
+        .into_iter()
+        .filter_map(|(value, evaluation)| {
+            Some(retraining::Measured {
+                name: value.name,
+                value: value.value?,
+                time: value.time?.0,
+                context: format!("measured by Evaluation {evaluation}"),
+            })
+        })
+        .collect();
+    then(&retraining::Input {
+        deployment: &observed.deployment,
+        stable: frozen.map(|k| (k.hash.as_str(), &k.revision.model)),
+        window: status.drift_window.as_ref(),
+        drifted: &drifted,
+        metrics: &metrics,
+        jobs: &observed.training_jobs,
+        rollout: status.rollout.as_ref().map(|r| r.state).unwrap_or_default(),
+        rejected: &status.rejected_revisions,
+        history: &status.history,
+        handled: &status.last_handled_commands,
+    })
+}
+
+pub(super) fn condition_of_retraining(
+    status: &mut Status,
+    output: &retraining::Output,
+    generation: Option<i64>,
+    now: Timestamp,
+) {
+    if let Some((value, reason, message)) = &output.condition {
+        condition::set(
+            &mut status.conditions,
+            kind::RETRAINING,
+            *value,
+            reason,
+            message.clone(),
+            generation,
+            now,
+        );
+    }
+}

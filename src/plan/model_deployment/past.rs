@@ -1,0 +1,240 @@
+//! Retrainings that were started: what became of them, and what that means for the next.
+
+use jiff::{SignedDuration, Timestamp};
+use kube::ResourceExt;
+
+use super::{
+    reason::retraining as reason,
+    recipe::{self, Recipe},
+    retraining::{Input, Output, result},
+    trigger,
+};
+use crate::{
+    api::{
+        model_deployment::{Retraining, RetrainingRun, RetrainingStatus},
+        rollout::Outcome,
+        training_job::TrainingPhase,
+    },
+    plan::Event,
+};
+
+/// Shortest time between two runs.
+const DEFAULT_COOLDOWN: SignedDuration = SignedDuration::from_hours(6);
+/// A failed run doubles the cooldown, so often at most.
+const MOST_DOUBLINGS: u32 = 4;
+
+/// What became of a run.
+pub(super) fn follow(
+    input: &Input<'_>,
+    status: &mut RetrainingStatus,
+    index: usize,
+    key: &str,
+    output: &mut Output,
+) {
+    let deployment = input.deployment;
+    let earlier: Vec<String> = status.runs[..index]
+        .iter()
+        .filter(|r| r.result != result::FAILED)
+        .filter_map(|r| r.inputs.clone())
+        .collect();
+    let run = &mut status.runs[index];
+    let job = input.jobs.iter().find(|j| j.name_any() == run.job);
+    let ours = job.filter(|j| recipe::is_of(j, deployment, run.firing));
+    if run.result == result::RUNNING {
+        match (job, ours) {
+            (_, Some(job)) => {
+                run.created = true;
+                let training = job.status.clone().unwrap_or_default();
+                match training.phase {
+                    TrainingPhase::Succeeded => {
+                        run.version = training.model.as_ref().and_then(|m| m.version.clone());
+                        run.inputs = recipe::inputs_of(job);
+                        let known = earlier.into_iter().chain(stable_inputs(input));
+                        let same = run.inputs.is_some()
+                            && known.into_iter().any(|i| Some(i) == run.inputs);
+                        run.result = if same {
+                            result::NO_NEW_DATA
+                        } else {
+                            result::SUCCEEDED
+                        }
+                        .to_owned();
+                    }
+                    TrainingPhase::Failed => {
+                        run.result = result::FAILED.to_owned();
+                        run.message =
+                            format!("{}; the run failed: {}", run.message, training.message);
+                    }
+                    _ => {}
+                }
+            }
+            (Some(_), None) => {
+                run.result = result::FAILED.to_owned();
+                run.message = format!(
+                    "{}; a TrainingJob {} that is not this firing's is in the way",
+                    run.message, run.job
+                );
+            }
+            (None, None) if run.created => {
+                run.result = result::FAILED.to_owned();
+                run.message = format!(
+                    "{}; TrainingJob {} was deleted before it ended",
+                    run.message, run.job
+                );
+            }
+            (None, None) => {}
+        }
+        if run.result != result::RUNNING {
+            run.message = crate::api::condition::bounded(std::mem::take(&mut run.message));
+            output.events.push(ended(run));
+            let (name, result) = (run.trigger.clone(), run.result.clone());
+            if result == result::NO_NEW_DATA {
+                for trigger in status.triggers.iter_mut().filter(|t| t.name == name) {
+                    trigger::disarm(trigger, key, "NoNewData: the last run read the same data with the same recipe; disarmed until the recipe changes, the value is within the bound, or someone says `retrain`".to_owned());
+                }
+            }
+        }
+    }
+    let run = &mut status.runs[index];
+    if run.result == result::SUCCEEDED && run.version.is_some() {
+        let last = input.history.iter().rfind(|h| h.version == run.version);
+        if input.rejected.iter().any(|r| r.version == run.version) {
+            run.result = result::REJECTED.to_owned();
+        } else if last.is_some_and(|h| h.outcome == Outcome::Promoted) {
+            run.result = result::PROMOTED.to_owned();
+        }
+        if run.result != result::SUCCEEDED {
+            output.events.push(ended(run));
+        }
+    }
+}
+
+fn ended(run: &RetrainingRun) -> Event {
+    let bad =
+        [result::FAILED, result::REJECTED, result::NO_NEW_DATA].contains(&run.result.as_str());
+    let version = run
+        .version
+        .as_ref()
+        .map(|v| format!(", version {v}"))
+        .unwrap_or_default();
+    Event {
+        warning: bad,
+        reason: match run.result.as_str() {
+            result::FAILED => reason::FAILED,
+            result::REJECTED => reason::REJECTED,
+            result::NO_NEW_DATA => reason::NO_NEW_DATA,
+            result::PROMOTED => reason::PROMOTED,
+            _ => reason::SUCCEEDED,
+        },
+        action: "Retraining",
+        note: format!(
+            "retraining {} ({}{version}): {}; it had fired because {}",
+            run.firing, run.job, run.result, run.message
+        ),
+    }
+}
+
+/// What stable was made of, if its TrainingJob is still there.
+pub(super) fn stable_inputs(input: &Input<'_>) -> Option<String> {
+    let (_, model) = input.stable?;
+    let name = model.training_job.as_ref()?;
+    let job = input.jobs.iter().find(|j| j.name_any() == *name)?;
+    let made = job.status.as_ref()?.model.as_ref()?.version == model.version;
+    made.then(|| recipe::inputs_of(job)).flatten()
+}
+
+pub(super) fn running(status: &RetrainingStatus) -> Option<&RetrainingRun> {
+    status.runs.iter().find(|r| r.result == result::RUNNING)
+}
+
+/// Until when cooldown or limit stand against another run.
+pub(super) fn wait(
+    retraining: &Retraining,
+    runs: &[RetrainingRun],
+    now: Timestamp,
+) -> Option<(Timestamp, String)> {
+    let last = runs.last()?;
+    let failures = runs
+        .iter()
+        .rev()
+        .take_while(|r| r.result == result::FAILED)
+        .count();
+    let failures = u32::try_from(failures)
+        .unwrap_or(u32::MAX)
+        .min(MOST_DOUBLINGS);
+    let cooldown = retraining
+        .cooldown
+        .as_ref()
+        .map_or(DEFAULT_COOLDOWN, |c| c.to_signed());
+    let cooldown = cooldown.saturating_mul(1 << failures);
+    let cool = last.time.0.checked_add(cooldown).unwrap_or(Timestamp::MAX);
+    let cool = (cool > now).then(|| match failures {
+        0 => (cool, "cooldown".to_owned()),
+        n => (cool, format!("cooldown after {n} failed runs")),
+    });
+    let limited = retraining.limit.as_ref().and_then(|limit| {
+        let most = usize::try_from(limit.runs).unwrap_or(1).max(1);
+        let index = runs.len().checked_sub(most)?;
+        let at = runs[index]
+            .time
+            .0
+            .checked_add(limit.per.to_signed())
+            .unwrap_or(Timestamp::MAX);
+        (at > now).then(|| (at, format!("limit of {most} runs in {}", limit.per)))
+    });
+    match (cool, limited) {
+        (Some(a), Some(b)) => Some(if a.0 >= b.0 { a } else { b }),
+        (a, b) => a.or(b),
+    }
+}
+
+pub(super) fn condition(
+    status: &RetrainingStatus,
+    recipe: &Result<Recipe, (&'static str, String)>,
+) -> (bool, &'static str, String) {
+    if let Some(run) = running(status) {
+        return (
+            true,
+            reason::RUNNING,
+            format!(
+                "retraining {} ({}), because {}",
+                run.firing, run.job, run.message
+            ),
+        );
+    }
+    if let Err((reason, message)) = recipe {
+        return (false, reason, message.clone());
+    }
+    let waits = |t: &&crate::api::model_deployment::TriggerStatus| t.message.starts_with("due (");
+    if let Some(trigger) = status.triggers.iter().find(waits) {
+        return (
+            false,
+            reason::WAITING,
+            format!("trigger {} is {}", trigger.name, trigger.message),
+        );
+    }
+    if let Some(trigger) = status
+        .triggers
+        .iter()
+        .find(|t| t.state == trigger::DISARMED)
+    {
+        let reason = if trigger.message.starts_with(reason::NO_NEW_DATA) {
+            reason::NO_NEW_DATA
+        } else {
+            reason::DID_NOT_HELP
+        };
+        return (
+            false,
+            reason,
+            format!("trigger {}: {}", trigger.name, trigger.message),
+        );
+    }
+    let last = status.runs.last();
+    match last {
+        Some(run) => (
+            false,
+            reason::ARMED,
+            format!("retraining {} ({}): {}", run.firing, run.job, run.result),
+        ),
+        None => (false, reason::ARMED, "no trigger has fired".to_owned()),
+    }
+}
