@@ -4,23 +4,20 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 
-use super::{Observed, children, judge, reason};
+use super::{Observed, children, reason};
 use crate::{
     api::{
         condition::bounded,
         evaluation::{EvaluationRun, EvaluationStatus, TargetRevision},
         gate::Verdict,
-        run::{Report, Summary},
     },
-    plan::{Action, Event, Plan, claim, earlier, pod, run},
+    plan::{Action, Event, Plan, claim, earlier, run},
 };
 
 /// Runs kept.
 const RUNS: usize = 20;
-/// Metrics kept of a run.
-const METRICS: usize = 100;
 /// Runs for one key that may end in `Error` before somebody must help.
-const RETRIES: i32 = 3;
+pub(super) const RETRIES: i32 = 3;
 /// First wait before a run that ended in `Error` is tried again; doubles.
 const RETRY_PERIOD: SignedDuration = SignedDuration::from_secs(30);
 
@@ -51,11 +48,11 @@ pub fn refused(status: &mut EvaluationStatus, reason: &str, message: &str, now: 
     );
 }
 
-struct Decider<'a> {
-    observed: &'a Observed,
-    now: Timestamp,
-    status: EvaluationStatus,
-    plan: Plan<EvaluationStatus>,
+pub(super) struct Decider<'a> {
+    pub(super) observed: &'a Observed,
+    pub(super) now: Timestamp,
+    pub(super) status: EvaluationStatus,
+    pub(super) plan: Plan<EvaluationStatus>,
 }
 
 /// What is to be measured now, or why nothing is.
@@ -209,7 +206,7 @@ impl Decider<'_> {
         self.make(run);
     }
 
-    fn make(&mut self, run: EvaluationRun) {
+    pub(super) fn make(&mut self, run: EvaluationRun) {
         let start = run.start_time.as_ref().map_or(self.now, |t| t.0);
         let message = format!("run {} measures {}", run.number, run.target);
         let job = children::run_job(self.observed, &run, start);
@@ -217,131 +214,6 @@ impl Decider<'_> {
         if let Some(job) = job {
             self.plan.actions.push(Action::Create(job));
         }
-    }
-
-    fn follow(&mut self, mut run: EvaluationRun) {
-        let seconds = self
-            .observed
-            .evaluation
-            .spec
-            .active_deadline_seconds
-            .unwrap_or(children::DEFAULT_DEADLINE);
-        let deadline =
-            run.start_time.as_ref().map_or(self.now, |t| t.0) + SignedDuration::from_secs(seconds);
-        if let Some(report) = self.observed.answers.report.clone() {
-            return if report.summary.succeeded {
-                self.judged(run, &report)
-            } else {
-                self.unmeasured(run, &report.summary)
-            };
-        }
-        if self.now >= deadline {
-            self.delete_job(&run);
-            return self.end(
-                run,
-                Verdict::Error,
-                reason::DEADLINE_EXCEEDED,
-                format!("activeDeadlineSeconds: {seconds} have passed without a result"),
-            );
-        }
-        self.check_at(deadline);
-        let name = children::job_name(&self.observed.evaluation.name_any(), run.number);
-        let Some(job) = self.observed.jobs.get(&name) else {
-            return self.make(run);
-        };
-        let pod = run::newest_pod(&self.observed.pods, &name);
-        if let Some(ended) = run::job_ended(job) {
-            let summary = pod.and_then(|p| pod::summary(p, "evaluator"));
-            return match summary {
-                Some(summary) if !summary.succeeded => self.unmeasured(run, &summary),
-                _ => {
-                    let message = pod
-                        .and_then(|p| p.status.as_ref())
-                        .and_then(|s| {
-                            s.container_statuses
-                                .iter()
-                                .flatten()
-                                .find_map(pod::last_words)
-                        })
-                        .unwrap_or(ended);
-                    self.end(
-                        run,
-                        Verdict::Error,
-                        reason::RUN_FAILED,
-                        format!("the run's pod ended without a report: {message}"),
-                    )
-                }
-            };
-        }
-        let shared = pod.map(|p| claim::not_shareable(p, &self.observed.claims, self.now));
-        let shared = shared.unwrap_or_default();
-        self.plan.check_at = earlier(self.plan.check_at, shared.check_at);
-        if let Some(message) = shared.message {
-            run.message = bounded(message.clone());
-            return self.waiting(run, reason::VOLUME_NOT_SHAREABLE, message);
-        }
-        match pod.and_then(pod::trouble) {
-            Some(trouble) => {
-                run.message = bounded(format!("{}: {}", trouble.reason, trouble.message));
-                let message = run.message.clone();
-                self.running(run, message);
-            }
-            None => {
-                let message = format!("run {} measures {}", run.number, run.target);
-                self.running(run, message);
-            }
-        }
-    }
-
-    fn judged(&mut self, mut run: EvaluationRun, report: &Report) {
-        run.metrics = report.metrics.iter().take(METRICS).cloned().collect();
-        run.rows = report.summary.rows;
-        run.dataset_digest = report.summary.dataset_digest.clone();
-        // Judged on everything that was measured, not on what is kept.
-        run.gates = self
-            .observed
-            .evaluation
-            .spec
-            .gates
-            .iter()
-            .map(|g| judge::judge(g, &report.metrics))
-            .collect();
-        let verdict = judge::verdict(&run.gates);
-        let worst = run
-            .gates
-            .iter()
-            .find(|g| g.verdict == verdict)
-            .map(|g| g.message.clone());
-        let message = match (verdict, worst) {
-            (Verdict::Passed, Some(_)) => {
-                format!("{}: all {} gates passed", run.target, run.gates.len())
-            }
-            (_, Some(worst)) => format!("{}: {worst}", run.target),
-            (_, None) => format!("{} is measured; there are no gates", run.target),
-        };
-        let reason = match verdict {
-            Verdict::Failed => reason::FAILED,
-            Verdict::Error => reason::RUN_FAILED,
-            Verdict::Inconclusive => reason::INCONCLUSIVE,
-            _ => reason::PASSED,
-        };
-        self.end(run, verdict, reason, message);
-    }
-
-    fn unmeasured(&mut self, mut run: EvaluationRun, summary: &Summary) {
-        if summary.permanent {
-            run.failures = RETRIES;
-        }
-        let reason = summary
-            .reason
-            .clone()
-            .unwrap_or_else(|| "Failed".to_owned());
-        self.end(
-            run,
-            Verdict::Error,
-            reason::RUN_FAILED,
-            format!("{reason}: {}", summary.message),
-        );
     }
 
     fn after_error(&mut self, key: EvaluationRun, run: &EvaluationRun) {
@@ -368,7 +240,7 @@ impl Decider<'_> {
         self.status.last_run = self.status.runs.last().cloned();
     }
 
-    fn end(
+    pub(super) fn end(
         &mut self,
         mut run: EvaluationRun,
         verdict: Verdict,
@@ -408,11 +280,11 @@ impl Decider<'_> {
         );
     }
 
-    fn running(&mut self, run: EvaluationRun, message: String) {
+    pub(super) fn running(&mut self, run: EvaluationRun, message: String) {
         self.waiting(run, reason::RUNNING, message);
     }
 
-    fn waiting(&mut self, run: EvaluationRun, reason: &'static str, message: String) {
+    pub(super) fn waiting(&mut self, run: EvaluationRun, reason: &'static str, message: String) {
         self.status.verdict = Verdict::Running;
         self.status.last_run = Some(run);
         self.conditions(false, true, false, reason, &message);
@@ -446,7 +318,7 @@ impl Decider<'_> {
         self.note(message.to_owned());
     }
 
-    fn delete_job(&mut self, run: &EvaluationRun) {
+    pub(super) fn delete_job(&mut self, run: &EvaluationRun) {
         let name = children::job_name(&self.observed.evaluation.name_any(), run.number);
         if let Some(job) = self
             .observed
@@ -458,7 +330,7 @@ impl Decider<'_> {
         }
     }
 
-    fn check_at(&mut self, time: Timestamp) {
+    pub(super) fn check_at(&mut self, time: Timestamp) {
         self.plan.check_at = earlier(self.plan.check_at, Some(time));
     }
 

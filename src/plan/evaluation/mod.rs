@@ -5,6 +5,7 @@
 
 mod children;
 mod decide;
+mod follow;
 mod judge;
 mod observed;
 pub mod reason;

@@ -15,6 +15,7 @@ pub mod resolve;
 pub mod retraining;
 pub mod schedule;
 pub mod trigger;
+mod triggers;
 
 #[cfg(test)]
 mod tests;

@@ -4,7 +4,6 @@
 //! retraining on the same data made, or that was stable before and was left, is passed over. A version whose TrainingJob
 //! vanished changes nothing, as the revision carries it.
 
-use k8s_openapi::api::{batch::v1::Job, core::v1::Pod};
 use kube::ResourceExt;
 
 use super::{Observed, frozen, reason, resolve};
@@ -14,7 +13,6 @@ use crate::{
         model_deployment::{ModelDeploymentStatus, ModelSource},
         revision::{ModelReference, ModelRevision},
         rollout::{CandidateSource, Outcome},
-        run::Summary,
         training_job::{Publish, TrainingPhase},
     },
     plan::revision::{Content, Named, canonical, name},
@@ -319,7 +317,7 @@ fn by_uri(
             .or_else(|| known.iter().rfind(same));
         model.digest = match pinned {
             Some(pinned) => pinned.revision.model.digest.clone(),
-            None => match resolved(observed, &model) {
+            None => match resolve::digest(observed, &model) {
                 Ok(digest) => Some(digest),
                 Err((reason, message)) => {
                     return Wanted::Resolve {
@@ -340,68 +338,5 @@ fn by_uri(
     Wanted::Revision {
         named: Box::new(named),
         source: CandidateSource::Spec,
-    }
-}
-
-/// The digest that the resolve pod has read, or why there is none yet.
-fn resolved(observed: &Observed, model: &ModelReference) -> Result<String, (&'static str, String)> {
-    let name = resolve::name(&observed.deployment.name_any(), model);
-    let pods: Vec<&Pod> = observed
-        .pods
-        .iter()
-        .map(AsRef::as_ref)
-        .filter(|p| resolve::is_of(p, &name))
-        .collect();
-    let summaries: Vec<Summary> = pods
-        .iter()
-        .filter_map(|p| crate::plan::pod::summary(p, resolve::CONTAINER))
-        .collect();
-    if let Some(digest) = summaries
-        .iter()
-        .filter(|s| s.succeeded)
-        .find_map(|s| s.digest.clone())
-    {
-        return Ok(digest);
-    }
-    let reading = (
-        reason::RESOLVING,
-        format!(
-            "reading {} to pin its digest before the first pod starts",
-            model.uri
-        ),
-    );
-    let failed = summaries
-        .iter()
-        .find(|s| !s.succeeded)
-        .map(|s| s.message.clone());
-    let trouble = pods
-        .iter()
-        .find_map(|p| crate::plan::pod::trouble(p))
-        .map(|t| t.message);
-    let ended = |job: &Job| {
-        job.status.as_ref().is_some_and(|s| {
-            s.conditions
-                .iter()
-                .flatten()
-                .any(|c| c.type_ == "Failed" && c.status == "True")
-        })
-    };
-    let given_up = observed
-        .resolves
-        .iter()
-        .any(|j| j.name_any() == name && ended(j));
-    match failed.or(trouble) {
-        Some(why) => Err((
-            reason::MODEL_UNREADABLE,
-            format!("{} can't be read: {why}", model.uri),
-        )),
-        None if given_up => Err((
-            reason::MODEL_UNREADABLE,
-            format!(
-                "{} can't be read: the pod that reads it failed; it is tried again after some minutes",
-                model.uri
-            ),
-        )),
-        None => Err(reading),
     }
 }

@@ -5,10 +5,18 @@ use k8s_openapi::api::{batch::v1::Job, core::v1::Pod};
 use kube::{Resource, ResourceExt};
 use serde_json::{Value, json};
 
-use super::{Observed, children};
+use super::{Observed, children, reason};
 use crate::{
-    api::{label, revision::ModelReference, run::FetchRun},
-    plan::{Action, Reference, pod::restricted, revision::hash},
+    api::{
+        label,
+        revision::ModelReference,
+        run::{FetchRun, Summary},
+    },
+    plan::{
+        Action, Reference,
+        pod::{self, restricted},
+        revision::hash,
+    },
 };
 
 /// Name of its only container.
@@ -115,3 +123,66 @@ fn failed_at(job: &Job) -> Option<Timestamp> {
 
 /// Label of what it is for, so that its pods are found.
 pub const LABEL: &str = label::ROLE;
+
+/// The digest that the resolve pod has read, or why there is none yet.
+pub fn digest(
+    observed: &Observed,
+    model: &ModelReference,
+) -> Result<String, (&'static str, String)> {
+    let name = name(&observed.deployment.name_any(), model);
+    let pods: Vec<&Pod> = observed
+        .pods
+        .iter()
+        .map(AsRef::as_ref)
+        .filter(|p| is_of(p, &name))
+        .collect();
+    let summaries: Vec<Summary> = pods
+        .iter()
+        .filter_map(|p| pod::summary(p, CONTAINER))
+        .collect();
+    if let Some(digest) = summaries
+        .iter()
+        .filter(|s| s.succeeded)
+        .find_map(|s| s.digest.clone())
+    {
+        return Ok(digest);
+    }
+    let reading = (
+        reason::RESOLVING,
+        format!(
+            "reading {} to pin its digest before the first pod starts",
+            model.uri
+        ),
+    );
+    let failed = summaries
+        .iter()
+        .find(|s| !s.succeeded)
+        .map(|s| s.message.clone());
+    let trouble = pods.iter().find_map(|p| pod::trouble(p)).map(|t| t.message);
+    let ended = |job: &Job| {
+        job.status.as_ref().is_some_and(|s| {
+            s.conditions
+                .iter()
+                .flatten()
+                .any(|c| c.type_ == "Failed" && c.status == "True")
+        })
+    };
+    let given_up = observed
+        .resolves
+        .iter()
+        .any(|j| j.name_any() == name && ended(j));
+    match failed.or(trouble) {
+        Some(why) => Err((
+            reason::MODEL_UNREADABLE,
+            format!("{} can't be read: {why}", model.uri),
+        )),
+        None if given_up => Err((
+            reason::MODEL_UNREADABLE,
+            format!(
+                "{} can't be read: the pod that reads it failed; it is tried again after some minutes",
+                model.uri
+            ),
+        )),
+        None => Err(reading),
+    }
+}

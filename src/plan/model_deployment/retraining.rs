@@ -14,7 +14,7 @@ use super::{
     past,
     reason::retraining as reason,
     recipe::{self, Recipe},
-    trigger::{self, Facts, Look, Reading},
+    trigger, triggers,
 };
 use crate::{
     api::{
@@ -146,7 +146,7 @@ pub fn decide(input: &Input<'_>, before: Option<&RetrainingStatus>, now: Timesta
     for index in 0..status.runs.len() {
         past::follow(input, &mut status, index, &key, &mut output);
     }
-    let looks = look_at_triggers(input, retraining, &mut status, &key, now);
+    let looks = triggers::look(input, retraining, &mut status, &key, now);
     output.check_at = earlier(output.check_at, trigger::check_at(&looks));
     let mut due: Vec<(String, String)> = looks
         .iter()
@@ -250,81 +250,6 @@ fn commanded(
         .as_ref()
         .map(|_| ())
         .map_err(|(_, message)| message.clone())
-}
-
-fn look_at_triggers(
-    input: &Input<'_>,
-    retraining: &Retraining,
-    status: &mut RetrainingStatus,
-    key: &str,
-    now: Timestamp,
-) -> Vec<Look> {
-    let Some((revision, model)) = input.stable else {
-        status.triggers.clear();
-        return Vec::new();
-    };
-    // Another stable starts anew; what a schedule waits for stays.
-    let anew = status.revision.as_deref() != Some(revision);
-    if anew {
-        status.revision = Some(revision.to_owned());
-        for trigger in &mut status.triggers {
-            *trigger = crate::api::model_deployment::TriggerStatus {
-                name: trigger.name.clone(),
-                next_time: trigger.next_time.clone(),
-                ..Default::default()
-            };
-        }
-    }
-    let made_by = status.runs.iter().rposition(|r| {
-        r.version.is_some() && r.version == model.version && r.result != result::DID_NOT_HELP
-    });
-    let looks: Vec<Look> = retraining
-        .triggers
-        .iter()
-        .map(|t| {
-            let facts = Facts {
-                reading: reading(input, t),
-                trained: model.trained_time.as_ref().map(|t| t.0),
-                recipe: key.to_owned(),
-                retrained: made_by.is_some_and(|i| status.runs[i].trigger == t.name),
-            };
-            let before = status.triggers.iter().find(|s| s.name == t.name);
-            trigger::look(t, before, &facts, now)
-        })
-        .collect();
-    if looks.iter().any(|l| l.did_not_help)
-        && let Some(index) = made_by
-    {
-        status.runs[index].result = result::DID_NOT_HELP.to_owned();
-    }
-    status.triggers = looks.iter().map(|l| l.status.clone()).collect();
-    looks
-}
-
-fn reading(input: &Input<'_>, trigger: &crate::api::model_deployment::Trigger) -> Option<Reading> {
-    let name = trigger::metric(trigger)?;
-    if name == DRIFT_SHARE {
-        let window = input.window?;
-        let (revision, _) = input.stable?;
-        let end = window.end.as_ref()?.0;
-        let start = window.start.as_ref().map_or(end, |t| t.0);
-        let columns = if input.drifted.is_empty() {
-            String::new()
-        } else {
-            format!(": {}", input.drifted)
-        };
-        return (window.revision == revision).then_some(Reading {
-            value: window.share?,
-            time: end,
-            context: format!("over {} rows from {start} to {end}{columns}", window.rows),
-        });
-    }
-    let metric = input.metrics.iter().find(|m| m.name == name)?;
-    Some(Reading {
-        value: metric.value,
-        time: metric.time,
-        context: metric.context.clone(),
-    })
 }
 
 /// Fires, unless something stands against it.

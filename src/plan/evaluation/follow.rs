@@ -1,0 +1,149 @@
+//! A run that is going on: what its pod says, and what comes of it.
+
+use jiff::SignedDuration;
+use kube::ResourceExt;
+
+use super::{
+    children,
+    decide::{Decider, RETRIES},
+    judge, reason,
+};
+use crate::{
+    api::{
+        condition::bounded,
+        evaluation::EvaluationRun,
+        gate::Verdict,
+        run::{Report, Summary},
+    },
+    plan::{claim, earlier, pod, run as runs},
+};
+
+/// Metrics kept of a run.
+const METRICS: usize = 100;
+
+impl Decider<'_> {
+    pub(super) fn follow(&mut self, mut run: EvaluationRun) {
+        let seconds = self
+            .observed
+            .evaluation
+            .spec
+            .active_deadline_seconds
+            .unwrap_or(children::DEFAULT_DEADLINE);
+        let deadline =
+            run.start_time.as_ref().map_or(self.now, |t| t.0) + SignedDuration::from_secs(seconds);
+        if let Some(report) = self.observed.answers.report.clone() {
+            return if report.summary.succeeded {
+                self.judged(run, &report)
+            } else {
+                self.unmeasured(run, &report.summary)
+            };
+        }
+        if self.now >= deadline {
+            self.delete_job(&run);
+            return self.end(
+                run,
+                Verdict::Error,
+                reason::DEADLINE_EXCEEDED,
+                format!("activeDeadlineSeconds: {seconds} have passed without a result"),
+            );
+        }
+        self.check_at(deadline);
+        let name = children::job_name(&self.observed.evaluation.name_any(), run.number);
+        let Some(job) = self.observed.jobs.get(&name) else {
+            return self.make(run);
+        };
+        let pod = runs::newest_pod(&self.observed.pods, &name);
+        if let Some(ended) = runs::job_ended(job) {
+            let summary = pod.and_then(|p| pod::summary(p, "evaluator"));
+            return match summary {
+                Some(summary) if !summary.succeeded => self.unmeasured(run, &summary),
+                _ => {
+                    let message = pod
+                        .and_then(|p| p.status.as_ref())
+                        .and_then(|s| {
+                            s.container_statuses
+                                .iter()
+                                .flatten()
+                                .find_map(pod::last_words)
+                        })
+                        .unwrap_or(ended);
+                    self.end(
+                        run,
+                        Verdict::Error,
+                        reason::RUN_FAILED,
+                        format!("the run's pod ended without a report: {message}"),
+                    )
+                }
+            };
+        }
+        let shared = pod.map(|p| claim::not_shareable(p, &self.observed.claims, self.now));
+        let shared = shared.unwrap_or_default();
+        self.plan.check_at = earlier(self.plan.check_at, shared.check_at);
+        if let Some(message) = shared.message {
+            run.message = bounded(message.clone());
+            return self.waiting(run, reason::VOLUME_NOT_SHAREABLE, message);
+        }
+        match pod.and_then(pod::trouble) {
+            Some(trouble) => {
+                run.message = bounded(format!("{}: {}", trouble.reason, trouble.message));
+                let message = run.message.clone();
+                self.running(run, message);
+            }
+            None => {
+                let message = format!("run {} measures {}", run.number, run.target);
+                self.running(run, message);
+            }
+        }
+    }
+
+    fn judged(&mut self, mut run: EvaluationRun, report: &Report) {
+        run.metrics = report.metrics.iter().take(METRICS).cloned().collect();
+        run.rows = report.summary.rows;
+        run.dataset_digest = report.summary.dataset_digest.clone();
+        // Judged on everything that was measured, not on what is kept.
+        run.gates = self
+            .observed
+            .evaluation
+            .spec
+            .gates
+            .iter()
+            .map(|g| judge::judge(g, &report.metrics))
+            .collect();
+        let verdict = judge::verdict(&run.gates);
+        let worst = run
+            .gates
+            .iter()
+            .find(|g| g.verdict == verdict)
+            .map(|g| g.message.clone());
+        let message = match (verdict, worst) {
+            (Verdict::Passed, Some(_)) => {
+                format!("{}: all {} gates passed", run.target, run.gates.len())
+            }
+            (_, Some(worst)) => format!("{}: {worst}", run.target),
+            (_, None) => format!("{} is measured; there are no gates", run.target),
+        };
+        let reason = match verdict {
+            Verdict::Failed => reason::FAILED,
+            Verdict::Error => reason::RUN_FAILED,
+            Verdict::Inconclusive => reason::INCONCLUSIVE,
+            _ => reason::PASSED,
+        };
+        self.end(run, verdict, reason, message);
+    }
+
+    fn unmeasured(&mut self, mut run: EvaluationRun, summary: &Summary) {
+        if summary.permanent {
+            run.failures = RETRIES;
+        }
+        let reason = summary
+            .reason
+            .clone()
+            .unwrap_or_else(|| "Failed".to_owned());
+        self.end(
+            run,
+            Verdict::Error,
+            reason::RUN_FAILED,
+            format!("{reason}: {}", summary.message),
+        );
+    }
+}
