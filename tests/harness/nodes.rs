@@ -67,8 +67,8 @@ async fn run(place: Place) {
             continue;
         }
         let ip = match pod.labels().get("perennial.dev/role").map(String::as_str) {
-            // Addresses for benchmarks, which nobody has; loopback isn't allowed in an EndpointSlice.
-            Some("server") => address([198, 18]),
+            // Loopback isn't allowed in an EndpointSlice.
+            Some("server") => address([10, 96]),
             Some("gateway") => {
                 let ip = address([127, 64]);
                 gateways.spawn(serve(place.client.clone(), place.namespace.clone(), ip));
@@ -97,7 +97,9 @@ async fn run(place: Place) {
 fn address(net: [u8; 2]) -> IpAddr {
     static NEXT: AtomicU16 = AtomicU16::new(1);
     let [high, low] = NEXT.fetch_add(1, Ordering::SeqCst).to_be_bytes();
-    Ipv4Addr::new(net[0], net[1], high, low).into()
+    // Another test program may run beside this one.
+    let process = u8::try_from(std::process::id() % 128).unwrap_or_default();
+    Ipv4Addr::new(net[0], net[1] + process, high, low).into()
 }
 
 async fn serve(client: Client, namespace: String, ip: IpAddr) {
