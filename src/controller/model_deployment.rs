@@ -261,7 +261,7 @@ impl Controller for ModelDeployments {
         let caches = &shell.caches;
         let namespace = object.namespace().unwrap_or_default();
         let names = config_map::named(&object.spec.server.template);
-        if !names.is_empty() && !caches.config_map_names.ready() {
+        if !names.is_empty() && !caches.config_map_names.ready_in(&namespace) {
             return Ok(Outcome::Waiting {
                 reason: "ConfigMapsUnknown",
                 message: "the namespace's ConfigMaps aren't listed yet".to_owned(),
