@@ -13,6 +13,9 @@ use serde_json::Value;
 use super::{Place, connect::connect};
 use crate::api::{GROUP, VERSION};
 
+/// Reads of an object that somebody else writes at the same time.
+const TRIES: u32 = 5;
+
 /// Checks every object of ours in the files (`-`: standard input) against the cluster's schemas, rules and policies.
 pub async fn run(place: &Place, files: &[String]) -> Result<(), String> {
     let (client, namespace) = connect(place).await?;
@@ -100,26 +103,32 @@ async fn check(
     let namespace = metadata["namespace"].as_str().unwrap_or(namespace);
     let name = metadata["name"].as_str().unwrap_or_default();
     let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, resource);
-    let live = match name {
-        "" => None,
-        name => api.get_opt(name).await.map_err(said)?,
-    };
     let url = DynamicObject::url_path(resource, Some(namespace));
     // Strictly, as kubectl does it: a field that there isn't is an error.
     let how = "dryRun=All&fieldValidation=Strict&fieldManager=kubectl-perennial";
-    let request = match live {
-        None => http::Request::post(format!("{url}?{how}")),
-        Some(live) => {
-            object["metadata"]["resourceVersion"] = live.metadata.resource_version.into();
-            http::Request::put(format!("{url}/{name}?{how}"))
+    let mut tries = 1;
+    loop {
+        let live = match name {
+            "" => None,
+            name => api.get_opt(name).await.map_err(said)?,
+        };
+        let request = match live {
+            None => http::Request::post(format!("{url}?{how}")),
+            Some(live) => {
+                object["metadata"]["resourceVersion"] = live.metadata.resource_version.into();
+                http::Request::put(format!("{url}/{name}?{how}"))
+            }
+        };
+        let request = request
+            .header("content-type", "application/json")
+            .body(object.to_string().into_bytes())
+            .map_err(|e| format!("its name or namespace makes no address: {e}"))?;
+        match client.request::<Value>(request).await {
+            // Somebody wrote in between, most likely the operator a status.
+            Err(kube::Error::Api(status)) if status.code == 409 && tries < TRIES => tries += 1,
+            answer => return answer.map(|_| ()).map_err(said),
         }
-    };
-    let request = request
-        .header("content-type", "application/json")
-        .body(object.to_string().into_bytes())
-        .map_err(|e| format!("its name or namespace makes no address: {e}"))?;
-    client.request::<Value>(request).await.map_err(said)?;
-    Ok(())
+    }
 }
 
 /// The API server's own words.
