@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// Rows of one request.
-const ROWS: u32 = 200;
+const ROWS: u32 = 100;
 
 /// Customers as in the training data, but each pays 40 more: numbers at even quantiles, so that nothing else drifts.
 fn dearer_customers() -> Value {
@@ -81,7 +81,7 @@ async fn drifting_traffic_retrains_once_and_the_new_version_is_promoted_under_it
     let callers = Callers::start(
         &format!("{address}/v2/models/churn/infer"),
         &dearer_customers(),
-        10,
+        6,
     );
 
     // One of three columns drifts, the trigger fires, and one run is made.

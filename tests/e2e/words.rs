@@ -65,7 +65,7 @@ pub async fn served(space: &Space, deployment: &Value) -> Value {
 /// The version that a run made.
 pub async fn version(space: &Space, job: &str) -> String {
     let job = space
-        .until_condition("TrainingJob", job, 180, "Complete", "True")
+        .until_condition("TrainingJob", job, 240, "Complete", "True")
         .await;
     job["status"]["model"]["version"]
         .as_str()
