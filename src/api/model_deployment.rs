@@ -155,10 +155,26 @@ pub struct ServerSpec {
     /// What it speaks (default OpenInference: KServe V2).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub protocol: Option<Protocol>,
+    /// It speaks TLS (without it: plain HTTP).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<ServerTls>,
     /// Where the verified artifact is, read-only (default /mnt/model).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 256), regex(pattern = r"^/.+$"))]
     pub model_path: Option<String>,
+}
+
+/// TLS from the gateway to the server.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ServerTls {
+    /// Secret with the authority's certificate, `ca.crt`.
+    #[schemars(length(min = 1, max = 253))]
+    pub ca_secret_name: String,
+    /// The name in the server's certificate (default: the release's).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub server_name: Option<String>,
 }
 
 impl ServerSpec {

@@ -15,6 +15,7 @@ use super::{
         RolloutStatus,
     },
     schema,
+    traffic::PromptTraffic,
 };
 
 /// A prompt behind an OpenAI-compatible endpoint: `POST <status.url>/v1/chat/completions`.
@@ -51,6 +52,9 @@ pub struct PromptReleaseSpec {
     /// How a candidate becomes stable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rollout: Option<RolloutSpec>,
+    /// How the gateway treats callers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traffic: Option<PromptTraffic>,
 }
 
 /// The prompt. Its version is the SHA-256 of its canonical JSON.

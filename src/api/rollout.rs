@@ -40,17 +40,29 @@ pub struct RolloutSpec {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = [{
-    "rule": "(has(self.setWeight) ? 1 : 0) + (has(self.pause) ? 1 : 0) == 1",
-    "message": "a step is one thing: write either setWeight or pause"
+    "rule": "(has(self.setWeight) ? 1 : 0) + (has(self.pause) ? 1 : 0) + (has(self.setMirror) ? 1 : 0) == 1",
+    "message": "a step is one thing: write setWeight, setMirror or pause"
 }]))]
 pub struct Step {
     /// Percentage of callers that the candidate serves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 100))]
     pub set_weight: Option<i32>,
+    /// Copies of stable's requests go to the candidate too, and their answers nowhere, until the next setWeight or setMirror.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub set_mirror: Option<Mirror>,
     /// Wait: for a duration, or with `{}` until promoted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pause: Option<Pause>,
+}
+
+/// Copies of requests.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Mirror {
+    /// Percentage of stable's requests that are copied.
+    #[schemars(range(min = 0, max = 100))]
+    pub percent: i32,
 }
 
 /// A wait.
@@ -175,7 +187,10 @@ pub struct RolloutStatus {
     /// Percentage of callers that go to the candidate. Stable has the rest.
     #[serde(default)]
     pub weight: i32,
-    /// Grows with every change of what the gateway routes (weight, stable, candidate); gateways report the one they serve.
+    /// Percentage of stable's requests of which the candidate gets a copy.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub mirror: i32,
+    /// Grows with every change of what the gateway routes (weight, mirror, stable, candidate); gateways report the one they serve.
     #[serde(default)]
     pub epoch: i64,
     /// When every ready gateway was first seen to serve `epoch`; a step's clock starts here.
@@ -217,6 +232,10 @@ pub struct RolloutStatus {
     /// What is decided but not finished: why it is rolling back, and the outcome it will have.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ending: Option<Ending>,
+}
+
+fn is_zero(n: &i32) -> bool {
+    *n == 0
 }
 
 /// Why and how a rollout is ending.

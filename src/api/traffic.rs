@@ -26,6 +26,31 @@ pub struct Traffic {
     /// A header by which callers choose the side themselves (off without it).
     #[serde(rename = "override", default, skip_serializing_if = "Option::is_none")]
     pub side_override: Option<SideOverride>,
+    /// Callers speak TLS (without it: plain HTTP).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<Tls>,
+    /// What becomes of inference requests (Open Inference Protocol over HTTP, JSON) whose inputs aren't the features of the version's
+    /// training data (without it: they aren't looked at).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signature: Option<SignatureCheck>,
+}
+
+/// TLS to callers.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Tls {
+    /// Secret with `tls.crt` and `tls.key` (type `kubernetes.io/tls`). A renewed one is used within a minute.
+    #[schemars(length(min = 1, max = 253))]
+    pub secret_name: String,
+}
+
+/// What becomes of a request whose inputs are others than the version was trained on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum SignatureCheck {
+    /// It is passed on; the answer says so in the header `x-perennial-signature`, and it is counted.
+    Warn,
+    /// It is a 400 with a sentence.
+    Enforce,
 }
 
 /// How long callers wait. What is not answered in time is a 504 and counts against the revision.
@@ -107,11 +132,49 @@ pub struct StickyKey {
 }
 
 /// Callers that send this header choose `stable` or `candidate` themselves. They count in no comparison, and reach a candidate
-/// only while it has traffic.
+/// only while it has traffic, or copies of it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SideOverride {
     /// Name of the header.
     #[schemars(length(min = 1, max = 128), regex(pattern = r"^[A-Za-z0-9-]+$"))]
     pub header: String,
+}
+
+/// How the gateway treats the callers of a prompt.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PromptTraffic {
+    /// What is taken at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<PromptLimits>,
+    /// Where a caller's key is: the first of these that a request has. The header `x-perennial-key` comes before all of them.
+    /// Default: the fields that OpenAI-compatible bodies have for it. An edit may move callers between stable and candidate.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    pub sticky: Vec<StickyKey>,
+    /// A header by which callers choose the side themselves (off without it).
+    #[serde(rename = "override", default, skip_serializing_if = "Option::is_none")]
+    pub side_override: Option<SideOverride>,
+    /// Callers speak TLS (without it: plain HTTP).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<Tls>,
+}
+
+/// What each gateway pod takes at once of each version.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [{
+    "rule": "!has(self.pending) || has(self.concurrent)",
+    "message": "limits: pending are those that wait when there are too many; write concurrent too"
+}]))]
+pub struct PromptLimits {
+    /// Requests that are open at the same time (default: no limit).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub concurrent: Option<i32>,
+    /// Requests that wait for one of those to end (default 0); beyond them it is a 503 with Retry-After.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 1_000_000))]
+    pub pending: Option<i32>,
 }

@@ -8,7 +8,10 @@ use kube::{Resource, ResourceExt};
 
 use super::driver::{Controller, Outcome, Place};
 use crate::{
-    api::{label, prompt_release::KeyReference, revision::PromptRevision, rollout::GatewayStatus},
+    api::{
+        label, model_deployment::ServerTls, prompt_release::KeyReference, revision::PromptRevision,
+        rollout::GatewayStatus,
+    },
     cluster::{Caches, Change, Error, Key, Kind, Refusal, Shell},
     plan::{
         Plan, Reference,
@@ -171,9 +174,42 @@ pub(super) fn unreachable(
     ))
 }
 
+/// Certificates that callers are shown, and those that servers are believed by.
+fn certificates(caches: &Caches, namespace: &str) -> Vec<KeyReference> {
+    let key = |secret: &str, key: &str| KeyReference {
+        secret_name: secret.to_owned(),
+        key: key.to_owned(),
+    };
+    let mut all = Vec::new();
+    let models = caches.model_deployments.in_namespace(namespace);
+    let prompts = caches.prompt_releases.in_namespace(namespace);
+    let of_models = models
+        .iter()
+        .filter_map(|r| r.spec.traffic.as_ref()?.tls.clone());
+    let of_prompts = prompts
+        .iter()
+        .filter_map(|r| r.spec.traffic.as_ref()?.tls.clone());
+    for tls in of_models.chain(of_prompts) {
+        all.push(key(&tls.secret_name, "tls.crt"));
+        all.push(key(&tls.secret_name, "tls.key"));
+    }
+    for release in models {
+        let of_spec = release.spec.server.tls.clone();
+        let uid = release.uid().unwrap_or_default();
+        let kept = caches.controller_revisions.owned_by(&uid);
+        let of_revisions = kept.iter().filter_map(|revision| {
+            let server = revision.data.as_ref()?.0.get("server")?;
+            serde_json::from_value::<ServerTls>(server.get("tls")?.clone()).ok()
+        });
+        let needed = of_spec.into_iter().chain(of_revisions);
+        all.extend(needed.map(|tls| key(&tls.ca_secret_name, "ca.crt")));
+    }
+    all
+}
+
 /// Keys that the specs name, and those of revisions that still serve.
 fn credentials(caches: &Caches, namespace: &str) -> Vec<KeyReference> {
-    let mut all = Vec::new();
+    let mut all = certificates(caches, namespace);
     for release in caches.prompt_releases.in_namespace(namespace) {
         all.extend(release.spec.backend.credentials.clone());
         let status = release.status.clone().unwrap_or_default();

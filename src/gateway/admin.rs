@@ -32,7 +32,17 @@ async fn epochs(State(shared): State<Arc<Shared>>) -> Json<Epochs> {
         let problem = release
             .prompts()
             .filter_map(|prompt| prompt.credentials.as_ref())
-            .find_map(|key| shared.credentials.bearer(key).err());
+            .find_map(|key| shared.credentials.bearer(key).err())
+            .or_else(|| {
+                shared
+                    .certificates
+                    .server(release.policy.tls.as_ref()?)
+                    .err()
+            })
+            .or_else(|| {
+                let mut needed = release.authorities();
+                needed.find_map(|secret| shared.certificates.client(secret, false).err())
+            });
         if let Some(served) = epochs.releases.get_mut(&*release.uid) {
             served.problem = problem.map(|sentence| format!("{MISSING}: {sentence}"));
         }

@@ -93,11 +93,22 @@ impl Overheard {
         *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
     }
 
+    /// The body, if it was kept, has ended, and was not too long for that.
+    pub fn copy(&self) -> Option<Bytes> {
+        let pieces = self.pieces.lock().unwrap_or_else(PoisonError::into_inner);
+        let whole = self.ended.load(Ordering::Relaxed);
+        let pieces = pieces.as_ref().filter(|_| whole)?;
+        Some(match pieces.as_slice() {
+            [one] => one.clone(),
+            several => several.concat().into(),
+        })
+    }
+
     /// The body's pieces, if it was kept, has ended, and was not too long to be looked at; empty otherwise.
     pub fn take(&self) -> Vec<Bytes> {
-        let mut pieces = self.pieces.lock().unwrap_or_else(PoisonError::into_inner);
+        let pieces = self.pieces.lock().unwrap_or_else(PoisonError::into_inner);
         let whole = self.ended.load(Ordering::Relaxed);
-        pieces.take().filter(|_| whole).unwrap_or_default()
+        pieces.clone().filter(|_| whole).unwrap_or_default()
     }
 }
 
@@ -233,18 +244,13 @@ impl HttpBody for Download {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = &mut *self;
+        let end = this.end.as_mut();
+        if end.is_some_and(|end| end.as_mut().poll(cx).is_ready()) {
+            this.tally.end(Ended::Broken);
+            return Poll::Ready(Some(Err("the answer took too long".into())));
+        }
         match Pin::new(&mut this.inner).poll_frame(cx) {
-            Poll::Pending => {
-                let over = this
-                    .end
-                    .as_mut()
-                    .is_some_and(|end| end.as_mut().poll(cx).is_ready());
-                if over {
-                    this.tally.end(Ended::Broken);
-                    return Poll::Ready(Some(Err("the answer took too long".into())));
-                }
-                Poll::Pending
-            }
+            Poll::Pending => Poll::Pending,
             Poll::Ready(None) => {
                 this.end();
                 Poll::Ready(None)

@@ -17,7 +17,12 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto,
 };
-use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::watch,
+    task::JoinHandle,
+};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use super::{
     Shared,
@@ -141,16 +146,46 @@ async fn accept(
         }
         let shared = shared.clone();
         let draining = draining.clone();
-        let peer = Peer {
-            address: peer.ip(),
-            secure: false,
+        let secret = match entry {
+            Entry::Release(port) => shared
+                .table()
+                .by_port(port)
+                .and_then(|r| r.policy.tls.clone()),
+            Entry::Shared | Entry::Internal => None,
         };
+        let address = peer.ip();
         tokio::spawn(async move {
             shared.telemetry.connections.inc();
-            serve(&shared, entry, peer, TokioIo::new(stream), draining).await;
+            match secret {
+                None => {
+                    let peer = Peer {
+                        address,
+                        secure: false,
+                    };
+                    serve(&shared, entry, peer, TokioIo::new(stream), draining).await;
+                }
+                Some(secret) => {
+                    let peer = Peer {
+                        address,
+                        secure: true,
+                    };
+                    // Without a certificate nothing can be said; the operator hears of it by the admin port.
+                    if let Some(stream) = secured(&shared, &secret, stream).await {
+                        serve(&shared, entry, peer, TokioIo::new(stream), draining).await;
+                    }
+                }
+            }
             shared.telemetry.connections.dec();
         });
     }
+}
+
+/// The handshake; an error is the caller's.
+async fn secured(shared: &Shared, secret: &str, stream: TcpStream) -> Option<TlsStream<TcpStream>> {
+    let config = shared.certificates.server(secret).ok()?;
+    let handshake = TlsAcceptor::from(config).accept(stream);
+    let done = tokio::time::timeout(HEAD_TIMEOUT, handshake).await;
+    done.ok()?.ok()
 }
 
 /// Serves a connection to its end.

@@ -6,7 +6,7 @@
 //! | [`table`], [`route`] | routing, pure: objects → table → who is served by which revision |
 //! | [`keeper`], [`watch`] | the task that takes changes in and swaps the table; the watches that feed it |
 //! | [`listen`], [`proxy`], [`pool`], [`body`] | from a caller's connection to an endpoint's and back, nothing gathered on the way |
-//! | [`policy`], [`breaker`] | what a release's `spec.traffic` says of its callers and pods |
+//! | [`policy`], [`breaker`], [`signature`], [`certificates`] | what a release's `spec.traffic` says of its callers and pods |
 //! | [`prompt`] | PromptReleases: an OpenAI-compatible endpoint |
 //! | [`tally`], [`record`], [`features`] | measuring, never in the way of a request |
 //! | [`admin`], [`telemetry`] | what the operator and Prometheus read |
@@ -18,6 +18,7 @@ pub mod admin;
 pub mod answer;
 pub mod body;
 pub mod breaker;
+pub mod certificates;
 pub mod features;
 pub mod keeper;
 pub mod listen;
@@ -28,6 +29,7 @@ pub mod prompt;
 pub mod proxy;
 pub mod record;
 pub mod route;
+pub mod signature;
 pub mod table;
 pub mod tally;
 pub mod telemetry;
@@ -47,12 +49,13 @@ use std::{
 
 use axum::serve::ListenerExt;
 use tokio::{
-    sync::{Notify, mpsc, oneshot, watch as watch_channel},
+    sync::{Notify, Semaphore, mpsc, oneshot, watch as watch_channel},
     task::JoinHandle,
 };
 use tracing::info;
 
 use self::{
+    certificates::Certificates,
     features::Features,
     keeper::Keeper,
     listen::Listeners,
@@ -61,8 +64,8 @@ use self::{
     prompt::{Backends, credentials::Credentials},
     proxy::Entry,
     record::Recorder,
-    table::Table,
-    telemetry::Telemetry,
+    table::{Release, Table},
+    telemetry::{Meters, Telemetry},
 };
 use crate::api::{GATEWAY_ADMIN_PORT, GATEWAY_INTERNAL_PORT, GATEWAY_SHARED_PORT};
 
@@ -75,7 +78,7 @@ pub struct Args {
     /// Directory where the routing table is kept.
     #[arg(long, env = "PERENNIAL_STATE_DIR", default_value = "/perennial/state")]
     pub state_dir: PathBuf,
-    /// Directory with the credentials of prompt backends: `<directory>/<secret>/<key>`.
+    /// Directory with credentials of prompt backends and certificates: `<directory>/<secret>/<key>`.
     #[arg(
         long,
         env = "PERENNIAL_CREDENTIALS_DIR",
@@ -98,7 +101,7 @@ pub struct Args {
 pub struct Settings {
     /// Where the table is kept; `None`: nowhere.
     pub state: Option<PathBuf>,
-    /// Credentials of prompt backends.
+    /// Credentials of prompt backends, and certificates.
     pub credentials: PathBuf,
     /// Address to listen on; all of them when absent.
     pub address: Option<IpAddr>,
@@ -163,9 +166,12 @@ pub struct Shared {
     pool: Arc<Pool>,
     backends: Backends,
     credentials: Credentials,
+    certificates: Certificates,
     recorder: Arc<Recorder>,
     features: Features,
     telemetry: Telemetry,
+    /// Places for copies of requests.
+    mirrors: Arc<Semaphore>,
     limits: Limits,
     ready: AtomicBool,
     started: Instant,
@@ -198,6 +204,12 @@ impl Shared {
 
     fn is_leaving(&self) -> bool {
         *self.leaving.borrow()
+    }
+
+    /// A release's metrics.
+    fn meters<'a>(&self, release: &'a Release) -> &'a Meters {
+        let make = || self.telemetry.meters(release.kind, &release.name);
+        release.meters.get_or_init(make)
     }
 
     /// Milliseconds since the start: by these, pods are left out for a while.
@@ -248,9 +260,11 @@ impl Gateway {
             pool: Pool::start(),
             backends: prompt::backends(settings.limits.connect)?,
             credentials: Credentials::new(&settings.credentials),
+            certificates: Certificates::new(&settings.credentials),
             features: Features::start(recorder.clone())?,
             recorder,
             telemetry: Telemetry::new()?,
+            mirrors: Arc::new(Semaphore::new(proxy::mirror::MOST)),
             limits: settings.limits,
             ready: AtomicBool::new(false),
             started: Instant::now(),

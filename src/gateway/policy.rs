@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::HeaderName;
 
 use super::Limits;
-use crate::api::traffic::{StickyKey, Traffic};
+use crate::api::traffic::{SignatureCheck, StickyKey, Traffic};
 
 /// How a release's callers and pods are treated.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -23,6 +23,10 @@ pub struct Policy {
     pub sticky: Vec<KeyPlace>,
     /// The header by which callers choose the side.
     pub side_header: Option<HeaderName>,
+    /// Secret with the certificate that callers are shown.
+    pub tls: Option<String>,
+    /// What becomes of requests with other inputs than the model's.
+    pub signature: Option<SignatureCheck>,
 }
 
 /// When a pod is left out, and for how long.
@@ -97,6 +101,8 @@ impl Policy {
                 .side_override
                 .as_ref()
                 .and_then(|o| o.header.parse().ok()),
+            tls: traffic.tls.as_ref().map(|t| t.secret_name.clone()),
+            signature: traffic.signature,
         }
     }
 

@@ -14,9 +14,14 @@ use hyper::{
     client::conn::{TrySendError, http1, http2},
 };
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::net::TcpStream;
+use rustls::pki_types::ServerName;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+};
+use tokio_rustls::TlsConnector;
 
-use super::body::Body;
+use super::{body::Body, certificates::Trust};
 
 /// Shorter than the five seconds after which Python's servers close an idle connection, as a request that meets the close is lost.
 const IDLE: Duration = Duration::from_secs(4);
@@ -27,10 +32,12 @@ const READY: Duration = Duration::from_millis(20);
 /// A shared connection is asked so often whether the other end is there, and so long is waited for its word.
 const PING: Duration = Duration::from_secs(10);
 
+/// An endpoint, and whose certificate it showed.
+type Place = (SocketAddr, Option<ServerName<'static>>);
 /// Connections and since when they are idle, by endpoint.
-type Idle = HashMap<SocketAddr, Vec<(http1::SendRequest<Body>, Instant)>>;
+type Idle = HashMap<Place, Vec<(http1::SendRequest<Body>, Instant)>>;
 /// The HTTP/2 connection of each endpoint, and when it was used last.
-type Multiplexed = HashMap<SocketAddr, (http2::SendRequest<Body>, Instant)>;
+type Multiplexed = HashMap<Place, (http2::SendRequest<Body>, Instant)>;
 
 /// Where a request goes.
 pub struct Target {
@@ -38,9 +45,22 @@ pub struct Target {
     pub address: SocketAddr,
     /// Whether it is spoken to in HTTP/2, without asking first.
     pub http2: bool,
+    /// TLS to it.
+    pub trust: Option<Trust>,
     /// Wait for a connection.
     pub connect: Duration,
 }
+
+impl Target {
+    fn place(&self) -> Place {
+        let name = self.trust.as_ref().map(|trust| trust.name.clone());
+        (self.address, name)
+    }
+}
+
+/// A connection, with TLS or without.
+trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
 
 /// Connections by endpoint.
 #[derive(Default)]
@@ -50,7 +70,7 @@ pub struct Pool {
 }
 
 /// A connection in use; give it back when the answer was read to its end.
-pub struct Lease(Option<(Arc<Pool>, SocketAddr, http1::SendRequest<Body>)>);
+pub struct Lease(Option<(Arc<Pool>, Place, http1::SendRequest<Body>)>);
 
 /// Why there is no answer.
 pub enum Failure {
@@ -89,10 +109,10 @@ impl Pool {
     }
 
     async fn send_http1(self: &Arc<Self>, target: &Target, mut request: Request<Body>) -> Sent {
-        let address = target.address;
-        while let Some(mut sender) = self.take(address).await {
+        let (address, place) = (target.address, target.place());
+        while let Some(mut sender) = self.take(&place).await {
             match sender.try_send_request(request).await {
-                Ok(answer) => return Ok((answer, self.lease(address, sender))),
+                Ok(answer) => return Ok((answer, self.lease(place, sender))),
                 Err(mut error) => match error.take_message() {
                     Some(unsent) => request = unsent, // It was closed meanwhile.
                     None => return Err(Failure::Sent(describe(address, error.error()))),
@@ -100,7 +120,7 @@ impl Pool {
             }
         }
         let connection = async {
-            let stream = connect(address).await?;
+            let stream = connect(target).await?;
             let handshake = http1::handshake(TokioIo::new(stream)).await;
             handshake.map_err(|e| describe(address, &e))
         };
@@ -110,14 +130,14 @@ impl Pool {
         };
         tokio::spawn(connection); // Its errors reach the request that is on it.
         match sender.try_send_request(request).await {
-            Ok(answer) => Ok((answer, self.lease(address, sender))),
+            Ok(answer) => Ok((answer, self.lease(place, sender))),
             Err(error) => Err(failure(address, error)),
         }
     }
 
     async fn send_http2(&self, target: &Target, mut request: Request<Body>) -> Sent {
-        let address = target.address;
-        if let Some(mut sender) = self.shared(address) {
+        let (address, place) = (target.address, target.place());
+        if let Some(mut sender) = self.shared(&place) {
             match sender.try_send_request(request).await {
                 Ok(answer) => return Ok((answer, Lease(None))),
                 // It went away meanwhile.
@@ -128,7 +148,7 @@ impl Pool {
             }
         }
         let connection = async {
-            let stream = connect(address).await?;
+            let stream = connect(target).await?;
             let handshake = http2::Builder::new(TokioExecutor::new())
                 .timer(TokioTimer::new())
                 .keep_alive_interval(PING)
@@ -142,20 +162,20 @@ impl Pool {
         };
         tokio::spawn(connection);
         self.multiplexed()
-            .insert(address, (sender.clone(), Instant::now()));
+            .insert(place, (sender.clone(), Instant::now()));
         match sender.try_send_request(request).await {
             Ok(answer) => Ok((answer, Lease(None))),
             Err(error) => Err(failure(address, error)),
         }
     }
 
-    fn lease(self: &Arc<Self>, address: SocketAddr, sender: http1::SendRequest<Body>) -> Lease {
-        Lease(Some((self.clone(), address, sender)))
+    fn lease(self: &Arc<Self>, place: Place, sender: http1::SendRequest<Body>) -> Lease {
+        Lease(Some((self.clone(), place, sender)))
     }
 
-    async fn take(&self, address: SocketAddr) -> Option<http1::SendRequest<Body>> {
+    async fn take(&self, place: &Place) -> Option<http1::SendRequest<Body>> {
         loop {
-            let (mut sender, since) = self.idle().get_mut(&address)?.pop()?;
+            let (mut sender, since) = self.idle().get_mut(place)?.pop()?;
             if since.elapsed() > IDLE || sender.is_closed() {
                 continue;
             }
@@ -170,9 +190,9 @@ impl Pool {
         }
     }
 
-    fn shared(&self, address: SocketAddr) -> Option<http2::SendRequest<Body>> {
+    fn shared(&self, place: &Place) -> Option<http2::SendRequest<Body>> {
         let mut all = self.multiplexed();
-        let (sender, used) = all.get_mut(&address)?;
+        let (sender, used) = all.get_mut(place)?;
         *used = Instant::now();
         (!sender.is_closed()).then(|| sender.clone())
     }
@@ -198,7 +218,8 @@ impl Pool {
     }
 }
 
-async fn connect(address: SocketAddr) -> Result<TcpStream, String> {
+async fn connect(target: &Target) -> Result<Box<dyn Stream>, String> {
+    let address = target.address;
     let stream = TcpStream::connect(address)
         .await
         .map_err(|e| describe(address, &e))?;
@@ -206,7 +227,12 @@ async fn connect(address: SocketAddr) -> Result<TcpStream, String> {
     stream
         .set_nodelay(true)
         .map_err(|e| describe(address, &e))?;
-    Ok(stream)
+    let Some(trust) = &target.trust else {
+        return Ok(Box::new(stream));
+    };
+    let connector = TlsConnector::from(trust.config.clone());
+    let stream = connector.connect(trust.name.clone(), stream).await;
+    Ok(Box::new(stream.map_err(|e| describe(address, &e))?))
 }
 
 async fn within<T>(
@@ -240,14 +266,14 @@ fn describe(address: SocketAddr, error: &dyn std::error::Error) -> String {
 impl Lease {
     /// Gives the connection back.
     pub fn give_back(self) {
-        let Some((pool, address, sender)) = self.0 else {
+        let Some((pool, place, sender)) = self.0 else {
             return;
         };
         if sender.is_closed() {
             return;
         }
         let mut idle = pool.idle();
-        let senders = idle.entry(address).or_default();
+        let senders = idle.entry(place).or_default();
         if senders.len() < MAX_IDLE {
             senders.push((sender, Instant::now()));
         }

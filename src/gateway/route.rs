@@ -49,12 +49,13 @@ pub struct Chosen {
     pub why: Why,
 }
 
-/// A side that a caller chose: `stable`, or `candidate` while that has traffic and can answer. Anything else is no choice.
+/// A side that a caller chose: `stable`, or `candidate` while that has traffic, or copies of it, and can answer. Anything else is no choice.
 pub fn choose_side(release: &Release, side: &str) -> Option<Chosen> {
     let (revision, candidate) = match side {
         "stable" => (release.stable.as_ref()?, false),
         "candidate" => {
-            let tried = release.candidate.as_ref().filter(|_| release.weight > 0);
+            let open = release.weight > 0 || release.mirror > 0;
+            let tried = release.candidate.as_ref().filter(|_| open);
             (tried.filter(|r| r.is_available())?, true)
         }
         _ => return None,

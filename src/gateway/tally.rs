@@ -11,6 +11,7 @@ use super::{
     Shared, answer,
     body::Overheard,
     features::Job,
+    proxy::mirror::Copy,
     record::{Sample, Slot},
     route::{Chosen, Why},
     table::{Backend, Endpoint, Release},
@@ -46,6 +47,8 @@ pub struct Tally {
     pub judged: bool,
     /// Its place among those that are open at once.
     pub place: Option<OwnedSemaphorePermit>,
+    /// A copy for the candidate, sent when this has ended.
+    pub mirror: Option<Copy>,
     inputs: Option<Arc<Overheard>>,
     endpoint: Option<Arc<Endpoint>>,
     live: bool,
@@ -77,6 +80,7 @@ impl Tally {
             usage: None,
             judged: false,
             place: None,
+            mirror: None,
             inputs: None,
             endpoint: None,
             live: counted,
@@ -118,10 +122,7 @@ impl Tally {
     }
 
     fn meters(&self) -> &Meters {
-        let (shared, release) = (&self.shared, &self.release);
-        release
-            .meters
-            .get_or_init(|| shared.telemetry.meters(release.kind, &release.name))
+        self.shared.meters(&self.release)
     }
 
     /// The body that is to be looked at for input rows.
@@ -178,6 +179,10 @@ impl Tally {
         }
         self.leave();
         self.place = None;
+        let copy = self.mirror.take();
+        if let Some(copy) = copy.filter(|_| ended != Ended::Canceled) {
+            copy.start();
+        }
         self.shared.telemetry.open.dec();
         if !self.live {
             return;

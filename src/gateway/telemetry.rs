@@ -46,10 +46,18 @@ pub enum Count {
     Ejected,
     /// A request that was refused, as too many were open.
     Overflowed,
+    /// A copy that was answered.
+    Mirrored,
+    /// A copy that failed.
+    MirrorFailed,
+    /// A copy that was not made.
+    MirrorDropped,
+    /// A request whose inputs are others than the model's.
+    OtherSignature,
 }
 
 impl Count {
-    const ALL: [(Count, &'static str, &'static str); 6] = [
+    const ALL: [(Count, &'static str, &'static str); 10] = [
         (
             Count::Unkeyed,
             "perennial_gateway_unkeyed_total",
@@ -79,6 +87,26 @@ impl Count {
             Count::Overflowed,
             "perennial_gateway_overflows_total",
             "Requests that were refused, as too many were open (spec.traffic.limits)",
+        ),
+        (
+            Count::Mirrored,
+            "perennial_gateway_mirrored_total",
+            "Copies of stable's requests that the candidate answered",
+        ),
+        (
+            Count::MirrorFailed,
+            "perennial_gateway_mirror_errors_total",
+            "Copies of stable's requests that the candidate failed",
+        ),
+        (
+            Count::MirrorDropped,
+            "perennial_gateway_mirror_dropped_total",
+            "Copies that were not made: too many were open, or the body was too long",
+        ),
+        (
+            Count::OtherSignature,
+            "perennial_gateway_signature_mismatches_total",
+            "Requests whose inputs are others than the model was trained on (spec.traffic.signature)",
         ),
     ];
 }

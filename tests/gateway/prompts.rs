@@ -430,3 +430,54 @@ async fn a_credential_that_is_not_there_is_said_and_one_that_comes_is_used() {
     .await;
     assert_eq!(gateway.epochs().await.releases[PROMPT].problem, None);
 }
+
+#[tokio::test]
+async fn a_prompt_has_limits_and_copies_and_sides_like_a_model() {
+    let (seen, (go, told)) = (Seen::default(), watch::channel(0));
+    let llm = llm(seen.clone(), told).await;
+    let gateway = gateway(
+        revision(STABLE, "stable: {{ question }}", backend(llm)),
+        revision(CANDIDATE, "candidate: {{ question }}", backend(llm)),
+        0,
+        None,
+    )
+    .await;
+    let mut release = release(gateway.port, 0, 2);
+    release["status"]["rollout"]["mirror"] = json!(100);
+    release["spec"] =
+        json!({"traffic": {"limits": {"concurrent": 1}, "override": {"header": "x-side"}}});
+    gateway.put(Source::Prompts, release).await;
+    until("it is served", || async {
+        let epochs = gateway.epochs().await;
+        (epochs.releases[PROMPT].epoch == 2).then_some(())
+    })
+    .await;
+    // One stream is open: the next request of that side is refused, the other side's is not.
+    let open = gateway
+        .http
+        .request(ask(&gateway, json!({"stream": true})))
+        .await
+        .unwrap();
+    assert_eq!(open.status(), 200);
+    let refused = call(&gateway.http, ask(&gateway, json!({}))).await;
+    assert_eq!(refused.status, 503);
+    assert_eq!(refused.json()["error"]["code"], "Overloaded");
+    let mut other = ask(&gateway, json!({}));
+    let side = http::HeaderValue::from_static("candidate");
+    other.headers_mut().insert("x-side", side);
+    let answer = call(&gateway.http, other).await;
+    assert_eq!(
+        answer.json()["choices"][0]["message"]["content"],
+        "candidate: Why?"
+    );
+    let before = seen.len();
+    go.send(9).unwrap();
+    open.into_body().collect().await.unwrap();
+    until(
+        "the candidate got a copy of what stable answered",
+        || async { (seen.len() == before + 1).then_some(()) },
+    )
+    .await;
+    let copied: Value = serde_json::from_slice(&seen.last().1).unwrap();
+    assert_eq!(copied["messages"][0]["content"], "candidate: Why?");
+}

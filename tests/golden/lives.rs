@@ -326,6 +326,70 @@ fn a_retrained_version_waits_at_weight_0_where_promotion_is_manual() {
 }
 
 #[test]
+fn a_version_with_other_inputs_waits_at_weight_0_for_a_person() {
+    let mut world = serving(LADDER, Some(2));
+    let change = "its inputs are others than stable's (`x` is new)";
+    world.input.signature_change = Some(change.into());
+    world.wants("bbb", CandidateSource::Version);
+    world.run(3600);
+    let rollout = &world.input.state.rollout;
+    assert_eq!((rollout.state, rollout.weight), (RolloutState::Paused, 0));
+    let message = &world.decision.summary.paused.message;
+    assert!(message.contains("`x` is new"), "{message}");
+    world.command(Command::Promote, "bbb/1");
+    world.tick();
+    assert!(world.run_until(7200, idle), "{}", world.trace);
+    assert_eq!(last(&world), (Outcome::Promoted, "Promoted"));
+}
+
+const COPIES: &str = r"
+steps:
+- setMirror: {percent: 50}
+- pause: {duration: 1m}
+- setWeight: 10
+- pause: {duration: 5m}
+analysis: {minRequests: 50, gates: [{metric: errorRate, max: 0.05}]}
+bake: 1m
+progressDeadline: 30m
+";
+
+#[test]
+fn a_candidate_gets_copies_before_it_gets_callers() {
+    let mut world = serving(COPIES, Some(4));
+    world.say("a newer version; the ladder begins with copies");
+    world.wants("bbb", CandidateSource::Version);
+    assert!(world.run_until(600, |s| s.rollout.mirror == 50));
+    let rollout = &world.input.state.rollout;
+    assert_eq!(rollout.weight, 0, "nobody is on it");
+    let candidate = world.input.state.candidate.as_ref().unwrap();
+    assert_eq!(
+        candidate.replicas, 2,
+        "it has the pods for half of the requests"
+    );
+    assert!(world.run_until(600, |s| s.rollout.weight == 10));
+    assert_eq!(
+        world.input.state.rollout.mirror, 0,
+        "callers take their place"
+    );
+    assert!(world.run_until(7200, idle), "{}", world.trace);
+    assert_eq!(last(&world), (Outcome::Promoted, "Promoted"));
+    golden("copies", &world.trace);
+}
+
+#[test]
+fn an_abort_ends_the_copies_too() {
+    let mut world = serving(COPIES, Some(4));
+    world.wants("bbb", CandidateSource::Version);
+    assert!(world.run_until(600, |s| s.rollout.mirror == 50));
+    let before = world.input.state.rollout.epoch;
+    world.command(Command::Abort, "bbb/1");
+    world.tick();
+    let rollout = &world.input.state.rollout;
+    assert!(rollout.mirror == 0 && rollout.epoch > before);
+    assert!(world.run_until(600, idle), "{}", world.trace);
+}
+
+#[test]
 fn gateways_that_do_not_follow_hold_the_steps_clock() {
     let mut world = serving(LADDER, Some(2));
     world.wants("bbb", CandidateSource::Spec);

@@ -120,6 +120,9 @@ fn step(rollout: &RolloutStatus, now: Timestamp) -> String {
 }
 
 fn step_words(step: &Step) -> String {
+    if let Some(mirror) = &step.set_mirror {
+        return format!("setMirror {}", mirror.percent);
+    }
     match (&step.set_weight, &step.pause) {
         (Some(weight), _) => format!("setWeight {weight}"),
         (_, Some(pause)) => pause.duration.as_ref().map_or_else(

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use self::parse::{release, revision, slice};
 use crate::api::{
-    model_deployment::Protocol,
+    model_deployment::{Protocol, ServerTls},
     revision::{PromptRevision, Signature},
     traffic::Traffic,
 };
@@ -104,6 +104,9 @@ pub struct ReleaseObject {
     pub candidate: Option<Side>,
     /// Percentage of callers that go to the candidate.
     pub weight: i32,
+    /// Percentage of stable's requests of which the candidate gets a copy.
+    #[serde(default)]
+    pub mirror: i32,
     /// Grows with every change of the routing.
     pub epoch: i64,
     /// `spec.traffic`.
@@ -142,6 +145,9 @@ pub struct ModelRevisionObject {
     /// Port for gRPC, where that is another one.
     #[serde(default)]
     pub grpc_port: Option<u16>,
+    /// TLS to the server.
+    #[serde(default)]
+    pub tls: Option<ServerTls>,
     /// What it speaks.
     pub protocol: Protocol,
     /// What the model takes.

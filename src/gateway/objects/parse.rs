@@ -27,6 +27,7 @@ struct Status {
 #[serde(default)]
 struct Rollout {
     weight: i32,
+    mirror: i32,
     epoch: i64,
 }
 
@@ -60,6 +61,7 @@ pub(super) fn release(object: &DynamicObject) -> Result<ReleaseObject, String> {
         stable: status.stable,
         candidate: status.candidate,
         weight: status.rollout.weight,
+        mirror: status.rollout.mirror.clamp(0, 100),
         epoch: status.rollout.epoch,
     })
 }
@@ -121,6 +123,7 @@ pub(super) fn revision(
                 port: data.server.port(),
                 grpc_port: data.server.grpc_port(),
                 protocol: data.server.protocol(),
+                tls: data.server.tls,
                 signature: data.model.signature,
             })
         }

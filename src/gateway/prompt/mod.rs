@@ -26,7 +26,10 @@ use super::{
     Shared,
     answer::{self, Shape},
     body::Body,
-    proxy::{self, Call, Payload},
+    proxy::{
+        self, Call, Payload,
+        mirror::{self, Copy, Source},
+    },
     route::Chosen,
     table::{Backend, Release, Table},
     tally::{Ended, Tally},
@@ -133,6 +136,16 @@ pub async fn answer(
         }
         Backend::Model { .. } => return proxy::nobody(release, &call),
     };
+    let deadline = call.started + prompt.timeout;
+    if let Err((status, code, why)) = proxy::admit(release, &chosen, &mut tally, deadline).await {
+        return fail(&mut tally, &chosen, status, code, &why);
+    }
+    if mirror::is_wanted(release, &call, &chosen)
+        && let Payload::Read(bytes, body) = &call.payload
+    {
+        let body = Source::Whole(bytes.clone(), body.clone());
+        tally.mirror = Some(Copy::of(shared, release, &call, body));
+    }
     let rendered = match prompt.render(body) {
         Ok(rendered) => rendered,
         Err(RenderError::Prompt(why)) => {

@@ -104,7 +104,7 @@ pub fn choose(
 }
 
 /// 64 random bits: the standard library's hasher is keyed anew each time, from the system's randomness.
-fn random() -> u64 {
+pub(super) fn random() -> u64 {
     use std::hash::{BuildHasher, Hasher, RandomState};
     RandomState::new().build_hasher().finish()
 }

@@ -3,6 +3,7 @@
 mod caller;
 mod find;
 mod forward;
+pub mod mirror;
 mod model;
 mod read;
 mod send;
@@ -17,7 +18,7 @@ use serde_json::{Map, Value};
 pub use self::{
     caller::{KEY, caller, choose},
     find::models,
-    model::fail,
+    model::{admit, fail},
     read::read,
 };
 use super::{
@@ -177,8 +178,12 @@ enum Wanted {
 fn wanted(release: &Release, call: &Call) -> Wanted {
     let headers = &call.parts.headers;
     let policy = &release.policy;
-    if call.parts.method != Method::POST || !is_json(headers) {
+    let is_binary = headers.contains_key("inference-header-content-length");
+    if call.parts.method != Method::POST || !(is_json(headers) || is_binary) {
         return Wanted::Nothing;
+    }
+    if policy.signature.is_some() && model::is_inference(call) {
+        return Wanted::Fields;
     }
     if caller(headers, None, &policy.sticky).is_some() {
         return Wanted::Nothing;

@@ -2,26 +2,36 @@
 
 use std::{sync::Arc, time::Instant};
 
-use http::{Method, Response, StatusCode};
+use http::{HeaderValue, Method, Response, StatusCode};
 use http_body_util::BodyExt;
 use hyper::body::Body as _;
 
 use super::{
-    Call, Payload, caller, choose, forward, nobody,
+    Call, Payload, caller, choose, forward,
+    mirror::{self, Copy, Source},
+    nobody,
     send::{Order, Unanswered, send},
 };
 use crate::{
-    api::model_deployment::Protocol,
+    api::{
+        model_deployment::{Protocol, ServerTls},
+        traffic::SignatureCheck,
+    },
     gateway::{
         Shared,
         answer::{self, Shape},
         body::{Body, Download, Overheard, Upload, empty, full},
+        certificates::Trust,
         route::Chosen,
-        table::{Backend, Release, Table},
+        signature,
+        table::{Backend, Release, Revision, Table},
         tally::{Ended, Tally},
         telemetry::Count,
     },
 };
+
+/// Header of answers to requests whose inputs are others than the model's: what is wrong.
+const SIGNATURE: &str = "x-perennial-signature";
 
 /// Proxies to a pod of a model's revision.
 pub(super) async fn proxy(
@@ -44,42 +54,50 @@ pub(super) async fn proxy(
     let refuse = |tally: &mut Tally, (status, code, message): Refusal| {
         fail(tally, &chosen, shape, status, code, &message)
     };
-    let (endpoints, protocol, grpc_port) = match &chosen.revision.backend {
+    let (endpoints, protocol, grpc_port, tls) = match &chosen.revision.backend {
         Backend::Model {
             endpoints,
             protocol,
             grpc_port,
+            tls,
             ..
-        } => (endpoints, *protocol, *grpc_port),
+        } => (endpoints, *protocol, *grpc_port, tls),
         Backend::Prompt(_) => return nobody(release, &call),
         Backend::Nothing(why) => {
             let status = StatusCode::SERVICE_UNAVAILABLE;
             return refuse(&mut tally, (status, "RevisionUnknown", why.clone()));
         }
     };
-    let looked_at = call.live
-        && protocol == Protocol::OpenInference
-        && call.parts.method == Method::POST
-        && call.parts.uri.path().ends_with("/infer");
+    let warning = match judge(&call, release, &chosen) {
+        Ok(()) => None,
+        Err((refused, sentence)) => {
+            tally.note_live(Count::OtherSignature);
+            if refused {
+                // What stable takes and the candidate refuses is the candidate's doing, not the caller's.
+                tally.blamed = chosen.candidate && fits(&call, release.stable.as_ref());
+                let status = StatusCode::BAD_REQUEST;
+                return refuse(&mut tally, (status, "SignatureMismatch", sentence));
+            }
+            Some(sentence)
+        }
+    };
+    let looked_at = call.live && protocol == Protocol::OpenInference && is_inference(&call);
     let limit = policy.body(&shared.limits);
+    let copied = mirror::is_wanted(release, &call, &chosen);
     let payload = std::mem::replace(&mut call.payload, Payload::nothing());
-    let (body, size, upload) = take(payload, limit, looked_at);
+    let (body, size, upload) = take(payload, limit, looked_at || copied);
+    if copied {
+        let source = upload.clone().map_or(Source::Nothing, Source::Heard);
+        tally.mirror = Some(Copy::of(shared, release, &call, source));
+    }
     if size.is_some_and(|size| size > limit) {
         return refuse(&mut tally, too_long(limit));
     }
     let end = policy.request.map(|longest| call.started + longest);
-    if let Some(breaker) = release.breakers.get(&chosen.revision.hash) {
-        let wait = Instant::now() + policy.first_byte(&shared.limits);
-        tally.place = breaker.enter(end.map_or(wait, |end| end.min(wait))).await;
-        if tally.place.is_none() {
-            tally.note_live(Count::Overflowed);
-            let message = format!(
-                "revision {} of {} has {} open requests and {} that wait, as many as it is given (spec.traffic.limits): try again",
-                chosen.revision.hash, release.name, breaker.concurrent, breaker.pending
-            );
-            let status = StatusCode::SERVICE_UNAVAILABLE;
-            return refuse(&mut tally, (status, "Overloaded", message));
-        }
+    let wait = call.started + policy.first_byte(&shared.limits);
+    let wait = end.map_or(wait, |end| end.min(wait));
+    if let Err(refusal) = admit(release, &chosen, &mut tally, wait).await {
+        return refuse(&mut tally, refusal);
     }
     if let Some(heard) = upload.clone().filter(|_| looked_at) {
         tally.inputs(heard);
@@ -92,7 +110,19 @@ pub(super) async fn proxy(
             (StatusCode::BAD_REQUEST, "bad_request", message),
         );
     };
+    let trust = match tls
+        .as_ref()
+        .map(|tls| trust(shared, tls, &release.name, grpc))
+    {
+        None => None,
+        Some(Ok(trust)) => Some(trust),
+        Some(Err(why)) => {
+            let status = StatusCode::SERVICE_UNAVAILABLE;
+            return refuse(&mut tally, (status, "CredentialsMissing", why));
+        }
+    };
     let order = Order {
+        trust,
         grpc: grpc.then_some(grpc_port),
         policy,
         end,
@@ -103,6 +133,9 @@ pub(super) async fn proxy(
             let (mut parts, body) = response.into_parts();
             answer::strip_hop_by_hop(&mut parts.headers);
             answer::sign(&mut parts.headers, &chosen.revision);
+            if let Some(warning) = warning.and_then(|w| HeaderValue::from_str(&w).ok()) {
+                parts.headers.insert(SIGNATURE, warning);
+            }
             tally.answered(&parts, grpc);
             let body = Download::new(body, lease, tally, end);
             Response::from_parts(parts, body.boxed_unsync())
@@ -122,7 +155,84 @@ pub(super) async fn proxy(
     }
 }
 
-type Refusal = (StatusCode, &'static str, String);
+/// Whom a server is believed by.
+fn trust(shared: &Shared, tls: &ServerTls, release: &str, http2: bool) -> Result<Trust, String> {
+    let name = tls.server_name.as_deref().unwrap_or(release);
+    Ok(Trust {
+        config: shared.certificates.client(&tls.ca_secret_name, http2)?,
+        name: name
+            .to_owned()
+            .try_into()
+            .map_err(|_| format!("server.tls.serverName: `{name}` is no name of a server"))?,
+    })
+}
+
+/// Whether the inputs are what the model takes, where that is looked at; whether it is refused otherwise, and what is wrong.
+fn judge(call: &Call, release: &Release, chosen: &Chosen) -> Result<(), (bool, String)> {
+    let Some(check) = release.policy.signature else {
+        return Ok(());
+    };
+    let told = |sentence| (check == SignatureCheck::Enforce, sentence);
+    let revision = &chosen.revision;
+    compared(call, revision).map_err(|why| {
+        told(format!(
+            "{why} (revision {} of {})",
+            revision.hash, release.name
+        ))
+    })
+}
+
+fn fits(call: &Call, revision: Option<&Arc<Revision>>) -> bool {
+    revision.is_some_and(|revision| compared(call, revision).is_ok())
+}
+
+fn compared(call: &Call, revision: &Revision) -> Result<(), String> {
+    match (&call.payload, &revision.backend) {
+        (
+            Payload::Read(body, _),
+            Backend::Model {
+                signature: Some(signature),
+                protocol: Protocol::OpenInference,
+                ..
+            },
+        ) if is_inference(call) => signature::check(&call.parts.headers, body, signature),
+        _ => Ok(()),
+    }
+}
+
+/// Whether this asks a model for predictions, over HTTP.
+pub(super) fn is_inference(call: &Call) -> bool {
+    call.parts.method == Method::POST && call.parts.uri.path().ends_with("/infer")
+}
+
+/// What a caller is told instead of an answer: status, code, sentence.
+pub type Refusal = (StatusCode, &'static str, String);
+
+/// Waits, if it must, until the revision may be given another request.
+///
+/// # Errors
+/// It has more than enough.
+pub async fn admit(
+    release: &Release,
+    chosen: &Chosen,
+    tally: &mut Tally,
+    deadline: Instant,
+) -> Result<(), Refusal> {
+    let hash = &chosen.revision.hash;
+    let Some(breaker) = release.breakers.get(hash) else {
+        return Ok(());
+    };
+    tally.place = breaker.enter(deadline).await;
+    if tally.place.is_some() {
+        return Ok(());
+    }
+    tally.note_live(Count::Overflowed);
+    let message = format!(
+        "revision {hash} of {} has {} open requests and {} that wait, as many as it is given (spec.traffic.limits): try again",
+        release.name, breaker.concurrent, breaker.pending
+    );
+    Err((StatusCode::SERVICE_UNAVAILABLE, "Overloaded", message))
+}
 
 fn too_long(limit: u64) -> Refusal {
     let message = format!("the body is longer than {limit} bytes");
@@ -130,15 +240,11 @@ fn too_long(limit: u64) -> Refusal {
 }
 
 /// The body to send, its size where that is known, and what is known of it on the way.
-fn take(
-    payload: Payload,
-    limit: u64,
-    looked_at: bool,
-) -> (Body, Option<u64>, Option<Arc<Overheard>>) {
+fn take(payload: Payload, limit: u64, keep: bool) -> (Body, Option<u64>, Option<Arc<Overheard>>) {
     match payload {
         Payload::Read(bytes, _) => {
             let size = Some(bytes.len() as u64);
-            let heard = looked_at.then(|| Overheard::whole(bytes.clone()));
+            let heard = keep.then(|| Overheard::whole(bytes.clone()));
             (full(bytes), size, heard)
         }
         Payload::Coming(incoming) => {
@@ -146,7 +252,7 @@ fn take(
             if size == Some(0) {
                 return (empty(), size, None);
             }
-            let (upload, heard) = Upload::new(incoming, limit, looked_at);
+            let (upload, heard) = Upload::new(incoming, limit, keep);
             (upload.boxed_unsync(), size, Some(heard))
         }
     }

@@ -8,6 +8,7 @@ use hyper::body::Incoming;
 use crate::gateway::{
     Shared,
     body::{Body, Overheard, empty},
+    certificates::Trust,
     policy::Policy,
     pool::{Failure, Lease, Target},
     table::Endpoints,
@@ -36,6 +37,8 @@ pub(super) enum Unanswered {
 pub(super) struct Order<'a> {
     /// Whether it is gRPC: over HTTP/2, to this port if that is another one.
     pub grpc: Option<Option<u16>>,
+    /// TLS to the pods.
+    pub trust: Option<Trust>,
     /// How long it may take.
     pub policy: &'a Policy,
     /// The end of the caller's time.
@@ -103,6 +106,7 @@ fn target(shared: &Shared, address: SocketAddr, order: &Order<'_>) -> Target {
     Target {
         address: SocketAddr::new(address.ip(), port),
         http2: order.grpc.is_some(),
+        trust: order.trust.clone(),
         connect: order.policy.connect(&shared.limits),
     }
 }

@@ -99,6 +99,7 @@ fn build_release(
         uid: object.uid.as_str().into(),
         port,
         weight: object.weight,
+        mirror: object.mirror,
         epoch: object.epoch,
         served: ServedEpoch::default(),
         stable: side(&object.stable),
@@ -239,6 +240,7 @@ fn build_revision(
                 backend: Backend::Model {
                     protocol: model.protocol,
                     grpc_port: model.grpc_port,
+                    tls: model.tls.clone(),
                     signature: model.signature.clone().map(Arc::new),
                     model: model.model.clone(),
                     endpoints: Endpoints {

@@ -21,7 +21,10 @@ use super::{
     telemetry::Meters,
 };
 use crate::{
-    api::{model_deployment::Protocol, revision::Signature},
+    api::{
+        model_deployment::{Protocol, ServerTls},
+        revision::Signature,
+    },
     stats::bucket::{Epochs, ServedEpoch},
 };
 
@@ -46,6 +49,8 @@ pub struct Release {
     pub port: Option<u16>,
     /// Percentage of callers that go to the candidate.
     pub weight: i32,
+    /// Percentage of stable's requests of which the candidate gets a copy.
+    pub mirror: i32,
     /// Epoch of this routing.
     pub epoch: i64,
     /// What the gateway reports about it.
@@ -87,6 +92,8 @@ pub enum Backend {
         model: Option<String>,
         /// Port for gRPC, where that is another one.
         grpc_port: Option<u16>,
+        /// TLS to it.
+        tls: Option<ServerTls>,
         /// The pods that are ready.
         endpoints: Endpoints,
         /// Whether any slice of its Service was seen.
@@ -135,6 +142,17 @@ impl Release {
                 Backend::Prompt(prompt) => Some(prompt),
                 _ => None,
             })
+    }
+}
+
+impl Release {
+    /// Secrets with the authorities that the servers of both sides are believed by.
+    pub fn authorities(&self) -> impl Iterator<Item = &str> {
+        let sides = self.stable.iter().chain(&self.candidate);
+        sides.filter_map(|r| match &r.backend {
+            Backend::Model { tls, .. } => tls.as_ref().map(|t| t.ca_secret_name.as_str()),
+            _ => None,
+        })
     }
 }
 

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 
 use super::{Action, Plan, Reference};
-use crate::api::{GATEWAY_RELEASE_PORTS, label, prompt_release::KeyReference};
+use crate::api::{GATEWAY_RELEASE_PORTS, label, prompt_release::KeyReference, traffic::Tls};
 
 /// Name of all of the gateway's objects.
 pub const NAME: &str = "perennial-gateway";
@@ -81,6 +81,14 @@ pub fn selector() -> BTreeMap<String, String> {
         ("app.kubernetes.io/name".to_owned(), NAME.to_owned()),
         (label::ROLE.to_owned(), ROLE.to_owned()),
     ])
+}
+
+/// What callers of a release speak, and to which port of its Service.
+pub fn scheme(tls: Option<&Tls>) -> (&'static str, u16) {
+    match tls {
+        Some(_) => ("https", 443),
+        None => ("http", 80),
+    }
 }
 
 /// The gateway port that is a release's own: the one it has, unless another release of the namespace with a smaller UID has it

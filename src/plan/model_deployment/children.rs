@@ -11,6 +11,7 @@ use crate::{
         model_deployment::{Protocol, ServerSpec},
         revision::{ModelReference, ModelRevision},
         run::{FetchRun, RUN_ENV},
+        traffic::Tls,
     },
     plan::{
         gateway,
@@ -230,12 +231,19 @@ pub fn disruption_budget(observed: &Observed, revision: &Named<ModelRevision>) -
 /// What clients call: leads to the release's own port of the gateway.
 pub fn service(observed: &Observed, port: i32) -> Value {
     let release = observed.deployment.name_any();
+    let (scheme, service_port) = gateway::scheme(tls(observed));
     json!({
         "apiVersion": "v1", "kind": "Service",
         "metadata": metadata(observed, &release, &labels(&release, "release")),
         "spec": {
             "selector": gateway::selector(),
-            "ports": [{"name": "http", "port": 80, "targetPort": port, "protocol": "TCP"}],
+            "ports": [{"name": scheme, "port": service_port, "targetPort": port, "protocol": "TCP"}],
         },
     })
+}
+
+/// The certificate that callers are shown, if they speak TLS.
+pub fn tls(observed: &Observed) -> Option<&Tls> {
+    let traffic = observed.deployment.spec.traffic.as_ref();
+    traffic.and_then(|t| t.tls.as_ref())
 }

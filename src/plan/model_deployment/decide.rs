@@ -10,6 +10,7 @@ use kube::ResourceExt;
 
 use super::{
     Observed, Status, children, frozen, health, model, model::Wanted, monitor, reason, resolve,
+    signature,
 };
 use crate::{
     api::{
@@ -175,6 +176,7 @@ fn input(
         metrics: spec.metrics.clone(),
         replicas: Some(spec.replicas.unwrap_or(1)),
         manual_versions: promotion == Promotion::Manual,
+        signature_change: signature::change(status, known),
         state,
         revisions,
         evaluations: release::evaluations(&observed.evaluations),
@@ -229,7 +231,8 @@ fn serving(observed: &Observed, status: &mut Status) {
     let deployment = &observed.deployment;
     let release = deployment.name_any();
     status.url = Some(format!(
-        "http://{release}.{}.svc",
+        "{}://{release}.{}.svc",
+        gateway::scheme(children::tls(observed)).0,
         deployment.namespace().unwrap_or_default()
     ));
     let shown = status

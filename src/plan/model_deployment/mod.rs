@@ -14,6 +14,7 @@ pub mod recipe;
 pub mod resolve;
 pub mod retraining;
 pub mod schedule;
+mod signature;
 pub mod trigger;
 mod triggers;
 

@@ -16,6 +16,7 @@ use crate::{
         prompt_release::PromptReleaseSpec,
         revision::PromptRevision,
         rollout::CandidateSource,
+        traffic::Tls,
     },
     plan::{
         Action, Plan, gateway, release,
@@ -102,7 +103,8 @@ pub fn plan(observed: &Observed, now: Timestamp) -> Plan<Status> {
     );
     let name = release.name_any();
     let namespace = release.namespace().unwrap_or_default();
-    status.url = Some(format!("http://{name}.{namespace}.svc"));
+    let (scheme, _) = gateway::scheme(tls(observed));
+    status.url = Some(format!("{scheme}://{name}.{namespace}.svc"));
     troubles(observed, &mut status, now);
     let port = status.gateway.as_ref().map_or(0, |g| g.port);
     plan.actions.push(Action::Status(Box::new(status)));
@@ -166,6 +168,7 @@ fn input(
         metrics: release.spec.metrics.clone(),
         replicas: None,
         manual_versions: false,
+        signature_change: None,
         state,
         revisions: revisions.collect(),
         evaluations: release::evaluations(&observed.evaluations),
@@ -237,6 +240,7 @@ fn labels(release: &str, role: &str) -> Map<String, Value> {
 fn service(observed: &Observed, port: i32) -> Value {
     let release = &observed.release;
     let name = release.name_any();
+    let (scheme, service_port) = gateway::scheme(tls(observed));
     json!({
         "apiVersion": "v1", "kind": "Service",
         "metadata": {
@@ -247,7 +251,12 @@ fn service(observed: &Observed, port: i32) -> Value {
         },
         "spec": {
             "selector": gateway::selector(),
-            "ports": [{"name": "http", "port": 80, "targetPort": port, "protocol": "TCP"}],
+            "ports": [{"name": scheme, "port": service_port, "targetPort": port, "protocol": "TCP"}],
         },
     })
+}
+
+fn tls(observed: &Observed) -> Option<&Tls> {
+    let traffic = observed.release.spec.traffic.as_ref();
+    traffic.and_then(|t| t.tls.as_ref())
 }

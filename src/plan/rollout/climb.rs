@@ -6,7 +6,7 @@ use super::{
     end::ending,
     engine::{Engine, plus, words},
     gates::Judgement,
-    policy::timed_pause,
+    policy::{mirror_at, timed_pause},
     reason, size,
 };
 use crate::api::rollout::{
@@ -45,14 +45,20 @@ impl Engine<'_> {
         if self.s.stable.is_none() {
             return self.first();
         }
-        let manual = self.input.manual_versions
-            && candidate.source == Some(CandidateSource::Version)
-            && self.s.rollout.step == 0
-            && self.s.rollout.warm_until.is_none();
-        if manual {
+        let untried = self.s.rollout.step == 0 && self.s.rollout.warm_until.is_none();
+        let by_version = candidate.source == Some(CandidateSource::Version);
+        if untried && by_version && self.input.manual_versions {
             return self.pause("retraining.promotion is Manual");
         }
-        if self.s.rollout.warm_until.is_none() && self.s.rollout.step == 0 {
+        // Going back is for when something is wrong.
+        let goes_back = candidate.source == Some(CandidateSource::Rollback);
+        if let Some(change) = self.input.signature_change.as_ref()
+            && untried
+            && !goes_back
+        {
+            return self.pause(change);
+        }
+        if untried {
             let what = words(&candidate.revision, candidate.version.as_deref());
             let passed = match self.s.rollout.evaluations.len() {
                 0 => "is ready".to_owned(),
@@ -103,6 +109,18 @@ impl Engine<'_> {
             let note = format!("{what} gets {weight} % of callers");
             self.event(false, reason::WEIGHT_RAISED, note);
         }
+        let mirror = mirror_at(&self.s.rollout.steps, at);
+        if self.s.rollout.mirror != mirror {
+            if mirror > 0 && !self.can_carry(candidate) {
+                return;
+            }
+            self.s.rollout.mirror = mirror;
+            self.next_epoch();
+            self.s.rollout.since = None;
+            let what = words(&candidate.revision, candidate.version.as_deref());
+            let note = format!("{what} gets copies of {mirror} % of stable's requests");
+            self.event(false, reason::MIRRORING, note);
+        }
         match &step.pause {
             None => {
                 if self.is_served() {
@@ -133,6 +151,7 @@ impl Engine<'_> {
             }
             self.set_weight(100);
         }
+        self.s.rollout.mirror = 0;
         let step = self.s.rollout.step;
         self.go_to(RolloutState::Promoting, step);
         let what = words(&candidate.revision, candidate.version.as_deref());
@@ -248,6 +267,7 @@ impl Engine<'_> {
         self.s.stable = Some(candidate);
         self.s.candidate = None;
         self.s.rollout.weight = 0;
+        self.s.rollout.mirror = 0;
         self.next_epoch();
         let step = self.s.rollout.step;
         self.go_to(RolloutState::Baking, step);

@@ -115,7 +115,7 @@ impl Engine<'_> {
             });
             self.s.candidate = bad;
             self.next_epoch();
-        } else if self.s.rollout.weight > 0 {
+        } else if self.s.rollout.weight > 0 || self.s.rollout.mirror > 0 {
             self.set_weight(0);
         }
         let bad = matches!(ending.outcome, Outcome::RolledBack | Outcome::Aborted);

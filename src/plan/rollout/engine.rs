@@ -216,6 +216,7 @@ impl<'a> Engine<'a> {
 
     pub(super) fn set_weight(&mut self, weight: i32) {
         self.s.rollout.weight = weight;
+        self.s.rollout.mirror = 0;
         self.next_epoch();
         let rollout = &mut self.s.rollout;
         let warm = rollout.warm_until.as_ref().is_some_and(|t| self.now >= t.0);

@@ -33,6 +33,8 @@ pub struct Input {
     pub replicas: Option<i32>,
     /// Candidates that a new version brought wait at weight 0 for `promote` (`retraining.promotion: Manual`).
     pub manual_versions: bool,
+    /// What the candidate takes that stable doesn't, or the other way round, as a sentence: it waits at weight 0 for `promote`.
+    pub signature_change: Option<String>,
     /// What is recorded so far: [`State::of_model`], [`State::of_prompt`].
     pub state: State,
     /// Every ControllerRevision of the release by its hash, with what is seen of its pods.

@@ -49,13 +49,13 @@ impl Policy {
 pub(super) fn ladder(spec: &RolloutSpec) -> Vec<Step> {
     let weight = |w| Step {
         set_weight: Some(w),
-        pause: None,
+        ..Step::default()
     };
     let pause = || Step {
-        set_weight: None,
         pause: Some(Pause {
             duration: Some(crate::api::Duration::from_secs(300)),
         }),
+        ..Step::default()
     };
     spec.steps
         .clone()
@@ -81,6 +81,17 @@ fn default_gates() -> Vec<Gate> {
 /// Length of a step's pause in milliseconds; `None` if the step is no pause, or one until promoted.
 pub(super) fn timed_pause(step: &Step) -> Option<u64> {
     step.pause.as_ref()?.duration.as_ref().map(|d| d.millis())
+}
+
+/// Percentage of stable's requests that are copied at this step: as the last `setMirror` says, unless a `setWeight` came after it.
+pub(super) fn mirror_at(steps: &[Step], at: usize) -> i32 {
+    let said = |step: &Step| match (&step.set_mirror, step.set_weight) {
+        (Some(mirror), _) => Some(mirror.percent.clamp(0, 100)),
+        (None, Some(weight)) if weight > 0 => Some(0),
+        _ => None,
+    };
+    let passed = steps.iter().take(at.saturating_add(1)).rev();
+    passed.into_iter().find_map(said).unwrap_or(0)
 }
 
 /// The candidate's first minute, or half of the first pause (of the bake, without one) where that is shorter.

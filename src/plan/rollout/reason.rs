@@ -6,6 +6,8 @@ pub const ROLLOUT_STARTED: &str = "RolloutStarted";
 pub const CANDIDATE_READY: &str = "CandidateReady";
 /// The candidate's share of callers was raised.
 pub const WEIGHT_RAISED: &str = "WeightRaised";
+/// The candidate gets copies of stable's requests; their answers go nowhere.
+pub const MIRRORING: &str = "Mirroring";
 /// The rollout waits for `promote`.
 pub const WAITING_FOR_PROMOTION: &str = "WaitingForPromotion";
 /// A person told the rollout to go on.

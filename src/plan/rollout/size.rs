@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::State;
-use crate::api::rollout::{CandidateSource, RolloutState, RolloutStatus};
+use crate::api::rollout::{CandidateSource, RolloutState, RolloutStatus, Step};
 
 /// Pods wanted by revision; empty for prompts.
 ///
@@ -58,11 +58,13 @@ fn next_weight(state: &State) -> i32 {
     {
         return 100;
     }
-    let here = steps.get(at).and_then(|s| s.set_weight);
-    let before = steps.iter().take(at).rev().find_map(|s| s.set_weight);
+    // Copies are work like any other.
+    let share = |s: &Step| s.set_weight.or(s.set_mirror.as_ref().map(|m| m.percent));
+    let here = steps.get(at).and_then(share);
+    let before = steps.iter().take(at).rev().find_map(share);
     match now {
         RolloutState::Preparing => {
-            let after = steps.iter().skip(at).find_map(|s| s.set_weight);
+            let after = steps.iter().skip(at).find_map(share);
             here.or(before).or(after).unwrap_or(100)
         }
         _ => here.or(before).unwrap_or(0),

@@ -325,12 +325,17 @@ fn progress(engine: &Engine) -> String {
     let RolloutStatus {
         state,
         weight,
+        mirror,
         step,
         steps,
         since,
         ending,
         ..
     } = &engine.s.rollout;
+    let share = match mirror {
+        0 => format!("{weight} %"),
+        copies => format!("{weight} % and copies of {copies} %"),
+    };
     let s = &engine.s;
     let what = match (state, &s.candidate, &s.stable) {
         (RolloutState::Baking, _, Some(revision)) | (_, Some(revision), _) => of(revision),
@@ -373,14 +378,14 @@ fn progress(engine: &Engine) -> String {
             }
         }
         RolloutState::Stepping | RolloutState::Promoting if !applied => {
-            format!("{what} gets {weight} %: {gateways}")
+            format!("{what} gets {share}: {gateways}")
         }
         RolloutState::Stepping => {
             let step = steps.get(at);
             let pause = step.and_then(super::policy::timed_pause);
             let end = since.as_ref().zip(pause);
             let end = end.map(|(t, pause)| super::engine::plus(t.0, pause));
-            let place = format!("{what} has {weight} % (step {} of {})", at + 1, steps.len());
+            let place = format!("{what} has {share} (step {} of {})", at + 1, steps.len());
             match (step, end) {
                 (Some(_), Some(end)) if engine.now < end => format!("{place} until {end}"),
                 (Some(_), Some(_)) => {
@@ -402,10 +407,15 @@ fn progress(engine: &Engine) -> String {
                 (None, _) => format!("{what} has {weight} % and gets all callers next"),
             }
         }
-        RolloutState::Paused => format!(
-            "{what} has {weight} % and waits for a person: kubectl perennial promote {}",
-            engine.input.name
-        ),
+        RolloutState::Paused => {
+            let name = &engine.input.name;
+            let why = engine.input.signature_change.as_ref();
+            let why = why.filter(|_| *weight == 0);
+            let why = why.map_or(String::new(), |why| format!(", as {why}"));
+            format!(
+                "{what} has {share} and waits for a person{why}: kubectl perennial promote {name}"
+            )
+        }
         RolloutState::Promoting => format!("{what} has all callers: {gateways}"),
         RolloutState::Baking => {
             let end = since
