@@ -2,7 +2,7 @@
 #   PERENNIAL_CLUSTER  name of the cluster (default: perennial); several run side by side
 #   KUBECONFIG or PERENNIAL_CONTEXT  use this cluster instead of one of our own
 .DEFAULT_GOAL := help
-.PHONY: help build images cluster cluster-down quickstart quickstart-clean test bench lint crds
+.PHONY: help build images cluster cluster-down quickstart quickstart-clean test verdicts bench lint crds
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,6 +27,9 @@ quickstart-clean: ## removes what it made
 
 test: ## all suites; `hack/test SUITE… [-- FILTER]` runs some
 	@hack/test
+
+verdicts: ## 10,000 simulated rollouts: how often gates are wrong, and how soon they find what is worse; `ROLLOUTS=…`
+	@hack/verdicts
 
 bench: ## the benchmarks
 	@hack/bench

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HandledCommand {
-    /// `promote`, `abort`, `retry`, `rollback-to` or `retrain`.
+    /// `promote`, `abort`, `retry`, `rollback-to`, `approve` or `retrain`.
     pub name: String,
     /// The annotation's value, word for word: the same value is never done twice.
     pub value: String,

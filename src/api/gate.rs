@@ -103,6 +103,12 @@ pub struct GateStatus {
     /// Samples behind the value, in the metric's own unit.
     #[serde(default)]
     pub samples: i64,
+    /// Looks at which it was Failed so far, where `failureLimit` allows some.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failures: Option<i64>,
+    /// The last of those looks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure_time: Option<Time>,
     /// The verdict.
     pub verdict: Verdict,
     /// One sentence a tired person can act on, with what could have been seen by now.

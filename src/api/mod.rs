@@ -66,6 +66,8 @@ pub mod annotation {
     pub const RETRY: &str = "perennial.dev/retry";
     /// Go back to a revision of the history: `<revision>/<nonce>`.
     pub const ROLLBACK_TO: &str = "perennial.dev/rollback-to";
+    /// Approve the candidate in one's own name: `<revision>/<user>`, or `<revision>.<nonce>/<user>` to say it again.
+    pub const APPROVE: &str = "perennial.dev/approve";
     /// Retrain now: `<stable revision>/<nonce>`.
     pub const RETRAIN: &str = "perennial.dev/retrain";
     /// On a ControllerRevision: it was stable, since when (RFC 3339).

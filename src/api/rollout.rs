@@ -40,8 +40,8 @@ pub struct RolloutSpec {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = [{
-    "rule": "(has(self.setWeight) ? 1 : 0) + (has(self.pause) ? 1 : 0) + (has(self.setMirror) ? 1 : 0) == 1",
-    "message": "a step is one thing: write setWeight, setMirror or pause"
+    "rule": "(has(self.setWeight) ? 1 : 0) + (has(self.pause) ? 1 : 0) + (has(self.setMirror) ? 1 : 0) + (has(self.evaluate) ? 1 : 0) + (has(self.approval) ? 1 : 0) == 1",
+    "message": "a step is one thing: write one of setWeight, setMirror, pause, evaluate and approval"
 }]))]
 pub struct Step {
     /// Percentage of callers that the candidate serves.
@@ -54,6 +54,12 @@ pub struct Step {
     /// Wait: for a duration, or with `{}` until promoted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pause: Option<Pause>,
+    /// Measure the candidate here, and go on when it passed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evaluate: Option<Evaluate>,
+    /// Wait until a person approves in their own name: `kubectl perennial approve`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approval: Option<Approval>,
 }
 
 /// Copies of requests.
@@ -64,6 +70,19 @@ pub struct Mirror {
     #[schemars(range(min = 0, max = 100))]
     pub percent: i32,
 }
+
+/// Evaluations that measure the candidate when the rollout comes to this step, once in each attempt.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Evaluate {
+    /// Names of Evaluations in the same namespace.
+    #[schemars(length(min = 1, max = 32), inner(length(min = 1, max = 63)))]
+    pub names: Vec<String>,
+}
+
+/// A wait for a named person; there is nothing to set.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Approval {}
 
 /// A wait.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -89,6 +108,10 @@ pub struct Analysis {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 1_000_000_000))]
     pub min_requests: Option<i64>,
+    /// Looks at which a live gate may be Failed before the candidate is taken back, one interval apart (default 0: none).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 1000))]
+    pub failure_limit: Option<i64>,
     /// What a step's end without enough data means (default Inconclusive).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub no_data: Option<NoData>,
@@ -217,9 +240,16 @@ pub struct RolloutStatus {
     /// When the candidate's warm-up ends: what it did before is in no measurement.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub warm_until: Option<Time>,
+    /// Who approved, at which step.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub approvals: Vec<ApprovalStatus>,
     /// The first epoch whose measurements count; absent until the warm-up is over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub measured_from: Option<i64>,
+    /// What stable and the candidate did side by side before the candidate got all callers, as JSON for the operator alone: what
+    /// comparisons go by from then on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window: Option<String>,
     /// When the numbers of `gates` were taken; at most once a minute, or when a verdict changes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub measured_time: Option<Time>,
@@ -236,6 +266,18 @@ pub struct RolloutStatus {
 
 fn is_zero(n: &i32) -> bool {
     *n == 0
+}
+
+/// An approval that was given.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ApprovalStatus {
+    /// Index into `steps`.
+    pub step: i32,
+    /// Who, as the API server knows them.
+    pub user: String,
+    /// When it was taken up.
+    pub time: Time,
 }
 
 /// Why and how a rollout is ending.

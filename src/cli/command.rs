@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
+use k8s_openapi::api::authentication::v1::SelfSubjectReview;
 use kube::{
     Api, Client,
-    api::{Patch, PatchParams},
+    api::{Patch, PatchParams, PostParams},
 };
 use serde_json::json;
 
@@ -31,6 +32,8 @@ pub enum Command {
     Retry(Option<String>),
     /// Go back to a revision.
     Rollback(Option<String>),
+    /// Approve the candidate, as whom the API server takes us for.
+    Approve,
     /// Retrain.
     Retrain,
 }
@@ -42,6 +45,7 @@ impl Command {
             Self::Abort => annotation::ABORT,
             Self::Retry(_) => annotation::RETRY,
             Self::Rollback(_) => annotation::ROLLBACK_TO,
+            Self::Approve => annotation::APPROVE,
             Self::Retrain => annotation::RETRAIN,
         }
     }
@@ -64,7 +68,7 @@ impl Command {
                 .ok_or_else(|| format!("{name} has no stable revision yet"))
         };
         match self {
-            Self::Promote | Self::Abort => candidate(),
+            Self::Promote | Self::Abort | Self::Approve => candidate(),
             Self::Retry(Some(revision)) | Self::Rollback(Some(revision)) => Ok(revision.clone()),
             Self::Retry(None) => release
                 .rejected
@@ -101,7 +105,11 @@ pub async fn run(place: &Place, which: &str, command: Command) -> Result<(), Str
     let before = release::find(&client, &namespace, which).await?;
     let revision = command.revision(&before)?;
     // Any value that was never used will do as nonce.
-    let value = format!("{revision}/{}", Timestamp::now().as_nanosecond());
+    let nonce = Timestamp::now().as_nanosecond();
+    let value = match command {
+        Command::Approve => format!("{revision}.{nonce}/{}", user(&client).await?),
+        _ => format!("{revision}/{nonce}"),
+    };
     annotate(&client, &namespace, &before, command.annotation(), &value).await?;
     let name = command.annotation().rsplit('/').next().unwrap_or_default();
     let deadline = tokio::time::Instant::now() + PATIENCE;
@@ -121,6 +129,19 @@ pub async fn run(place: &Place, which: &str, command: Command) -> Result<(), Str
         "{name} is set, but the operator hasn't answered within {} s: is it running? It does it as soon as it is back",
         PATIENCE.as_secs()
     ))
+}
+
+/// Whom the API server takes us for.
+async fn user(client: &Client) -> Result<String, String> {
+    let ask = SelfSubjectReview::default();
+    let asked = Api::<SelfSubjectReview>::all(client.clone())
+        .create(&PostParams::default(), &ask)
+        .await
+        .map_err(|e| format!("the API server doesn't say who you are: {e}"))?;
+    let user = asked.status.and_then(|s| s.user_info);
+    user.and_then(|u| u.username)
+        .filter(|name| !name.is_empty())
+        .ok_or_else(|| "the API server doesn't say who you are".to_owned())
 }
 
 async fn annotate(
@@ -182,6 +203,7 @@ mod tests {
                 .contains("no candidate")
         );
         assert_eq!(Command::Promote.revision(&busy).as_deref(), Ok("bbbb"));
+        assert_eq!(Command::Approve.revision(&busy).as_deref(), Ok("bbbb"));
         assert_eq!(Command::Retry(None).revision(&busy).as_deref(), Ok("cccc"));
         assert_eq!(
             Command::Rollback(None).revision(&busy).as_deref(),

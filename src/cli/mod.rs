@@ -64,6 +64,8 @@ enum Verb {
     Promote(Named),
     /// Abort the rollout: all traffic back to stable.
     Abort(Named),
+    /// Approve the candidate in your own name, at a step that waits for it.
+    Approve(Named),
     /// Take a rejected revision out of the ledger, so that it may be tried again.
     Retry {
         #[command(flatten)]
@@ -119,6 +121,9 @@ pub async fn run(arguments: Arguments) -> ExitCode {
         }
         Verb::Abort(named) => {
             command::run(&arguments.place, &named.release, command::Command::Abort).await
+        }
+        Verb::Approve(named) => {
+            command::run(&arguments.place, &named.release, command::Command::Approve).await
         }
         Verb::Retry { named, revision } => {
             command::run(

@@ -374,10 +374,11 @@ fn reference(
     }
 }
 
-/// Evaluations that the spec names.
+/// Evaluations that the spec or the ladder being climbed names.
 fn evaluations(release: &ModelDeployment) -> std::collections::BTreeSet<String> {
     let rollout = release.spec.rollout.clone().unwrap_or_default();
-    Input::evaluation_names(&rollout, &release.spec.metrics)
+    let climbing = release.status.as_ref().and_then(|s| s.rollout.as_ref());
+    Input::evaluation_names(&rollout, &release.spec.metrics, climbing)
 }
 
 /// Whether a TrainingJob matters: its versions are followed, it is the recipe, or it is one that was asked for.

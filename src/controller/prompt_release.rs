@@ -158,7 +158,8 @@ impl Controller for PromptReleases {
 fn names(release: &PromptRelease) -> Vec<String> {
     let spec = &release.spec;
     let rollout = spec.rollout.clone().unwrap_or_default();
-    let names = Input::evaluation_names(&rollout, &spec.metrics);
+    let climbing = release.status.as_ref().and_then(|s| s.rollout.as_ref());
+    let names = Input::evaluation_names(&rollout, &spec.metrics, climbing);
     names.into_iter().collect()
 }
 

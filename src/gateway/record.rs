@@ -100,19 +100,12 @@ impl Recorder {
         let micros = |d: Duration| u64::try_from(d.as_micros()).unwrap_or(u64::MAX);
         self.with(slot, |bucket| {
             let traffic = &mut bucket.traffic;
-            traffic.requests += 1;
-            traffic.errors += u64::from(sample.failed);
-            traffic.latency.add(micros(sample.latency));
-            if let Some(first) = sample.first_byte {
-                traffic.first_byte.add(micros(first));
-            }
-            match sample.caller {
-                Some(key) => traffic.callers.add(key, sample.failed),
-                None => {
-                    traffic.unkeyed += 1;
-                    traffic.unkeyed_errors += u64::from(sample.failed);
-                }
-            }
+            traffic.record(
+                sample.caller,
+                sample.failed,
+                micros(sample.latency),
+                sample.first_byte.map(micros),
+            );
             if let Some((prompt, completion)) = sample.usage {
                 traffic.with_usage += 1;
                 traffic.prompt_tokens += prompt;

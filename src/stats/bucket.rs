@@ -88,6 +88,11 @@ pub struct Traffic {
     pub latency: LatencyHistogram,
     /// Microseconds to the answer's first byte of body, for prompts.
     pub first_byte: LatencyHistogram,
+    /// Likewise, but one request of each caller in each bucket (every request of those without a key): a caller who makes a third of
+    /// the traffic isn't a third of the evidence.
+    pub caller_latency: LatencyHistogram,
+    /// Likewise, to the first byte.
+    pub caller_first_byte: LatencyHistogram,
     /// Requests and errors of callers with a key: the units of [`sequential`].
     pub callers: CallerSketch,
     /// Requests without a caller's key, placed at random: each is a unit of its own.
@@ -107,12 +112,44 @@ pub struct Traffic {
 }
 
 impl Traffic {
+    /// Counts an answered request: its caller's key, whether the revision failed, microseconds to the last and to the first byte.
+    pub fn record(
+        &mut self,
+        caller: Option<&str>,
+        failed: bool,
+        latency: u64,
+        first_byte: Option<u64>,
+    ) {
+        self.requests += 1;
+        self.errors += u64::from(failed);
+        let new = match caller {
+            Some(key) => self.callers.add_timed(key, failed, latency),
+            None => {
+                self.unkeyed += 1;
+                self.unkeyed_errors += u64::from(failed);
+                true
+            }
+        };
+        self.latency.add(latency);
+        if new {
+            self.caller_latency.add(latency);
+        }
+        if let Some(first) = first_byte {
+            self.first_byte.add(first);
+            if new {
+                self.caller_first_byte.add(first);
+            }
+        }
+    }
+
     /// Adds all that `other` has counted.
     pub fn merge(&mut self, other: &Self) {
         self.requests += other.requests;
         self.errors += other.errors;
         self.latency.merge(&other.latency);
         self.first_byte.merge(&other.first_byte);
+        self.caller_latency.merge(&other.caller_latency);
+        self.caller_first_byte.merge(&other.caller_first_byte);
         self.callers.merge(&other.callers);
         self.unkeyed += other.unkeyed;
         self.unkeyed_errors += other.unkeyed_errors;
@@ -130,9 +167,16 @@ impl Traffic {
         units
     }
 
-    /// Callers and requests without one.
-    pub fn units_count(&self) -> u64 {
-        self.callers.callers() + self.unkeyed
+    /// How many independent requests [`Traffic::caller_latency`] is worth: those of one caller count the less, the more they resemble
+    /// each other (the design effect of clusters of different sizes: Kish 1965), and at least as one.
+    pub fn latency_units(&self) -> f64 {
+        let (sum, squares) = self.callers.presence();
+        let unkeyed = self.unkeyed as f64;
+        let likeness = self.callers.likeness();
+        match sum + likeness * (squares - sum) + unkeyed {
+            0.0 => 0.0,
+            weight => (sum + unkeyed) * (sum + unkeyed) / weight,
+        }
     }
 
     /// Errors by request; `None` without requests.
@@ -204,10 +248,6 @@ pub struct Stratum {
     pub stable: Traffic,
     /// What the candidate answered.
     pub candidate: Traffic,
-    /// Latencies of stable count for so many units: one for each caller and minute.
-    pub stable_units: u64,
-    /// Latencies of the candidate count for so many units: one for each caller and minute.
-    pub candidate_units: u64,
 }
 
 impl Stratum {
@@ -219,15 +259,24 @@ impl Stratum {
         }
     }
 
-    /// Latencies, for [`sequential::latencies`].
+    /// Latencies of callers, for [`sequential::latencies`].
     pub fn latencies(&self) -> LatencyStratum {
-        let side = |traffic: &Traffic, units: u64| LatencySide {
-            histogram: traffic.latency.clone(),
-            units: units.min(traffic.requests) as f64,
+        self.histograms(|traffic| &traffic.caller_latency)
+    }
+
+    /// Times to callers' first byte, for [`sequential::latencies`].
+    pub fn first_bytes(&self) -> LatencyStratum {
+        self.histograms(|traffic| &traffic.caller_first_byte)
+    }
+
+    fn histograms(&self, of: impl Fn(&Traffic) -> &LatencyHistogram) -> LatencyStratum {
+        let side = |traffic: &Traffic| LatencySide {
+            histogram: of(traffic).clone(),
+            units: traffic.latency_units(),
         };
         LatencyStratum {
-            candidate: side(&self.candidate, self.candidate_units),
-            stable: side(&self.stable, self.stable_units),
+            candidate: side(&self.candidate),
+            stable: side(&self.stable),
         }
     }
 }
@@ -293,14 +342,11 @@ impl ReleaseMeasurements {
             });
             stratum.from = stratum.from.min(bucket.minute);
             stratum.to = stratum.to.max(bucket.minute);
-            let units = bucket.traffic.units_count();
-            if is_stable {
-                stratum.stable.merge(&bucket.traffic);
-                stratum.stable_units += units;
-            } else {
-                stratum.candidate.merge(&bucket.traffic);
-                stratum.candidate_units += units;
-            }
+            let side = match is_stable {
+                true => &mut stratum.stable,
+                false => &mut stratum.candidate,
+            };
+            side.merge(&bucket.traffic);
         }
         strata.into_values().collect()
     }
@@ -411,9 +457,10 @@ mod tests {
             })
             .collect();
         assert_eq!(seen, [(1, 10, 10, 100, 10), (2, 10, 11, 92, 0)]);
-        // A caller that comes back in the next minute is still one unit of the error rate, and two of latency.
+        // A caller that comes back in the next minute is still one unit.
         assert_eq!(strata[1].rates().stable.callers, 5);
-        assert_eq!(strata[1].stable_units, 12);
+        let units = strata[1].stable.latency_units();
+        assert!((units - 144.0 / 30.0).abs() < 1e-9, "{units}");
         assert_eq!(live.traffic("s", 10, 11).requests, 150);
         assert_eq!(live.features("s", 10, 12).rows.map(|r| r.rows), Some(4));
     }

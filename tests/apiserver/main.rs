@@ -4,6 +4,7 @@
 mod harness;
 
 mod act;
+mod approvals;
 mod bad_input;
 mod config_maps;
 mod crds;

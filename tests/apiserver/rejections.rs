@@ -35,7 +35,8 @@ fn rows() -> Vec<Row> {
     let gate =
         "a gate needs a bound: write min, max, minDifference, maxDifference, minRatio or maxRatio";
     let empty = "min is above max: no value could pass";
-    let step = "a step is one thing: write either setWeight or pause";
+    let step =
+        "a step is one thing: write one of setWeight, setMirror, pause, evaluate and approval";
     let falls =
         "steps: weights must not fall from one setWeight to the next; to take traffic back, abort";
     let check = "a check is about `rows` or about a `column`: write one of them";

@@ -3,6 +3,7 @@
 use perennial::{
     api::{
         gate::Verdict,
+        model_deployment::ReleasePhase,
         rollout::{CandidateSource, EvaluationMetric, MetricSource, Outcome, RolloutState},
     },
     plan::rollout::{Command, Desired, State},
@@ -28,12 +29,12 @@ bake: 10m
 progressDeadline: 30m
 ";
 
-fn idle(state: &State) -> bool {
+pub fn idle(state: &State) -> bool {
     state.rollout.state == RolloutState::Idle
 }
 
 /// A release whose first revision `aaa` serves.
-fn serving(rollout: &str, replicas: Option<i32>) -> World {
+pub fn serving(rollout: &str, replicas: Option<i32>) -> World {
     let mut world = World::new(rollout, replicas);
     world.input.metrics = vec![MetricSource {
         name: "rocAuc".into(),
@@ -53,7 +54,7 @@ fn serving(rollout: &str, replicas: Option<i32>) -> World {
     world
 }
 
-fn last(world: &World) -> (Outcome, &str) {
+pub fn last(world: &World) -> (Outcome, &str) {
     let last = world.input.state.history.last().expect("a history");
     (last.outcome, last.reason.as_str())
 }
@@ -153,6 +154,27 @@ fn a_bad_bake_goes_back_to_pods_that_are_still_there() {
     assert_eq!(last(&world), (Outcome::RolledBack, "GateFailed"));
     assert_eq!(world.input.state.stable_revision(), Some("aaa"));
     golden("bake-failure", &world.trace);
+}
+
+#[test]
+fn in_the_bake_stables_last_window_outlives_operator_and_gateways() {
+    let rollout = LADDER.replace("max: 0.02, ", "");
+    let mut world = serving(&rollout, Some(2));
+    world.wants("late", CandidateSource::Spec);
+    world.tick();
+    assert!(world.run_until(7200, |s| s.rollout.state == RolloutState::Baking));
+    world.run(60);
+    let window = world.input.state.rollout.window.clone();
+    assert!(window.is_some_and(|w| w.len() < 20_000));
+    // Both were restarted: nothing that was measured is left.
+    world.input.live.buckets.clear();
+    world.run(60);
+    world.nature("late", |n| n.errors = 0.5);
+    assert!(world.run_until(600, idle), "{}", world.trace);
+    assert_eq!(last(&world), (Outcome::RolledBack, "GateFailed"));
+    let message = &world.input.state.rejected[0].message;
+    assert!(message.contains("errorRate difference"), "{message}");
+    assert!(world.input.state.rollout.window.is_none());
 }
 
 #[test]
@@ -323,6 +345,139 @@ fn a_retrained_version_waits_at_weight_0_where_promotion_is_manual() {
     assert!(world.run_until(7200, idle), "{}", world.trace);
     assert_eq!(last(&world), (Outcome::Promoted, "Promoted"));
     golden("manual-promotion", &world.trace);
+}
+
+const APPROVED: &str = r"
+steps:
+- setWeight: 10
+- pause: {duration: 1m}
+- evaluate: {names: [at-ten]}
+- approval: {}
+- setWeight: 50
+- pause: {duration: 1m}
+analysis: {minRequests: 20, gates: [{metric: errorRate, max: 0.2}]}
+bake: 1m
+progressDeadline: 10m
+";
+
+#[test]
+fn a_step_evaluates_and_the_next_waits_for_a_named_person() {
+    let mut world = serving(APPROVED, Some(2));
+    world.say("measured at 10 %, then it waits for an approval");
+    world.wants("bbb", CandidateSource::Spec);
+    world.tick();
+    assert!(world.run_until(900, |s| s.rollout.state == RolloutState::Paused));
+    world.say("two hours later nobody came: no deadline runs");
+    world.rate = 0.2;
+    world.run(7200);
+    world.rate = 10.0;
+    assert_eq!(world.input.state.phase, ReleasePhase::Paused);
+    assert!(world.input.state.message.contains("perennial approve"));
+    world.say("promote is no approval, and of another revision there is none");
+    world.command(Command::Promote, "bbb/1");
+    world.run(5);
+    world.command(Command::Approve, "xyz/jane");
+    world.run(5);
+    assert_eq!(world.input.state.rollout.state, RolloutState::Paused);
+    world.say("jane approves");
+    world.command(Command::Approve, "bbb/jane");
+    world.tick();
+    assert_eq!(world.input.state.rollout.approvals[0].user, "jane");
+    assert!(world.run_until(1800, idle), "{}", world.trace);
+    assert_eq!(last(&world), (Outcome::Promoted, "Promoted"));
+    let message = &world.input.state.history.last().expect("history").message;
+    assert!(message.contains("approved by jane"), "{message}");
+    golden("evaluate-and-approve", &world.trace);
+}
+
+#[test]
+fn promote_goes_no_further_than_an_approval_and_an_old_one_counts_for_nothing() {
+    let mut world = serving(APPROVED, Some(2));
+    world.wants("bbb", CandidateSource::Spec);
+    world.tick();
+    assert!(world.run_until(300, |s| s.rollout.weight == 10));
+    world.say("promote, in the first step");
+    world.command(Command::Promote, "bbb/1");
+    assert!(world.run_until(60, |s| s.rollout.state == RolloutState::Paused));
+    assert_eq!(
+        (
+            world.input.state.rollout.step,
+            world.input.state.rollout.weight
+        ),
+        (3, 10)
+    );
+    world.say("approved, and aborted");
+    world.command(Command::Approve, "bbb/jane");
+    world.run(10);
+    world.command(Command::Abort, "bbb/1");
+    assert!(world.run_until(120, idle));
+    world.say("tried again: what jane approved then is not approved now");
+    world.command(Command::Retry, "bbb/1");
+    assert!(world.run_until(900, |s| s.rollout.state == RolloutState::Paused));
+    world.run(600);
+    assert_eq!(world.input.state.rollout.state, RolloutState::Paused);
+    world.say("she says it again");
+    world.command(Command::Approve, "bbb.2/jane");
+    assert!(world.run_until(1800, idle), "{}", world.trace);
+    assert_eq!(last(&world), (Outcome::Promoted, "Promoted"));
+    golden("promote-and-approval", &world.trace);
+}
+
+#[test]
+fn a_version_that_a_step_measures_as_worse_is_taken_back() {
+    let mut world = serving(APPROVED, Some(2));
+    world.say("measured at 10 %, and refused");
+    world.wants("noise", CandidateSource::Version);
+    world.nature("noise", |n| {
+        n.verdict = Verdict::Failed;
+        n.auc = 0.5;
+    });
+    world.tick();
+    assert!(world.run_until(900, |s| s.rollout.weight == 10));
+    assert!(world.run_until(900, idle), "{}", world.trace);
+    assert_eq!(last(&world), (Outcome::RolledBack, "EvaluationFailed"));
+    assert!(world.input.state.is_rejected("noise"));
+    golden("evaluate-refuses", &world.trace);
+}
+
+#[test]
+fn a_steps_evaluation_that_never_ends_runs_into_the_deadline_and_rejects_nothing() {
+    let mut world = serving(APPROVED, None);
+    world.evaluation = -1;
+    world.wants("bbb", CandidateSource::Spec);
+    world.tick();
+    let started = world.now;
+    assert!(world.run_until(3600, idle), "{}", world.trace);
+    assert_eq!(last(&world), (Outcome::Aborted, "NotEnoughData"));
+    assert!(world.input.state.rejected.is_empty());
+    let took = world.now.duration_since(started).as_secs();
+    assert!(took < 15 * 60, "{took} s");
+}
+
+#[test]
+fn a_gate_may_fail_as_often_as_failure_limit_says() {
+    let rollout = r"
+steps: [{setWeight: 50}, {pause: {duration: 2m}}]
+analysis: {interval: 15s, failureLimit: 3, minRequests: 20, gates: [{metric: errorRate, max: 0.02}]}
+bake: 1m
+progressDeadline: 10m
+";
+    let mut world = serving(rollout, Some(2));
+    world.say("it fails, and may do so at three looks");
+    world.wants("bad", CandidateSource::Spec);
+    world.nature("bad", |n| n.errors = 0.4);
+    world.tick();
+    let failed = |s: &State| s.rollout.gates.iter().any(|g| g.verdict == Verdict::Failed);
+    assert!(world.run_until(900, failed), "{}", world.trace);
+    let first = world.now;
+    assert!(world.run_until(900, idle), "{}", world.trace);
+    assert_eq!(last(&world), (Outcome::RolledBack, "GateFailed"));
+    let took = world.now.duration_since(first).as_secs();
+    assert!(
+        (45..=75).contains(&took),
+        "{took} s after the first failure"
+    );
+    golden("failure-limit", &world.trace);
 }
 
 #[test]

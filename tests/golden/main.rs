@@ -2,6 +2,7 @@
 //!
 //! `UPDATE_GOLDEN=1 cargo test --test golden` writes them anew; the difference is then read like code.
 
+mod complaints;
 mod lives;
 mod random;
 mod world;

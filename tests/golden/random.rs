@@ -8,10 +8,11 @@ use perennial::{
 
 use crate::world::World;
 
-const LADDERS: [&str; 5] = [
+const LADDERS: [&str; 6] = [
     "{}",
     "{steps: [{setWeight: 5}, {pause: {duration: 30s}}, {setWeight: 60}, {pause: {}}], evaluations: [quality], bake: 1m, progressDeadline: 3m, analysis: {minRequests: 20}}",
     "{steps: [{setWeight: 100}], bake: 30s, progressDeadline: 2m}",
+    "{steps: [{setWeight: 20}, {evaluate: {names: [quality]}}, {approval: {}}, {setWeight: 70}, {pause: {duration: 30s}}, {evaluate: {names: [later]}}], bake: 30s, progressDeadline: 2m, analysis: {minRequests: 5, failureLimit: 2}}",
     "{steps: [{pause: {}}, {setWeight: 100}, {pause: {duration: 1m}}], evaluations: [quality], bake: 0s, progressDeadline: 2m, analysis: {noData: Wait}}",
     "{steps: [{setWeight: 0}, {setWeight: 33}, {pause: {duration: 20s}}], bake: 40s, progressDeadline: 1m, analysis: {noData: Fail, onInconclusive: Abort, minRequests: 10, gates: [{metric: errorRate, max: 0.02, proof: Safety}]}}",
 ];
@@ -19,7 +20,7 @@ const LADDERS: [&str; 5] = [
 #[test]
 fn whatever_happens_the_invariants_hold() {
     let names = ["aaa", "bbb", "ccc", "ddd"];
-    for seed in 0..24 {
+    for seed in 0..28 {
         let mut generator = Generator::new(seed);
         let mut pick = |n: usize| generator.below(n);
         let replicas = [None, Some(1), Some(3)][pick(3)];
@@ -50,6 +51,7 @@ fn whatever_happens_the_invariants_hold() {
                 }
                 18 => world.evaluation = [-1, 20][pick(2)],
                 19 => world.command(Command::Promote, "nonsense"),
+                20 | 21 => world.command(Command::Approve, &format!("{name}.{round}/jane")),
                 _ => {}
             }
             world.tick();

@@ -13,7 +13,7 @@ use perennial::{
     },
     plan::rollout::{
         Command, Commands, Decision, Desired, EvaluationView, Input, Revision, State, Target,
-        decide,
+        decide, step_to_come,
     },
     stats::{
         bucket::{Bucket, Gateway, Traffic},
@@ -72,8 +72,8 @@ pub struct World {
     generator: Generator,
     /// Pods wanted by revision: how many, how many of them were there before, and since when.
     pods: BTreeMap<String, (i32, i32, Timestamp)>,
-    /// Evaluations by revision and attempt: since when, and stable at that time.
-    begun: BTreeMap<(String, i64), (Timestamp, Option<String>)>,
+    /// Evaluations by name, revision and attempt: since when, and stable at that time.
+    begun: BTreeMap<(String, String, i64), (Timestamp, Option<String>)>,
     served: i64,
     last: String,
     last_gates: String,
@@ -213,66 +213,81 @@ impl World {
     /// Each Evaluation measures the candidate of each attempt once.
     fn evaluate(&mut self) {
         let state = &self.input.state;
+        let names = Input::evaluation_names(
+            &self.input.rollout,
+            &self.input.metrics,
+            Some(&state.rollout),
+        );
+        let asked = |name: &String| {
+            self.input.rollout.evaluations.contains(name)
+                || step_to_come(&state.rollout, name).is_none()
+        };
         if let Some(candidate) = &state.candidate {
             let attempt = candidate.attempt.unwrap_or_default();
             if self.available(&candidate.revision) > 0 {
-                let key = (candidate.revision.clone(), attempt);
-                let stable = state.stable_revision().map(str::to_owned);
-                self.begun.entry(key).or_insert((self.now, stable));
+                for name in names.iter().filter(|name| asked(name)) {
+                    let key = (name.clone(), candidate.revision.clone(), attempt);
+                    let stable = state.stable_revision().map(str::to_owned);
+                    self.begun.entry(key).or_insert((self.now, stable));
+                }
             }
         }
-        let auc =
-            |world: &World, revision: &str| world.natures.get(revision).map(|nature| nature.auc);
-        let mut runs = Vec::new();
-        for ((revision, attempt), (since, stable)) in &self.begun {
-            let done = self.evaluation >= 0
-                && self.now >= *since + SignedDuration::from_secs(self.evaluation);
-            let nature = self.natures.get(revision).cloned().unwrap_or_default();
-            let metric = |name: &str, value: Option<f64>| MetricValue {
-                name: name.into(),
-                value,
-                samples: Some(4000),
-                ..MetricValue::default()
-            };
-            runs.push(EvaluationRun {
-                release: Some("uid".into()),
-                revision: Some(revision.clone()),
-                attempt: *attempt,
-                baseline: stable.clone(),
-                generation: 1,
-                verdict: if done {
-                    nature.verdict
-                } else {
-                    Verdict::Running
-                },
-                message: match (done, nature.verdict) {
-                    (false, _) => "measuring".into(),
-                    (true, Verdict::Failed) => {
-                        format!("rocAuc {} is beyond min 0.58 (4000 rows)", nature.auc)
-                    }
-                    (true, _) => "all gates passed".into(),
-                },
-                metrics: match done {
-                    true => vec![
-                        metric("rocAuc", Some(nature.auc)),
-                        metric(
-                            "stable.rocAuc",
-                            stable.as_deref().and_then(|s| auc(self, s)),
-                        ),
-                    ],
-                    false => Vec::new(),
-                },
-                ..EvaluationRun::default()
+        for name in names {
+            let of = self.begun.iter().filter(|((n, ..), _)| *n == name);
+            let runs = of.map(|((_, revision, attempt), (since, stable))| {
+                self.run_of(revision, *attempt, *since, stable.as_deref())
             });
+            let view = EvaluationView {
+                generation: 1,
+                runs: runs.collect(),
+            };
+            self.input.evaluations.insert(name, view);
         }
-        for name in Input::evaluation_names(&self.input.rollout, &self.input.metrics) {
-            self.input.evaluations.insert(
-                name,
-                EvaluationView {
-                    generation: 1,
-                    runs: runs.clone(),
-                },
-            );
+    }
+
+    /// What an Evaluation says of a candidate.
+    fn run_of(
+        &self,
+        revision: &str,
+        attempt: i64,
+        since: Timestamp,
+        stable: Option<&str>,
+    ) -> EvaluationRun {
+        let auc = |revision: &str| self.natures.get(revision).map(|nature| nature.auc);
+        let done =
+            self.evaluation >= 0 && self.now >= since + SignedDuration::from_secs(self.evaluation);
+        let nature = self.natures.get(revision).cloned().unwrap_or_default();
+        let metric = |name: &str, value: Option<f64>| MetricValue {
+            name: name.into(),
+            value,
+            samples: Some(4000),
+            ..MetricValue::default()
+        };
+        EvaluationRun {
+            release: Some("uid".into()),
+            revision: Some(revision.into()),
+            attempt,
+            baseline: stable.map(str::to_owned),
+            generation: 1,
+            verdict: match done {
+                true => nature.verdict,
+                false => Verdict::Running,
+            },
+            message: match (done, nature.verdict) {
+                (false, _) => "measuring".into(),
+                (true, Verdict::Failed) => {
+                    format!("rocAuc {} is beyond min 0.58 (4000 rows)", nature.auc)
+                }
+                (true, _) => "all gates passed".into(),
+            },
+            metrics: match done {
+                true => vec![
+                    metric("rocAuc", Some(nature.auc)),
+                    metric("stable.rocAuc", stable.and_then(auc)),
+                ],
+                false => Vec::new(),
+            },
+            ..EvaluationRun::default()
         }
     }
 
@@ -302,12 +317,13 @@ impl World {
             let failed = self.available(revision) == 0 && self.input.replicas.is_some()
                 || self.generator.unit() < nature.errors;
             let traffic = &mut sides[side];
-            traffic.requests += 1;
-            traffic.errors += u64::from(failed);
-            traffic.callers.add(&caller, failed);
             let micros = nature.latency * 1000.0 * (0.5 + 1.5 * self.generator.unit());
-            traffic.latency.add(micros as u64);
-            traffic.first_byte.add(micros as u64 / 2);
+            traffic.record(
+                Some(&caller),
+                failed,
+                micros as u64,
+                Some(micros as u64 / 2),
+            );
         }
         for (side, revision) in [stable, candidate].into_iter().enumerate() {
             if sides[side].requests > 0 {

@@ -100,7 +100,13 @@ fn step(rollout: &RolloutStatus, now: Timestamp) -> String {
         state => format!("{state:?}"),
     };
     if rollout.state == RolloutState::Paused {
-        line.push_str(" (waits for `kubectl perennial promote`)");
+        let at = usize::try_from(rollout.step).unwrap_or(usize::MAX);
+        let step = rollout.steps.get(at);
+        let verb = match step.is_some_and(|s| s.approval.is_some()) {
+            true => "approve",
+            false => "promote",
+        };
+        line.push_str(&format!(" (waits for `kubectl perennial {verb}`)"));
     }
     if let Some(since) = &rollout.since {
         line.push_str(&format!(", since {}", ago(since, now)));
@@ -123,13 +129,19 @@ fn step_words(step: &Step) -> String {
     if let Some(mirror) = &step.set_mirror {
         return format!("setMirror {}", mirror.percent);
     }
-    match (&step.set_weight, &step.pause) {
-        (Some(weight), _) => format!("setWeight {weight}"),
-        (_, Some(pause)) => pause.duration.as_ref().map_or_else(
-            || "pause until promoted".to_owned(),
-            |d| format!("pause {d}"),
-        ),
-        _ => String::new(),
+    if let Some(weight) = step.set_weight {
+        return format!("setWeight {weight}");
+    }
+    if let Some(evaluate) = &step.evaluate {
+        return format!("evaluate {}", evaluate.names.join(", "));
+    }
+    if step.approval.is_some() {
+        return "approval".to_owned();
+    }
+    match step.pause.as_ref().map(|pause| &pause.duration) {
+        Some(None) => "pause until promoted".to_owned(),
+        Some(Some(duration)) => format!("pause {duration}"),
+        None => String::new(),
     }
 }
 

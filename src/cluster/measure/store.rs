@@ -8,7 +8,7 @@ use std::{
 
 use super::{GatewayPod, Interest, ReleaseKey};
 use crate::stats::bucket::{
-    Bucket, Buckets, Epochs, Gateway, HourlyFeatures, MAX_MINUTES, ReleaseMeasurements,
+    Bucket, Buckets, Epochs, Gateway, HourlyFeatures, MAX_MINUTES, ReleaseMeasurements, Traffic,
 };
 
 /// How often measurements are read while no rollout is going on.
@@ -40,6 +40,10 @@ struct Release {
     parts: BTreeMap<Key, BTreeMap<String, Arc<Bucket>>>,
     merged: BTreeMap<Key, Arc<Bucket>>,
     hourly: BTreeMap<(i64, String), Arc<HourlyFeatures>>,
+    /// By epoch and revision: what a rollout that lasts longer than minutes are kept has counted before.
+    condensed: BTreeMap<(i64, String), Arc<Bucket>>,
+    /// Minutes before this one were let go of: what comes of them again is counted already.
+    expired_before: i64,
     since: Option<i64>,
     /// What the last wake was for, so that the next is only for something new.
     told: Vec<Gateway>,
@@ -97,6 +101,8 @@ impl Namespace {
                         parts: BTreeMap::new(),
                         merged: BTreeMap::new(),
                         hourly: BTreeMap::new(),
+                        condensed: BTreeMap::new(),
+                        expired_before: i64::MIN,
                         since: None,
                         told: Vec::new(),
                     },
@@ -270,7 +276,10 @@ impl Namespace {
         let release = self.releases.get(uid);
         ReleaseMeasurements {
             gateways: gateways(&self.pods, uid, pods),
-            buckets: release.map_or_else(Vec::new, |r| r.merged.values().cloned().collect()),
+            buckets: release.map_or_else(Vec::new, |r| {
+                let all = r.condensed.values().chain(r.merged.values());
+                all.cloned().collect()
+            }),
             older: release.map_or_else(Vec::new, |r| r.hourly.values().cloned().collect()),
             final_before: pods
                 .iter()
@@ -308,6 +317,9 @@ fn gateways(known: &HashMap<String, Pod>, uid: &str, pods: &[GatewayPod]) -> Vec
 impl Release {
     /// Puts a process's bucket in the place of what was known of it; false if that was the same.
     fn put(&mut self, process: &str, bucket: Bucket) -> bool {
+        if bucket.minute < self.expired_before {
+            return false;
+        }
         let key = (bucket.minute, bucket.epoch, bucket.revision.clone());
         let parts = self.parts.entry(key.clone()).or_default();
         if parts.get(process).is_some_and(|old| **old == bucket) {
@@ -336,9 +348,12 @@ impl Release {
         true
     }
 
-    /// Lets go of minutes that gateways don't keep either; their input rows go into hours where they are wanted.
+    /// Lets go of minutes that gateways don't keep either; their input rows go into hours where they are wanted. What was counted
+    /// during a rollout stays, as one bucket for each revision and epoch: a sequential test must not forget.
     fn expire(&mut self, minute: i64) {
         let oldest = minute - MAX_MINUTES;
+        self.condense(oldest);
+        self.expired_before = self.expired_before.max(oldest);
         let kept = self.merged.split_off(&(oldest, i64::MIN, String::new()));
         self.parts = self.parts.split_off(&(oldest, i64::MIN, String::new()));
         let expired = std::mem::replace(&mut self.merged, kept);
@@ -373,11 +388,36 @@ impl Release {
     }
 }
 
+impl Release {
+    /// Adds minutes that are about to expire to what is kept of their epoch, while a rollout goes on; afterwards nothing is kept.
+    fn condense(&mut self, oldest: i64) {
+        if self.interest.interval.is_none() {
+            self.condensed.clear();
+            return;
+        }
+        let ends = (oldest, i64::MIN, String::new());
+        for ((_, epoch, revision), bucket) in self.merged.range(..ends) {
+            let known = self.condensed.entry((*epoch, revision.clone()));
+            let all = Arc::make_mut(known.or_insert_with(|| {
+                Arc::new(Bucket {
+                    traffic: Traffic::default(),
+                    features: None,
+                    ..Bucket::clone(bucket)
+                })
+            }));
+            all.traffic.merge(&bucket.traffic);
+            // Rows of input live in the hours.
+            all.traffic.features_unknown = 0;
+            all.traffic.features_dropped = 0;
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::cluster::measure::ReleaseKind;
-    use crate::stats::bucket::{ServedEpoch, Traffic};
+    use crate::stats::bucket::ServedEpoch;
     use crate::stats::sketch::{Cell, ColumnKind, RowSketch};
 
     fn interest(epoch: i64, interval: Option<u64>) -> Interest {
@@ -584,6 +624,29 @@ mod tests {
         assert_eq!(live.features("r", 601, 1000).rows.map(|r| r.rows), Some(1));
         ns.finish(vec![answer("a", "p", 1, 3000, vec![])], ALL, &pods, now);
         assert!(ns.read("u", &pods).older.len() <= 1);
+    }
+
+    #[test]
+    fn a_rollout_that_outlasts_the_minutes_forgets_nothing() {
+        let (now, pods) = (Instant::now(), [pod("a", true)]);
+        let mut ns = Namespace::default();
+        ns.track("u", interest(1, Some(5)));
+        for minute in [600, 601, 800, 1000] {
+            let answer = answer("a", "p", 1, minute, vec![bucket(minute, 5)]);
+            ns.finish(vec![answer], ALL, &pods, now);
+        }
+        // What comes again of a minute that is over is counted already.
+        let again = answer("a", "p", 1, 1000, vec![bucket(600, 5)]);
+        ns.finish(vec![again], ALL, &pods, now);
+        let requests = |ns: &Namespace| {
+            let live = ns.read("u", &pods);
+            let all = live.buckets.iter().map(|b| b.traffic.requests);
+            (all.sum::<u64>(), live.buckets.len())
+        };
+        assert_eq!(requests(&ns), (20, 2));
+        ns.track("u", interest(1, None));
+        ns.finish(vec![answer("a", "p", 1, 1001, vec![])], ALL, &pods, now);
+        assert_eq!(requests(&ns), (5, 1), "no rollout goes on any more");
     }
 
     #[test]

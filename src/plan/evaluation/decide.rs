@@ -10,8 +10,13 @@ use crate::{
         condition::bounded,
         evaluation::{EvaluationRun, EvaluationStatus, TargetRevision},
         gate::Verdict,
+        rollout::RolloutSpec,
     },
-    plan::{Action, Event, Plan, claim, earlier, run},
+    plan::{
+        Action, Event, Plan, claim, earlier,
+        rollout::{Input, step_to_come},
+        run,
+    },
 };
 
 /// Runs kept.
@@ -153,6 +158,23 @@ impl Decider<'_> {
         if side.available_replicas < 1 {
             return Wanted::Waiting(format!(
                 "{which} {version} of {} has no pod that answers yet",
+                target.name
+            ));
+        }
+        let own = self.observed.evaluation.name_any();
+        let rollout = status.rollout.as_ref().filter(|_| candidate);
+        let asked = Input::evaluation_names(
+            &RolloutSpec {
+                steps: None,
+                ..release.spec.rollout.clone().unwrap_or_default()
+            },
+            &release.spec.metrics,
+            None,
+        );
+        let later = rollout.and_then(|rollout| step_to_come(rollout, &own));
+        if let Some(step) = later.filter(|_| !asked.contains(&own)) {
+            return Wanted::Waiting(format!(
+                "{which} {version} of {} is measured when its rollout comes to step {step}",
                 target.name
             ));
         }

@@ -255,7 +255,11 @@ fn serving(observed: &Observed, status: &mut Status) {
 /// An Evaluation that is named and isn't there keeps the spec from coming into effect: who is to blame is said at once.
 fn unknown_evaluations(observed: &Observed, status: &mut Status, now: Timestamp) {
     let spec = &observed.deployment.spec;
-    let named = Input::evaluation_names(&spec.rollout.clone().unwrap_or_default(), &spec.metrics);
+    let named = Input::evaluation_names(
+        &spec.rollout.clone().unwrap_or_default(),
+        &spec.metrics,
+        None,
+    );
     let missing: Vec<&str> = named
         .iter()
         .filter(|n| !observed.evaluations.contains_key(*n))

@@ -181,7 +181,7 @@ fn input(
 fn troubles(observed: &Observed, status: &mut Status, now: Timestamp) {
     let spec = &observed.release.spec;
     let rollout = spec.rollout.clone().unwrap_or_default();
-    let named = Input::evaluation_names(&rollout, &spec.metrics);
+    let named = Input::evaluation_names(&rollout, &spec.metrics, None);
     let mut missing = named.iter().map(String::as_str);
     let missing = missing.by_ref();
     let missing: Vec<&str> = missing

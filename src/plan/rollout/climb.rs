@@ -9,8 +9,12 @@ use super::{
     policy::{mirror_at, timed_pause},
     reason, size,
 };
-use crate::api::rollout::{
-    CandidateSource, NoData, OnInconclusive, Outcome, RevisionStatus, RolloutState,
+use crate::api::{
+    gate::Verdict,
+    rollout::{
+        CandidateSource, Evaluate, EvaluationGate, NoData, OnInconclusive, Outcome, RevisionStatus,
+        RolloutState, Step,
+    },
 };
 
 impl Engine<'_> {
@@ -47,13 +51,16 @@ impl Engine<'_> {
         }
         let untried = self.s.rollout.step == 0 && self.s.rollout.warm_until.is_none();
         let by_version = candidate.source == Some(CandidateSource::Version);
-        if untried && by_version && self.input.manual_versions {
+        // Who approves the first step has looked at it, too.
+        let first = self.s.rollout.steps.first();
+        let awaits = untried && !first.is_some_and(|s| s.approval.is_some());
+        if awaits && by_version && self.input.manual_versions {
             return self.pause("retraining.promotion is Manual");
         }
         // Going back is for when something is wrong.
         let goes_back = candidate.source == Some(CandidateSource::Rollback);
         if let Some(change) = self.input.signature_change.as_ref()
-            && untried
+            && awaits
             && !goes_back
         {
             return self.pause(change);
@@ -102,6 +109,9 @@ impl Engine<'_> {
             if !self.can_carry(candidate) {
                 return;
             }
+            if weight == 100 {
+                self.keep_window();
+            }
             self.set_weight(weight);
             // A pause begins when the gateways serve the weight; also the one in which the candidate lost its pods.
             self.s.rollout.since = None;
@@ -121,25 +131,54 @@ impl Engine<'_> {
             let note = format!("{what} gets copies of {mirror} % of stable's requests");
             self.event(false, reason::MIRRORING, note);
         }
-        match &step.pause {
-            None => {
-                if self.is_served() {
-                    self.advance();
-                }
+        let Step {
+            set_weight: _,
+            set_mirror: _,
+            pause,
+            evaluate,
+            approval,
+        } = &step;
+        if pause.is_none() && evaluate.is_none() && approval.is_none() {
+            if self.is_served() {
+                self.advance();
             }
-            Some(pause) => {
-                if self.s.rollout.since.is_none() {
-                    if !self.is_served() {
-                        return;
-                    }
-                    self.s.rollout.since = Some(Time(self.now));
-                }
-                if pause.duration.is_none() {
-                    self.pause("the step is a pause until promoted");
-                } else {
-                    self.wait(timed_pause(&step).unwrap_or(0), judgement);
-                }
+            return;
+        }
+        if self.s.rollout.since.is_none() {
+            if !self.is_served() {
+                return;
             }
+            self.s.rollout.since = Some(Time(self.now));
+        }
+        if let Some(evaluate) = evaluate {
+            self.evaluate(evaluate, judgement);
+        } else if approval.is_some() {
+            self.await_approval();
+        } else if let Some(pause) = timed_pause(&step) {
+            self.wait(pause, judgement);
+        } else {
+            self.pause("the step is a pause until promoted");
+        }
+    }
+
+    /// The step's Evaluations measure the candidate; it goes on when all passed. One that failed has taken it back already.
+    fn evaluate(&mut self, evaluate: &Evaluate, judgement: &Judgement) {
+        self.keep_deadline(0);
+        let mine = |e: &&EvaluationGate| evaluate.names.contains(&e.name);
+        let open: Vec<String> = judgement
+            .evaluations
+            .iter()
+            .filter(mine)
+            .filter(|e| e.verdict != Verdict::Passed)
+            .map(|e| format!("Evaluation {} is {:?}: {}", e.name, e.verdict, e.message))
+            .collect();
+        if open.is_empty() {
+            return self.advance();
+        }
+        self.waiting.extend(open);
+        self.look_again();
+        if self.is_late() {
+            self.too_late(false);
         }
     }
 
@@ -149,6 +188,7 @@ impl Engine<'_> {
             if !self.can_carry(candidate) {
                 return;
             }
+            self.keep_window();
             self.set_weight(100);
         }
         self.s.rollout.mirror = 0;
@@ -237,13 +277,41 @@ impl Engine<'_> {
 
     pub(super) fn paused(&mut self) {
         self.s.rollout.deadline = None;
-        self.waiting.push(format!(
-            "at {} %, it waits for a person: kubectl perennial promote {}",
-            self.s.rollout.weight, self.input.name
-        ));
+        let sentence = format!("at {} %, it {}", self.s.rollout.weight, self.awaited());
+        self.waiting.push(sentence);
         if self.s.rollout.weight > 0 {
             self.look_again();
         }
+    }
+
+    /// Whether the present step waits for an approval.
+    pub(super) fn is_at_approval(&self) -> bool {
+        let at = usize::try_from(self.s.rollout.step).unwrap_or(usize::MAX);
+        let step = self.s.rollout.steps.get(at);
+        step.is_some_and(|s| s.approval.is_some())
+    }
+
+    /// Whom a paused rollout waits for, and what they can say.
+    pub(super) fn awaited(&self) -> String {
+        let name = &self.input.name;
+        match self.is_at_approval() {
+            true => format!(
+                "waits for a person's approval in their own name: kubectl perennial approve {name}"
+            ),
+            false => format!("waits for a person: kubectl perennial promote {name}"),
+        }
+    }
+
+    fn await_approval(&mut self) {
+        let step = self.s.rollout.step;
+        self.go_to(RolloutState::Paused, step);
+        self.s.rollout.deadline = None;
+        let message = format!(
+            "At {} %, the rollout {}",
+            self.s.rollout.weight,
+            self.awaited()
+        );
+        self.event(false, reason::WAITING_FOR_APPROVAL, message);
     }
 
     pub(super) fn pause(&mut self, why: &str) {

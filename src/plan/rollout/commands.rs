@@ -1,5 +1,7 @@
 //! Commands: each value is done or refused once, and echoed.
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
 use super::{
     Command, Target,
     end::ending,
@@ -9,7 +11,7 @@ use super::{
 use crate::api::{
     command::HandledCommand,
     condition::bounded,
-    rollout::{CandidateSource, Outcome, RolloutState},
+    rollout::{ApprovalStatus, CandidateSource, Outcome, RolloutState},
 };
 
 /// What became of a command.
@@ -25,25 +27,32 @@ pub(super) fn handle(engine: &mut Engine) {
     let commands = &engine.input.commands.0;
     for command in Command::ALL {
         for (_, value) in commands.iter().filter(|(c, _)| *c == command) {
+            let value = &shortened(value);
             let handled = engine.s.handled.iter();
             let mut handled = handled.filter(|h| h.name == command.name() && &h.value == value);
             if handled.next().is_some() {
                 continue;
             }
             let result = match revision_of(value) {
-                None => Result::Refused(format!(
-                    "write <revision>/<nonce>, for example {}/1: `{value}` is not that",
-                    engine
-                        .s
-                        .candidate_revision()
-                        .or(engine.s.stable_revision())
-                        .unwrap_or("0123456789")
-                )),
+                None => {
+                    let candidate = engine.s.candidate_revision();
+                    let example = candidate.or(engine.s.stable_revision());
+                    let example = example.unwrap_or("0123456789");
+                    Result::Refused(match command {
+                        Command::Approve => format!(
+                            "write <revision>/<your user name>, for example {example}/jane: `{value}` is not that"
+                        ),
+                        _ => format!(
+                            "write <revision>/<nonce>, for example {example}/1: `{value}` is not that"
+                        ),
+                    })
+                }
                 Some(revision) => match command {
                     Command::Abort => abort(engine, revision),
                     Command::RollbackTo => rollback_to(engine, revision),
                     Command::Retry => retry(engine, revision),
                     Command::Promote => promote(engine, revision),
+                    Command::Approve => approve(engine, value),
                 },
             };
             let result = match result {
@@ -69,6 +78,11 @@ pub(super) fn handle(engine: &mut Engine) {
 fn revision_of(value: &str) -> Option<&str> {
     let (revision, nonce) = value.split_once('/')?;
     (!revision.is_empty() && !nonce.is_empty()).then_some(revision)
+}
+
+/// Values are echoed in status: what is longer than any revision and user name is cut.
+fn shortened(value: &str) -> String {
+    value.chars().take(512).collect()
 }
 
 /// Why a command that names `revision` doesn't apply, when the rollout is about another revision or none.
@@ -115,10 +129,13 @@ fn promote(engine: &mut Engine, revision: &str) -> Result {
         .get(at)
         .and_then(|s| s.pause.as_ref());
     match engine.s.rollout.state {
+        RolloutState::Paused if engine.is_at_approval() => {
+            return Result::Refused(format!("the rollout {}", engine.awaited()));
+        }
         RolloutState::Paused if pause.is_some_and(|p| p.duration.is_none()) => engine.advance(),
         RolloutState::Paused => engine.go_to(RolloutState::Stepping, step),
         RolloutState::Stepping => {
-            let end = last(&engine.s.rollout.steps);
+            let end = end_of_promotion(engine, at);
             engine.go_to(RolloutState::Stepping, end);
         }
         RolloutState::Preparing if engine.s.stable.is_none() => {
@@ -126,7 +143,7 @@ fn promote(engine: &mut Engine, revision: &str) -> Result {
                 "{revision} is the first revision: it serves when it is ready and its evaluations passed"
             ));
         }
-        RolloutState::Preparing => engine.s.rollout.step = last(&engine.s.rollout.steps),
+        RolloutState::Preparing => engine.s.rollout.step = end_of_promotion(engine, at),
         RolloutState::RollingBack => {
             return Result::Refused(format!("{revision} is being taken back"));
         }
@@ -136,6 +153,39 @@ fn promote(engine: &mut Engine, revision: &str) -> Result {
     }
     let note = format!("Someone promoted {revision}");
     engine.event(false, reason::PROMOTED_BY_COMMAND, note);
+    Result::Done
+}
+
+/// Where `promote` goes: behind the last step, or to the next one that takes an approval. That can't be skipped.
+fn end_of_promotion(engine: &Engine, from: usize) -> i32 {
+    let steps = &engine.s.rollout.steps;
+    let mut ahead = steps.iter().enumerate().skip(from);
+    let approval = ahead.find(|(_, step)| step.approval.is_some());
+    let approval = approval.and_then(|(at, _)| i32::try_from(at).ok());
+    approval.unwrap_or_else(|| last(steps))
+}
+
+/// `<revision>/<user>`, or `<revision>.<nonce>/<user>` to say it again at a later step or attempt.
+fn approve(engine: &mut Engine, value: &str) -> Result {
+    let (what, user) = value.split_once('/').unwrap_or((value, ""));
+    let revision = what.split_once('.').map_or(what, |(revision, _)| revision);
+    if engine.s.candidate_revision() != Some(revision) {
+        return not_current(engine, revision);
+    }
+    if engine.s.rollout.state != RolloutState::Paused || !engine.is_at_approval() {
+        return Result::Refused(format!(
+            "the rollout of {revision} is not at an approval step"
+        ));
+    }
+    let step = engine.s.rollout.step;
+    engine.s.rollout.approvals.push(ApprovalStatus {
+        step,
+        user: user.to_owned(),
+        time: Time(engine.now),
+    });
+    let note = format!("{user} approved {revision} at step {}", step + 1);
+    engine.event(false, reason::APPROVED, note);
+    engine.advance();
     Result::Done
 }
 

@@ -63,7 +63,7 @@ impl Engine<'_> {
         } else if !self.is_applied() && !self.is_late() {
             self.wait_for_gateways();
         } else {
-            let message = format!("{what} is stable");
+            let message = format!("{what} is stable{}", self.approved());
             self.conclude(ending(Outcome::Promoted, reason::PROMOTED, message));
         }
     }
@@ -79,6 +79,16 @@ impl Engine<'_> {
             && !left
             && !self.s.is_rejected(&target.revision)
             && self.gave_up(&target.revision).is_none()
+    }
+
+    /// Who approved it, for the history.
+    fn approved(&self) -> String {
+        let users = self.s.rollout.approvals.iter().map(|a| a.user.as_str());
+        let users: Vec<&str> = users.collect();
+        match users.is_empty() {
+            true => String::new(),
+            false => format!(", approved by {}", users.join(", ")),
+        }
     }
 
     pub(super) fn rolling_back(&mut self) {

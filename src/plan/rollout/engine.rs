@@ -6,8 +6,9 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::{
-    Decision, Input, State,
-    gates::{self, Judgement, Sides},
+    Decision, Input, State, evaluated,
+    gates::{self, Before, Judgement, Sides},
+    measure,
     policy::{Policy, timed_pause, warm_up},
     size,
 };
@@ -38,8 +39,16 @@ pub(super) struct Engine<'a> {
     judged: Option<(Judged, Judgement)>,
 }
 
-/// What a judgement depends on beside the input: candidate, attempt, stable, first epoch, epoch, whether live.
-type Judged = (String, i64, Option<String>, Option<i64>, i64, bool);
+/// What a judgement depends on beside the input: candidate, attempt, stable, first epoch, epoch, whether live, what is demanded.
+type Judged = (
+    String,
+    i64,
+    Option<String>,
+    Option<i64>,
+    i64,
+    bool,
+    Vec<String>,
+);
 
 impl<'a> Engine<'a> {
     pub(super) fn new(input: &'a Input, now: Timestamp) -> Self {
@@ -134,7 +143,8 @@ impl<'a> Engine<'a> {
         self.input.replicas == Some(0)
     }
 
-    pub(super) fn judgement(&mut self) -> Judgement {
+    /// Who is judged against whom; `None` without a candidate.
+    fn sides(&self) -> Option<Sides<'_>> {
         let rollout = &self.s.rollout;
         let baking = rollout.state == RolloutState::Baking;
         let (tried, stable) = if baking {
@@ -142,10 +152,8 @@ impl<'a> Engine<'a> {
         } else {
             (self.s.candidate.as_ref(), self.s.stable_revision())
         };
-        let Some(tried) = tried else {
-            return Judgement::default();
-        };
-        let sides = Sides {
+        let tried = tried?;
+        Some(Sides {
             candidate: &tried.revision,
             attempt: tried.attempt.unwrap_or_default(),
             stable,
@@ -159,19 +167,41 @@ impl<'a> Engine<'a> {
                 .applied_time
                 .as_ref()
                 .map(|t| self.now.duration_since(t.0).as_secs()),
+            window: rollout.window.as_deref(),
+        })
+    }
+
+    /// Before stable loses its last callers: what it did beside the candidate is kept in status, for the comparisons that follow.
+    pub(super) fn keep_window(&mut self) {
+        let window = self.sides().and_then(|s| measure::window(self.input, s));
+        if window.is_some() {
+            self.s.rollout.window = window;
+        }
+    }
+
+    pub(super) fn judgement(&mut self) -> Judgement {
+        let rollout = &self.s.rollout;
+        let Some(sides) = self.sides() else {
+            return Judgement::default();
         };
+        let demanded = evaluated::demanded(&self.input.rollout, rollout);
         let of: Judged = (
-            tried.revision.clone(),
+            sides.candidate.to_owned(),
             sides.attempt,
-            stable.map(str::to_owned),
+            sides.stable.map(str::to_owned),
             sides.from,
             sides.epoch,
             sides.live,
+            demanded,
         );
         if let Some((_, judgement)) = self.judged.as_ref().filter(|(last, _)| *last == of) {
             return judgement.clone();
         }
-        let judgement = gates::judge(self.input, &self.policy, sides);
+        let before = Before {
+            gates: &rollout.gates,
+            now: self.now,
+        };
+        let judgement = gates::judge(self.input, &self.policy, sides, &of.6, before);
         self.judged = Some((of, judgement.clone()));
         judgement
     }
@@ -180,11 +210,13 @@ impl<'a> Engine<'a> {
     pub(super) fn record(&mut self, judgement: &Judgement) {
         let rollout = &mut self.s.rollout;
         rollout.evaluations.clone_from(&judgement.evaluations);
-        let same =
-            rollout.gates.len() == judgement.gates.len()
-                && rollout.gates.iter().zip(&judgement.gates).all(|(a, b)| {
-                    a.metric == b.metric && a.bound == b.bound && a.verdict == b.verdict
-                });
+        let same = rollout.gates.len() == judgement.gates.len()
+            && rollout.gates.iter().zip(&judgement.gates).all(|(a, b)| {
+                a.metric == b.metric
+                    && a.bound == b.bound
+                    && a.verdict == b.verdict
+                    && a.failures == b.failures
+            });
         let fresh = rollout
             .measured_time
             .as_ref()

@@ -1,14 +1,54 @@
 //! What Evaluations say of a candidate, under the key {release UID, revision, attempt, generation}.
 
-use super::{Input, gates::Sides, status::rounded};
+use super::{
+    Input,
+    gates::Sides,
+    status::{finite, rounded},
+};
 use crate::{
     api::{
         evaluation::EvaluationRun,
         gate::{Gate, GateStatus, Verdict},
-        rollout::EvaluationGate,
+        rollout::{EvaluationGate, RolloutSpec, RolloutState, RolloutStatus, Step},
     },
     stats::sequential::{self, Bound},
 };
+
+/// The number (from 1) of the first step that names this Evaluation, if the rollout hasn't come to it yet.
+pub fn step_to_come(rollout: &RolloutStatus, name: &str) -> Option<usize> {
+    let names = |step: &Step| {
+        let evaluate = step.evaluate.as_ref();
+        evaluate.is_some_and(|e| e.names.iter().any(|n| n == name))
+    };
+    let at = rollout.steps.iter().position(names)?;
+    (at >= reached(rollout)).then_some(at + 1)
+}
+
+/// How many steps the rollout has begun.
+fn reached(rollout: &RolloutStatus) -> usize {
+    let step = usize::try_from(rollout.step).unwrap_or(0);
+    match rollout.state {
+        RolloutState::Preparing => step,
+        _ => step.saturating_add(1),
+    }
+}
+
+/// The Evaluations that the candidate must have passed by now: those of the spec, and those of the steps that it came to.
+pub(super) fn demanded(spec: &RolloutSpec, rollout: &RolloutStatus) -> Vec<String> {
+    let begun = rollout.steps.iter().take(reached(rollout));
+    let of_steps = begun.filter_map(|s| s.evaluate.as_ref());
+    let mut names: Vec<String> = Vec::new();
+    for name in spec
+        .evaluations
+        .iter()
+        .chain(of_steps.flat_map(|e| &e.names))
+    {
+        if !names.contains(name) {
+            names.push(name.clone());
+        }
+    }
+    names
+}
 
 /// The run of this Evaluation on the candidate, if it began.
 fn run<'a>(input: &'a Input, sides: Sides, name: &str) -> Option<&'a EvaluationRun> {
@@ -32,7 +72,7 @@ pub(super) fn evaluation(input: &Input, sides: Sides, name: &str) -> EvaluationG
         (None, None) => (
             Verdict::Error,
             format!(
-                "there is no Evaluation {name} in this namespace: create it, or take it out of spec.rollout.evaluations"
+                "there is no Evaluation {name} in this namespace: create it, or take it out of spec.rollout"
             ),
         ),
     };
@@ -152,8 +192,8 @@ fn compare(gate: &Gate, bound: Bound, value: f64, stable: Option<f64>, samples: 
         rounded(value)
     );
     GateStatus {
-        value: Some(rounded(value)),
-        stable: stable.map(rounded),
+        value: finite(Some(value)),
+        stable: finite(stable),
         ..status(gate, bound, verdict, samples, message)
     }
 }

@@ -1,6 +1,9 @@
 //! Gates: which are armed, what they say, and whether a step may end.
 
-use super::{Input, evaluated, measure, policy::Policy, status};
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use super::{Input, engine::plus, evaluated, measure, policy::Policy, status};
 use crate::{
     api::{
         gate::{Gate, GateStatus, Proof, Verdict},
@@ -35,6 +38,17 @@ pub(super) struct Sides<'a> {
     pub baking: bool,
     /// Seconds since every gateway serves the present weight.
     pub seconds: Option<i64>,
+    /// The last epoch in which both sides served, where status keeps it.
+    pub window: Option<&'a str>,
+}
+
+/// What gates said at earlier looks.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Before<'a> {
+    /// As they were recorded.
+    pub gates: &'a [GateStatus],
+    /// The time of this look.
+    pub now: Timestamp,
 }
 
 /// What gates and evaluations say now.
@@ -56,10 +70,16 @@ pub(super) struct Judgement {
     pub unproven: Vec<String>,
 }
 
-/// Judges everything that is armed.
-pub(super) fn judge(input: &Input, policy: &Policy, sides: Sides) -> Judgement {
+/// Judges everything that is armed; `demanded` are the Evaluations that the candidate must have passed by now.
+pub(super) fn judge(
+    input: &Input,
+    policy: &Policy,
+    sides: Sides,
+    demanded: &[String],
+    before: Before,
+) -> Judgement {
     let mut all = Judgement::default();
-    for name in input.rollout.evaluations.iter().filter(|_| sides.evaluated) {
+    for name in demanded.iter().filter(|_| sides.evaluated) {
         all.evaluation(evaluated::evaluation(input, sides, name));
     }
     let armed = || {
@@ -69,15 +89,16 @@ pub(super) fn judge(input: &Input, policy: &Policy, sides: Sides) -> Judgement {
             .flat_map(|gate| status::bounds(gate).map(move |bound| (gate, bound)))
             .filter(|(_, bound)| sides.stable.is_some() || !bound.compares())
     };
-    let live = armed().filter(|(gate, _)| measure::Metric::named(&gate.metric).is_some());
-    let alpha = share(ERROR_BUDGET, live.count());
+    let built_in = armed().filter(|(gate, _)| measure::Metric::named(&gate.metric).is_some());
+    let alpha = share(ERROR_BUDGET, built_in.count());
     let strata = measure::strata(input, sides);
     for (gate, bound) in armed() {
         if let Some(metric) = measure::Metric::named(&gate.metric) {
             // The first revision has no callers before it serves, so nothing live can hold it back.
             if sides.stable.is_some() {
                 let finding = metric.judge(&strata, bound, alpha);
-                all.live(gate, bound, metric, &finding, sides);
+                let status = live(gate, bound, metric, &finding, sides);
+                all.live(gate, count(status, policy, before), policy.failure_limit);
             }
             continue;
         }
@@ -180,36 +201,69 @@ impl Judgement {
         });
     }
 
-    fn live(
-        &mut self,
-        gate: &Gate,
-        bound: Bound,
-        metric: measure::Metric,
-        finding: &Finding,
-        sides: Sides,
-    ) {
-        let samples = i64::try_from(finding.samples).unwrap_or(i64::MAX);
+    fn live(&mut self, gate: &Gate, mut status: GateStatus, limit: i64) {
         let wanted = gate.min_samples.unwrap_or(1);
-        let verdict = match finding.verdict {
-            _ if samples < wanted => Verdict::Inconclusive,
-            sequential::Verdict::Passed => Verdict::Passed,
-            sequential::Verdict::Failed => Verdict::Failed,
-            sequential::Verdict::Inconclusive => Verdict::Inconclusive,
-        };
-        let message = live_message(gate, bound, metric, finding, verdict, sides);
-        if samples < wanted {
-            self.missing.push(message.clone());
-        } else if gate.proof == Some(Proof::Safety) && verdict == Verdict::Inconclusive {
-            self.unproven.push(message.clone());
+        let tolerated = status.verdict == Verdict::Failed
+            && status.failures.is_some_and(|failures| failures <= limit);
+        if status.samples < wanted {
+            self.missing.push(status.message.clone());
+        } else if tolerated {
+            let failures = status.failures.unwrap_or_default();
+            status.message = format!(
+                "{}; failed at {failures} of the {limit} looks that failureLimit allows",
+                status.message
+            );
+            self.unproven.push(status.message.clone());
+            self.gates.push(status);
+            return;
+        } else if gate.proof == Some(Proof::Safety) && status.verdict == Verdict::Inconclusive {
+            self.unproven.push(status.message.clone());
         }
-        self.push(GateStatus {
-            value: status::finite(finding.estimate_candidate),
-            stable: status::finite(finding.estimate_stable).filter(|_| bound.compares()),
-            lower: status::finite(finding.lower),
-            upper: status::finite(finding.upper),
-            samples,
-            ..status::gate(gate, bound, verdict, message)
-        });
+        self.push(status);
+    }
+}
+
+/// Counts a look at which a gate failed, once in each interval, where `failureLimit` allows some.
+fn count(mut status: GateStatus, policy: &Policy, before: Before) -> GateStatus {
+    if policy.failure_limit == 0 {
+        return status;
+    }
+    let same = |g: &&GateStatus| g.metric == status.metric && g.bound == status.bound;
+    let known = before.gates.iter().find(same);
+    status.failures = known.and_then(|g| g.failures);
+    status.failure_time = known.and_then(|g| g.failure_time.clone());
+    let last = status.failure_time.as_ref().map(|t| t.0);
+    let due = last.is_none_or(|last| plus(last, policy.interval) <= before.now);
+    if status.verdict == Verdict::Failed && due {
+        status.failures = Some(status.failures.unwrap_or(0).saturating_add(1));
+        status.failure_time = Some(Time(before.now));
+    }
+    status
+}
+
+/// What a live metric says of a bound.
+fn live(
+    gate: &Gate,
+    bound: Bound,
+    metric: measure::Metric,
+    finding: &Finding,
+    sides: Sides,
+) -> GateStatus {
+    let samples = i64::try_from(finding.samples).unwrap_or(i64::MAX);
+    let verdict = match finding.verdict {
+        _ if samples < gate.min_samples.unwrap_or(1) => Verdict::Inconclusive,
+        sequential::Verdict::Passed => Verdict::Passed,
+        sequential::Verdict::Failed => Verdict::Failed,
+        sequential::Verdict::Inconclusive => Verdict::Inconclusive,
+    };
+    let message = live_message(gate, bound, metric, finding, verdict, sides);
+    GateStatus {
+        value: status::finite(finding.estimate_candidate),
+        stable: status::finite(finding.estimate_stable).filter(|_| bound.compares()),
+        lower: status::finite(finding.lower),
+        upper: status::finite(finding.upper),
+        samples,
+        ..status::gate(gate, bound, verdict, message)
     }
 }
 

@@ -9,7 +9,7 @@ use crate::{
     api::{
         annotation,
         evaluation::EvaluationRun,
-        rollout::{CandidateSource, MetricSource, RolloutSpec},
+        rollout::{CandidateSource, MetricSource, RolloutSpec, RolloutStatus},
     },
     stats::bucket::ReleaseMeasurements,
 };
@@ -146,15 +146,18 @@ pub enum Command {
     Retry,
     /// Go on.
     Promote,
+    /// Go on from an `approval` step, in a person's name.
+    Approve,
 }
 
 impl Command {
     /// In the order in which they are looked at: abort beats promote.
-    pub const ALL: [Command; 4] = [
+    pub const ALL: [Command; 5] = [
         Command::Abort,
         Command::RollbackTo,
         Command::Retry,
         Command::Promote,
+        Command::Approve,
     ];
 
     /// Name in `status.lastHandledCommands`.
@@ -164,6 +167,7 @@ impl Command {
             Command::RollbackTo => "rollback-to",
             Command::Retry => "retry",
             Command::Promote => "promote",
+            Command::Approve => "approve",
         }
     }
 
@@ -174,6 +178,7 @@ impl Command {
             Command::RollbackTo => annotation::ROLLBACK_TO,
             Command::Retry => annotation::RETRY,
             Command::Promote => annotation::PROMOTE,
+            Command::Approve => annotation::APPROVE,
         }
     }
 }
@@ -191,11 +196,24 @@ impl Commands {
 }
 
 impl Input {
-    /// Names of the Evaluations that this release's rollout looks at: `rollout.evaluations` and those of its metrics.
-    pub fn evaluation_names(rollout: &RolloutSpec, metrics: &[MetricSource]) -> BTreeSet<String> {
-        let named = rollout.evaluations.iter().cloned();
+    /// Names of the Evaluations that this release's rollout looks at: `rollout.evaluations`, those of its steps (of the spec, and
+    /// of the ladder that is being climbed) and those of its metrics.
+    pub fn evaluation_names(
+        rollout: &RolloutSpec,
+        metrics: &[MetricSource],
+        climbing: Option<&RolloutStatus>,
+    ) -> BTreeSet<String> {
+        let steps = rollout.steps.iter().flatten();
+        let steps = steps.chain(climbing.iter().flat_map(|r| &r.steps));
+        let named = rollout.evaluations.iter();
         named
-            .chain(metrics.iter().map(|m| m.evaluation.name.clone()))
+            .chain(metrics.iter().map(|m| &m.evaluation.name))
+            .chain(
+                steps
+                    .filter_map(|s| s.evaluate.as_ref())
+                    .flat_map(|e| &e.names),
+            )
+            .cloned()
             .collect()
     }
 }

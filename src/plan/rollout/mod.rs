@@ -3,7 +3,7 @@
 //! ```text
 //! none ─► Preparing ─► Step 1…n ─► Promoting ─► Baking ─► Idle
 //!             │           │ ▲          │           │
-//!             │           ▼ │ promote  │           │
+//!             │           ▼ │ promote, approve     │
 //!             │         Paused         │           │
 //!             └───────────┴─ RollingBack ◄─────────┘
 //! ```
@@ -41,6 +41,7 @@ use jiff::Timestamp;
 
 pub use conditions::conditions;
 pub use decision::{Decision, Mark, Saying, Summary};
+pub use evaluated::step_to_come;
 pub use input::{Command, Commands, Desired, EvaluationView, Input, Revision, Target};
 pub use state::State;
 

@@ -14,6 +14,8 @@ pub(super) struct Policy {
     pub gates: Vec<Gate>,
     /// Requests before a step may end.
     pub min_requests: i64,
+    /// Looks at which a live gate may be Failed.
+    pub failure_limit: i64,
     /// What a step's end without data means.
     pub no_data: NoData,
     /// What an Inconclusive verdict at a step's end leads to.
@@ -35,6 +37,7 @@ impl Policy {
         Self {
             gates: analysis.gates.unwrap_or_else(default_gates),
             min_requests: analysis.min_requests.unwrap_or(100),
+            failure_limit: analysis.failure_limit.unwrap_or(0).max(0),
             no_data: analysis.no_data.unwrap_or_default(),
             on_inconclusive: analysis.on_inconclusive.unwrap_or_default(),
             interval: millis(&analysis.interval, 15_000).max(1000),

@@ -10,6 +10,12 @@ pub const WEIGHT_RAISED: &str = "WeightRaised";
 pub const MIRRORING: &str = "Mirroring";
 /// The rollout waits for `promote`.
 pub const WAITING_FOR_PROMOTION: &str = "WaitingForPromotion";
+/// The rollout waits for a person's approval, in their own name.
+pub const WAITING_FOR_APPROVAL: &str = "WaitingForApproval";
+/// A person approved the candidate.
+pub const APPROVED: &str = "Approved";
+/// The candidate is measured by the Evaluations that a step names.
+pub const EVALUATING: &str = "Evaluating";
 /// A person told the rollout to go on.
 pub const PROMOTED_BY_COMMAND: &str = "PromotedByCommand";
 /// A command was refused; its echo in the status says why.

@@ -80,6 +80,13 @@ fn saying(status: bool, reason: &str, message: impl Into<String>) -> Saying {
     }
 }
 
+fn paused_for(engine: &Engine) -> &'static str {
+    match engine.is_at_approval() {
+        true => reason::WAITING_FOR_APPROVAL,
+        false => reason::PAUSED,
+    }
+}
+
 fn of(revision: &RevisionStatus) -> String {
     words(&revision.revision, revision.version.as_deref())
 }
@@ -104,7 +111,7 @@ fn summary(engine: &Engine) -> Summary {
             false => saying(false, reason::IDLE, "no rollout is going on"),
         },
         paused: match paused {
-            true => saying(true, reason::PAUSED, progress),
+            true => saying(true, paused_for(engine), progress),
             false => saying(false, reason::IDLE, "the rollout waits for nobody"),
         },
         promoted: match (going_on, last) {
@@ -216,7 +223,7 @@ fn kstatus(
         },
         Spec::InEffect | Spec::OnItsWay => {
             let (reason, message) = match (state, &s.stable) {
-                (RolloutState::Paused, _) => (reason::PAUSED, progress.to_owned()),
+                (RolloutState::Paused, _) => (paused_for(engine), progress.to_owned()),
                 (RolloutState::Idle, None) => (reason::INITIALIZING, available.message.clone()),
                 (RolloutState::Idle, Some(_)) => (
                     reason::ROLLOUT_IN_PROGRESS,
@@ -403,18 +410,29 @@ fn progress(engine: &Engine) -> String {
                     };
                     format!("{place} and waits for data: {what}")
                 }
-                (Some(_), None) => format!("{place} and gets more pods first"),
+                (Some(step), None) => match &step.evaluate {
+                    Some(evaluate) => {
+                        let open = s.rollout.evaluations.iter();
+                        let open = open.filter(|e| {
+                            evaluate.names.contains(&e.name) && e.verdict != Verdict::Passed
+                        });
+                        let open: Vec<String> = open
+                            .map(|e| {
+                                format!("Evaluation {} is {:?}: {}", e.name, e.verdict, e.message)
+                            })
+                            .collect();
+                        format!("{place} and is evaluated: {}", open.join("; "))
+                    }
+                    None => format!("{place} and gets more pods first"),
+                },
                 (None, _) => format!("{what} has {weight} % and gets all callers next"),
             }
         }
         RolloutState::Paused => {
-            let name = &engine.input.name;
             let why = engine.input.signature_change.as_ref();
             let why = why.filter(|_| *weight == 0);
-            let why = why.map_or(String::new(), |why| format!(", as {why}"));
-            format!(
-                "{what} has {share} and waits for a person{why}: kubectl perennial promote {name}"
-            )
+            let why = why.map_or(String::new(), |why| format!(" ({why})"));
+            format!("{what} has {share} and {}{why}", engine.awaited())
         }
         RolloutState::Promoting => format!("{what} has all callers: {gateways}"),
         RolloutState::Baking => {

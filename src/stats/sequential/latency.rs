@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 use super::bernoulli::plausible_means;
 use super::{Bound, Finding, judge};
 use crate::stats::sketch::LatencyHistogram;
@@ -9,17 +11,16 @@ use crate::stats::sketch::LatencyHistogram;
 const SECOND: f64 = 1e6; // microseconds
 
 /// One side's latencies in one stratum.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct LatencySide {
     /// The latencies.
     pub histogram: LatencyHistogram,
-    /// How many independent units they are worth: at most the requests, at least the callers. Requests of one caller
-    /// resemble each other; counting at most a few for each caller and interval keeps them near independent.
+    /// How many independent requests they are worth, at most their number: those of one caller resemble each other.
     pub units: f64,
 }
 
 /// Both sides during a time in which the weight stood still.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct LatencyStratum {
     /// The candidate's latencies.
     pub candidate: LatencySide,

@@ -228,12 +228,13 @@ pub fn share(alpha: f64, gates: usize) -> f64 {
     alpha / gates.max(1) as f64
 }
 
-/// The smallest `x` in `low..=high` for which `holds` does, if it does at `high`; `holds` must stay true once it is.
-fn first(mut low: f64, mut high: f64, holds: impl Fn(f64) -> bool) -> Option<f64> {
+/// The smallest `x` in `low..=high` for which `holds` does, if it does at `high`, to so many bits of the range; `holds` must stay true
+/// once it is.
+fn first(mut low: f64, mut high: f64, bits: u32, holds: impl Fn(f64) -> bool) -> Option<f64> {
     if !holds(high) {
         return None;
     }
-    for _ in 0..40 {
+    for _ in 0..bits {
         let middle = f64::midpoint(low, high);
         if holds(middle) {
             high = middle

@@ -163,8 +163,12 @@ fn ratio(candidate: &Side, stable: &Side) -> (Option<f64>, Option<f64>, Option<f
     const LARGEST: f64 = 1e6;
     let value = (stable.mean > 0.0).then(|| candidate.mean / stable.mean);
     // Both ends of the contrast fall as the factor grows.
-    let lower = first(0.0, LARGEST, |r| contrast(candidate, stable, r).0 <= 0.0);
-    let upper = first(0.0, LARGEST, |r| contrast(candidate, stable, r).1 <= 0.0);
+    let lower = first(0.0, LARGEST, 40, |r| {
+        contrast(candidate, stable, r).0 <= 0.0
+    });
+    let upper = first(0.0, LARGEST, 40, |r| {
+        contrast(candidate, stable, r).1 <= 0.0
+    });
     (value, lower.or(Some(LARGEST)), upper)
 }
 
@@ -194,10 +198,12 @@ fn detectable(candidate: &Side, stable: Option<&Side>, bound: Bound, alpha: f64)
             upper < limit
         }
     };
+    // Shown with four digits, and each bit costs as much as a verdict.
+    const BITS: u32 = 20;
     let mean = if bound.is_upper() {
-        first(0.0, 1.0, failed)
+        first(0.0, 1.0, BITS, failed)
     } else {
-        first(0.0, 1.0, |x| failed(1.0 - x)).map(|x| 1.0 - x)
+        first(0.0, 1.0, BITS, |x| failed(1.0 - x)).map(|x| 1.0 - x)
     };
     mean.map(value).filter(|v| v.is_finite())
 }

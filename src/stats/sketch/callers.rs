@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::CategorySketch;
+use super::{CategorySketch, LatencyHistogram};
 use crate::stats::sequential::Units;
 
 /// A sketch follows at most this many callers.
@@ -20,17 +20,95 @@ const HASH_BITS: u32 = 40;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Form", into = "Form")]
 pub struct CallerSketch {
-    callers: BTreeMap<u64, (u64, u64)>,
+    callers: BTreeMap<u64, Caller>,
     limit: Option<u64>,
     other_requests: u64,
     other_failures: u64,
 }
 
+/// What is known of a followed caller.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Caller {
+    requests: u64,
+    failures: u64,
+    /// How many of the sketches that were merged into this one it was in; not written, as what is written is one.
+    sketches: u64,
+    /// In each of those it has one latency, as [`LatencyHistogram::place`]: how many, their sum, and that of their squares.
+    placed: u64,
+    places: u64,
+    squares: u64,
+}
+
+impl Caller {
+    /// Its one latency in a sketch.
+    fn place(&mut self, place: u64) {
+        (self.placed, self.places, self.squares) = (1, place, place * place);
+    }
+}
+
 impl CallerSketch {
     /// Adds one request of the caller with this key.
     pub fn add(&mut self, caller: &str, failed: bool) {
+        self.add_placed(caller, failed, None);
+    }
+
+    /// Adds one request that took so long; true if it is the first of a caller that is followed: its latency is the caller's one here.
+    pub fn add_timed(&mut self, caller: &str, failed: bool, microseconds: u64) -> bool {
+        self.add_placed(caller, failed, Some(LatencyHistogram::place(microseconds)))
+    }
+
+    fn add_placed(&mut self, caller: &str, failed: bool, place: Option<u16>) -> bool {
         let hash = CategorySketch::hash_of(caller) >> (64 - HASH_BITS);
-        self.insert(hash, 1, u64::from(failed));
+        let new = !self.callers.contains_key(&hash);
+        let mut seen = Caller {
+            requests: 1,
+            failures: u64::from(failed),
+            sketches: u64::from(new),
+            ..Caller::default()
+        };
+        if let Some(place) = place.filter(|_| new) {
+            seen.place(u64::from(place));
+        }
+        self.insert(hash, seen);
+        new && self.callers.contains_key(&hash)
+    }
+
+    /// In how many of the sketches that were merged into this one the callers were: the sum over them, and the sum of the squares.
+    #[must_use]
+    pub fn presence(&self) -> (f64, f64) {
+        let times = || self.callers.values().map(|c| c.sketches as f64);
+        (times().sum(), times().map(|n| n * n).sum())
+    }
+
+    /// How much one caller's latencies resemble each other, from 0 (like anybody's) to 1 (all are the same): the intraclass correlation on
+    /// the logarithmic scale, from the analysis of variance (Donner 1986). It is 1 until callers came back, and lower only as far as
+    /// some callers speak for it.
+    #[must_use]
+    pub fn likeness(&self) -> f64 {
+        const BELIEVED: f64 = 10.0;
+        let (mut n, mut callers, mut squares) = (0.0, 0.0, 0.0);
+        let (mut sum, mut between, mut all) = (0.0, 0.0, 0.0);
+        for caller in self.callers.values().filter(|c| c.placed > 0) {
+            let (times, places) = (caller.placed as f64, caller.places as f64);
+            n += times;
+            callers += 1.0;
+            squares += times * times;
+            sum += places;
+            between += places * places / times;
+            all += caller.squares as f64;
+        }
+        if callers < 2.0 || n - callers < 1.0 {
+            return 1.0;
+        }
+        let within = (all - between).max(0.0) / (n - callers);
+        let between = (between - sum * sum / n).max(0.0) / (callers - 1.0);
+        let times = (n - squares / n) / (callers - 1.0);
+        let own = ((between - within) / times).max(0.0);
+        let likeness = match own + within {
+            0.0 => 1.0,
+            total => own / total,
+        };
+        (likeness * callers + BELIEVED) / (callers + BELIEVED)
     }
 
     /// Adds all that `other` has seen.
@@ -40,21 +118,21 @@ impl CallerSketch {
         if let Some(limit) = other.limit {
             self.lower(limit);
         }
-        for (&hash, &(requests, failures)) in &other.callers {
-            self.insert(hash, requests, failures);
+        for (&hash, &caller) in &other.callers {
+            self.insert(hash, caller);
         }
     }
 
     /// All requests.
     #[must_use]
     pub fn requests(&self) -> u64 {
-        self.other_requests + self.callers.values().map(|c| c.0).sum::<u64>()
+        self.other_requests + self.callers.values().map(|c| c.requests).sum::<u64>()
     }
 
     /// All failures.
     #[must_use]
     pub fn failures(&self) -> u64 {
-        self.other_failures + self.callers.values().map(|c| c.1).sum::<u64>()
+        self.other_failures + self.callers.values().map(|c| c.failures).sum::<u64>()
     }
 
     /// How many callers there were: exact up to [`MAX_CALLERS`], then an estimate.
@@ -72,21 +150,28 @@ impl CallerSketch {
     #[must_use]
     pub fn units(&self) -> Units {
         let mut units = Units::default();
-        for &(requests, failures) in self.callers.values() {
-            units.add(failures as f64 / requests as f64, requests);
+        for caller in self.callers.values() {
+            units.add(
+                caller.failures as f64 / caller.requests as f64,
+                caller.requests,
+            );
         }
         units
     }
 
-    fn insert(&mut self, hash: u64, requests: u64, failures: u64) {
+    fn insert(&mut self, hash: u64, more: Caller) {
         if self.limit.is_some_and(|limit| hash >= limit) {
-            self.other_requests += requests;
-            self.other_failures += failures;
+            self.other_requests += more.requests;
+            self.other_failures += more.failures;
             return;
         }
-        let entry = self.callers.entry(hash).or_default();
-        entry.0 += requests;
-        entry.1 += failures;
+        let caller = self.callers.entry(hash).or_default();
+        caller.requests += more.requests;
+        caller.failures += more.failures;
+        caller.sketches += more.sketches;
+        caller.placed += more.placed;
+        caller.places += more.places;
+        caller.squares += more.squares;
         if self.callers.len() > MAX_CALLERS
             && let Some((&largest, _)) = self.callers.last_key_value()
         {
@@ -96,9 +181,9 @@ impl CallerSketch {
 
     fn lower(&mut self, limit: u64) {
         let limit = self.limit.map_or(limit, |old| old.min(limit));
-        for (_, (requests, failures)) in self.callers.split_off(&limit) {
-            self.other_requests += requests;
-            self.other_failures += failures;
+        for caller in self.callers.split_off(&limit).into_values() {
+            self.other_requests += caller.requests;
+            self.other_failures += caller.failures;
         }
         self.limit = Some(limit);
     }
@@ -109,6 +194,9 @@ impl CallerSketch {
 #[serde(rename_all = "camelCase")]
 struct Form {
     callers: Vec<u64>,
+    /// The place of each caller's latency, plus one; 0: it has none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    places: Vec<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     limit: Option<u64>,
     #[serde(default)]
@@ -121,12 +209,22 @@ impl From<CallerSketch> for Form {
     fn from(sketch: CallerSketch) -> Self {
         let mut last = 0;
         let mut callers = Vec::with_capacity(3 * sketch.callers.len());
-        for (hash, (requests, failures)) in sketch.callers {
-            callers.extend([hash - last, requests, failures]);
+        let placed = |caller: &Caller| caller.placed > 0;
+        let places = match sketch.callers.values().any(placed) {
+            true => {
+                // Of a sketch that is written there is one.
+                let place = |c: &Caller| c.places.checked_div(c.placed).map_or(0, |p| p + 1);
+                sketch.callers.values().map(place).collect()
+            }
+            false => Vec::new(),
+        };
+        for (hash, caller) in sketch.callers {
+            callers.extend([hash - last, caller.requests, caller.failures]);
             last = hash;
         }
         Self {
             callers,
+            places,
             limit: sketch.limit,
             other_requests: sketch.other_requests,
             other_failures: sketch.other_failures,
@@ -143,6 +241,11 @@ impl TryFrom<Form> for CallerSketch {
                 "the caller sketch has too many callers, or more failures than requests".into(),
             );
         }
+        if !form.places.is_empty() && form.places.len() * 3 != form.callers.len()
+            || form.places.iter().any(|&place| place > 1 << 16)
+        {
+            return Err("the caller sketch has impossible latencies".into());
+        }
         let mut sketch = Self {
             callers: BTreeMap::new(),
             limit: form.limit,
@@ -150,7 +253,7 @@ impl TryFrom<Form> for CallerSketch {
             other_failures: form.other_failures,
         };
         let mut hash = 0u64;
-        for triple in form.callers.chunks(3) {
+        for (at, triple) in form.callers.chunks(3).enumerate() {
             let &[step, requests, failures] = triple else {
                 return Err("a caller of the sketch lacks its counts".into());
             };
@@ -158,7 +261,17 @@ impl TryFrom<Form> for CallerSketch {
             if requests == 0 || failures > requests || hash >> HASH_BITS != 0 {
                 return Err("a caller of the sketch has impossible counts".into());
             }
-            sketch.insert(hash, requests, failures);
+            let mut caller = Caller {
+                requests,
+                failures,
+                sketches: 1,
+                ..Caller::default()
+            };
+            let place = form.places.get(at).and_then(|place| place.checked_sub(1));
+            if let Some(place) = place {
+                caller.place(place);
+            }
+            sketch.insert(hash, caller);
         }
         Ok(sketch)
     }
@@ -171,11 +284,50 @@ mod tests {
     #[test]
     fn each_caller_is_one_unit_however_much_it_calls() {
         let mut sketch = CallerSketch::default();
-        (0..1_000).for_each(|_| sketch.add("busy", true));
-        (0..9).for_each(|i| sketch.add(&format!("quiet-{i}"), false));
+        let busy = (0..1_000).filter(|_| sketch.add_timed("busy", true, 5));
+        assert_eq!(busy.count(), 1);
+        assert!((0..9).all(|i| sketch.add_timed(&format!("quiet-{i}"), false, 5)));
         let units = sketch.units();
         assert_eq!((units.callers, units.requests), (10, 1_009));
         assert!((units.mean().unwrap() - 0.1).abs() < 1e-12);
+    }
+
+    #[test]
+    fn it_is_known_how_often_a_caller_came_back() {
+        let mut all = CallerSketch::default();
+        for minute in 0..3 {
+            let mut sketch = CallerSketch::default();
+            (0..7).for_each(|_| sketch.add("always", false));
+            sketch.add(&format!("once-{minute}"), false);
+            all.merge(&sketch);
+        }
+        assert_eq!(all.presence(), (6.0, 12.0));
+    }
+
+    #[test]
+    fn callers_whose_latencies_are_their_own_are_told_from_those_who_are_like_anybody() {
+        let sketch = |own: u64, minute: u64| {
+            let mut sketch = CallerSketch::default();
+            for i in 0..50u64 {
+                let noise = (i * 7 + minute * 13) % 10;
+                let micros = 10_000 + own * i * 2_000 + noise * 3_000;
+                sketch.add_timed(&format!("caller-{i}"), false, micros);
+            }
+            let text = serde_json::to_string(&sketch).unwrap();
+            assert_eq!(serde_json::from_str::<CallerSketch>(&text).unwrap(), sketch);
+            sketch
+        };
+        let likeness = |own| {
+            let mut all = sketch(own, 0);
+            assert_eq!(all.likeness(), 1.0, "nobody came back yet");
+            (1..10).for_each(|minute| all.merge(&sketch(own, minute)));
+            all.likeness()
+        };
+        assert!(likeness(0) < 0.25, "{}", likeness(0));
+        assert!(likeness(1) > 0.6, "{}", likeness(1));
+        // A gateway of an earlier version says nothing of it.
+        let old: CallerSketch = serde_json::from_str(r#"{"callers": [5, 1, 0, 9, 2, 1]}"#).unwrap();
+        assert_eq!(old.likeness(), 1.0);
     }
 
     #[test]
@@ -188,15 +340,12 @@ mod tests {
         for i in 0..30_000u32 {
             let caller = format!("caller-{}", i % 10_000);
             let failed = i % 10_000 < 1_000;
-            if i % 2 == 0 {
-                a.add(&caller, failed)
-            } else {
-                b.add(&caller, failed)
-            }
+            let half = if i % 2 == 0 { &mut a } else { &mut b };
+            half.add(&caller, failed);
             whole.add(&caller, failed);
         }
         b.merge(&a);
-        assert_eq!(b, whole);
+        assert_eq!(Form::from(b).callers, Form::from(whole.clone()).callers);
         assert_eq!((whole.requests(), whole.failures()), (30_000, 3_000));
         assert!(
             (9_000..11_000).contains(&whole.callers()),

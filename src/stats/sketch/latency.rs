@@ -48,6 +48,12 @@ impl LatencyHistogram {
         self.max = self.max.max(other.max);
     }
 
+    /// Where a latency lies on the histogram's scale, which is about logarithmic: 64 to an octave.
+    #[must_use]
+    pub fn place(microseconds: u64) -> u16 {
+        index(microseconds.min(LONGEST))
+    }
+
     /// Latencies seen.
     #[must_use]
     pub fn count(&self) -> u64 {
