@@ -236,7 +236,7 @@ pub struct DriftMonitoring {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 200))]
     pub thresholds: BTreeMap<String, f64>,
-    /// What is compared at once (default 7d): a shorter window takes the time of day or the weekday for drift.
+    /// What is compared at once (default 7d): the shorter, the more it must differ, as an hour resembles no whole week.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub window: Option<Duration>,
     /// Rows below which there is no verdict (default 5000).
@@ -510,7 +510,7 @@ pub struct DriftStatus {
     /// Its threshold.
     #[serde(default)]
     pub threshold: f64,
-    /// What samples of that size from the reference itself stay below 99 times in 100.
+    /// What windows of that length and size of the training data itself stay below: 99 in 100, over all columns.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub noise: Option<f64>,
     /// Rows in the window.
@@ -519,9 +519,12 @@ pub struct DriftStatus {
     /// Beyond threshold and noise.
     #[serde(default)]
     pub drifted: bool,
-    /// `Observed`, `NotObserved`, `SchemaMismatch`, `FeaturesUnknown`, `NotEnoughSamples`.
+    /// `Observed`, `Calendar` (not counted), `NotObserved`, `SchemaMismatch`, `FeaturesUnknown`, `NotEnoughSamples`.
     #[serde(default)]
     pub reason: String,
+    /// The same in a sentence.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
 }
 
 /// Windows of live inputs of one revision: they follow each other without overlap. A window is full when it has lasted

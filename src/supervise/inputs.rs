@@ -232,7 +232,7 @@ fn describe(
         });
     }
     let columns: Vec<&str> = names.iter().copied().chain(label).collect();
-    let profile = profile::build(source, &columns)?;
+    let profile = profile::build(source, &columns, time)?;
     let profile = serde_json::to_value(profile)
         .map_err(|e| data::Error::Content(format!("its profile can't be written: {e}")))?;
     Ok(signature_of(features, label.map(str::to_owned)).map(|signature| (signature, profile)))

@@ -7,6 +7,7 @@ mod online;
 mod performance;
 mod table;
 mod text;
+mod windows;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

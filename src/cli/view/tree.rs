@@ -155,8 +155,13 @@ pub(super) fn column(column: &DriftStatus) -> String {
         .noise
         .map(|n| format!(", noise {}", number(n)))
         .unwrap_or_default();
+    let not_counted = if column.reason == "Calendar" {
+        "; follows the calendar, not counted"
+    } else {
+        ""
+    };
     format!(
-        "{mark} {}  {score}  (threshold {}{noise}, n={})",
+        "{mark} {}  {score}  (threshold {}{noise}, n={}{not_counted})",
         column.column,
         number(column.threshold),
         column.samples

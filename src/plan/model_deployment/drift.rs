@@ -117,7 +117,8 @@ pub fn judge(input: &Input<'_>, before: &Output, now: Timestamp) -> Output {
     };
     let rows = features.rows.as_ref().map_or(0, |r| r.rows);
     if rows >= needed && lasted >= length {
-        let drift = compare(profile, &features, monitoring, needed);
+        let seconds = u64::try_from(lasted.as_secs()).ok();
+        let drift = compare(profile, &features, &Rule { seconds, ..rule(monitoring, needed) });
         output.columns = columns(&drift);
         output.summary = Some(summary(&drift));
         output.condition = condition(&drift, rows);
@@ -193,11 +194,10 @@ fn rule(monitoring: &DriftMonitoring, min_samples: u64) -> Rule {
 fn compare(
     profile: &Profile,
     features: &WindowFeatures,
-    monitoring: &DriftMonitoring,
-    needed: u64,
+    rule: &Rule,
 ) -> Drift {
     let rows = features.rows.clone().unwrap_or_default();
-    live::compare(profile, &rows, &rule(monitoring, needed))
+    live::compare(profile, &rows, rule)
 }
 
 fn columns(drift: &Drift) -> Vec<DriftStatus> {
@@ -222,12 +222,11 @@ fn columns(drift: &Drift) -> Vec<DriftStatus> {
                 Reason::NotObserved => "NotObserved",
                 Reason::SchemaMismatch => "SchemaMismatch",
                 Reason::NotEnoughSamples => "NotEnoughSamples",
-                Reason::Drifted
-                | Reason::WithinThreshold
-                | Reason::WithinNoise
-                | Reason::Calendar => "Observed",
+                Reason::Calendar => "Calendar",
+                Reason::Drifted | Reason::WithinThreshold | Reason::WithinNoise => "Observed",
             }
             .to_owned(),
+            message: c.message.clone(),
         })
         .collect()
 }
@@ -258,10 +257,11 @@ fn condition(drift: &Drift, rows: u64) -> (bool, &'static str, String) {
             .filter(|c| c.drifted)
             .map(|c| {
                 format!(
-                    "{} {:.3} (threshold {})",
+                    "{} {:.3} (threshold {}, noise {:.3})",
                     c.column,
                     c.score.unwrap_or_default(),
-                    c.threshold
+                    c.threshold,
+                    c.noise.unwrap_or_default()
                 )
             })
             .collect();

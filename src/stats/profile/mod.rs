@@ -15,9 +15,13 @@
 //! ```
 
 mod builder;
-mod noise;
+mod calendar;
+mod sample;
+mod windows;
 
 pub use builder::ProfileBuilder;
+pub use calendar::Calendar;
+pub use windows::{Moments, Null, RANDOM_ROWS, Windows};
 
 use serde::{Deserialize, Serialize};
 
@@ -31,8 +35,6 @@ pub const MAX_NAMED: usize = 50;
 pub const MAX_BYTES: usize = 256 * 1024;
 /// The quantiles of [`ColumnProfile::quantiles`], in order.
 pub const QUANTILES: [f64; 7] = [0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99];
-/// Sample sizes of [`ColumnProfile::noise`].
-pub const NOISE_SIZES: [u64; 7] = [500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000];
 
 /// What a data set looked like, column by column.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -42,6 +44,9 @@ pub struct Profile {
     pub rows: u64,
     /// Its columns in order: for features also the order of the model's signature.
     pub columns: Vec<ColumnProfile>,
+    /// The windows of which each column's [`ColumnProfile::null`] speaks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub windows: Option<Windows>,
 }
 
 /// What one column looked like. Numbers are rounded to nine digits.
@@ -89,7 +94,13 @@ pub struct ColumnProfile {
     /// Occurrences of all other categories.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub other: u64,
-    /// How much samples of this data set itself score, by sample size (see [`ColumnProfile::noise_at`]).
+    /// What of time the column follows, if it does: known only where rows have times.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub calendar: Option<Calendar>,
+    /// What windows of this data set itself score.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub null: Option<Null>,
+    /// The same in profiles of before 0.2: by sample size, as if rows were independent (see [`ColumnProfile::noise_at`]).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub noise: Vec<NoisePoint>,
 }
@@ -180,6 +191,8 @@ impl ColumnProfile {
             histogram: None,
             categories: Vec::new(),
             other: 0,
+            calendar: None,
+            null: None,
             noise: Vec::new(),
         };
         if let Some(values) = sketch.numeric() {
@@ -187,12 +200,12 @@ impl ColumnProfile {
             profile.distinct = values.distinct();
             profile.min = values.min();
             profile.max = values.max();
-            profile.mean = values.mean().map(round);
-            profile.std = values.std().map(round);
+            profile.mean = values.mean().map(|x| round(x, 9));
+            profile.std = values.std().map(|x| round(x, 9));
             profile.quantiles = QUANTILES
                 .iter()
                 .filter_map(|&q| values.quantile(q))
-                .map(round)
+                .map(|x| round(x, 9))
                 .collect();
             let points: Vec<_> = values.starts().collect();
             profile.histogram = values
@@ -262,14 +275,14 @@ impl Histogram {
             // A bin is closed once it has its share of what was left when it was opened.
             let bin = counts.len();
             if edges.is_empty() {
-                edges.push(round(low));
+                edges.push(round(low, 9));
             } else if bin + 1 < MAX_BINS
                 && open as f64 >= share_of_rest(bin) * (total - done) as f64
             {
                 counts.push(open);
                 done += open;
                 open = 0;
-                edges.push(round(low));
+                edges.push(round(low, 9));
             }
             open += count;
         }
@@ -296,9 +309,9 @@ fn share_of_rest(bin: usize) -> f64 {
     weight(bin) / (bin..MAX_BINS).map(weight).sum::<f64>()
 }
 
-/// Nine significant digits: as exact as the finest bucket of a sketch, and short to write.
-fn round(x: f64) -> f64 {
-    format!("{x:.8e}").parse().unwrap_or(x)
+/// So many significant digits: short to write. Nine are as exact as the finest bucket of a sketch.
+fn round(x: f64, digits: usize) -> f64 {
+    format!("{x:.*e}", digits - 1).parse().unwrap_or(x)
 }
 
 #[allow(
@@ -308,6 +321,9 @@ fn round(x: f64) -> f64 {
 fn is_zero(n: &u64) -> bool {
     *n == 0
 }
+
+#[cfg(test)]
+mod null_tests;
 
 #[cfg(test)]
 mod tests {

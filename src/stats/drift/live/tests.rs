@@ -1,5 +1,6 @@
+use super::grid::jensen_shannon;
 use super::*;
-use crate::stats::profile::ProfileBuilder;
+use crate::stats::profile::{Calendar, NoisePoint, ProfileBuilder};
 use crate::stats::random::Generator;
 use crate::stats::sketch::Cell;
 
@@ -219,7 +220,6 @@ fn a_score_that_samples_of_the_reference_reach_is_noise() {
 fn thresholds_are_by_column_with_a_fallback_and_calendar_columns_are_shown_not_counted() {
     let rule = Rule {
         thresholds: BTreeMap::from([("temp".to_string(), 3.0), ("*".to_string(), 0.2)]),
-        calendar: BTreeSet::from(["dow".to_string()]),
         ..Rule::default()
     };
     assert_eq!((rule.threshold("temp"), rule.threshold("dow")), (3.0, 0.2));
@@ -230,7 +230,9 @@ fn thresholds_are_by_column_with_a_fallback_and_calendar_columns_are_shown_not_c
         (0..5_000).for_each(|_| sketch.add(Cell::Number(7.0)));
         sketch
     });
-    let drift = compare(&SAME.profile(), &live, &rule);
+    let mut profile = SAME.profile();
+    profile.columns[1].calendar = Some(Calendar::HourOfWeek);
+    let drift = compare(&profile, &live, &rule);
     assert_eq!(column(&drift, "temp").reason, Reason::WithinThreshold);
     assert_eq!(column(&drift, "dow").reason, Reason::Calendar);
     assert_eq!((drift.compared, drift.drifted), (2, 0));
@@ -316,4 +318,86 @@ fn values_that_lost_digits_in_single_precision_have_not_drifted() {
         "{}",
         score(&|x| f64::from(x as f32))
     );
+}
+
+#[test]
+fn the_longer_a_window_lasts_the_less_it_may_differ() {
+    // Weather: one value an hour, which wanders.
+    let (mut generator, mut builder) = (
+        Generator::new(3),
+        ProfileBuilder::new([("temp", ColumnKind::Numeric)]),
+    );
+    let mut temp = 0.0;
+    for hour in 0..2_000 {
+        temp = 0.98 * temp + generator.unit() - 0.5;
+        for _ in 0..10 {
+            let reading = temp + 0.1 * generator.unit();
+            builder.add_at(Some(3_600 * hour), &[Cell::Number(reading)]);
+        }
+    }
+    let profile = builder.finish();
+    let mut live = profile.sketch();
+    (0..1_000).for_each(|i| live.add([("temp", Cell::Number(1.8 + f64::from(i % 10) / 100.0))]));
+    let judged = |hours: u64| {
+        let rule = Rule {
+            min_samples: 500,
+            seconds: Some(3_600 * hours),
+            ..Rule::default()
+        };
+        let drift = compare(&profile, &live, &rule);
+        (drift.columns[0].reason, drift.columns[0].noise.unwrap())
+    };
+    // An hour is like that now and then; ten days are not.
+    assert_eq!(judged(1).0, Reason::WithinNoise, "{:?}", judged(1));
+    assert_eq!(judged(240).0, Reason::Drifted, "{:?}", judged(240));
+    let noise: Vec<f64> = [1, 5, 20, 80, 300, 5_000].map(|h| judged(h).1).into();
+    assert!(noise.is_sorted_by(|a, b| a >= b), "{noise:?}");
+}
+
+#[test]
+fn each_of_many_columns_must_differ_more_than_a_single_one() {
+    let names: Vec<String> = (0..100).map(|i| format!("x{i}")).collect();
+    let kinds = || names.iter().map(|n| (n.as_str(), ColumnKind::Numeric));
+    let mut generator = Generator::new(5);
+    let mut builder = ProfileBuilder::new(kinds());
+    for _ in 0..3_000 {
+        let row: Vec<Cell<'_>> = names.iter().map(|_| Cell::Number(generator.unit())).collect();
+        builder.add(&row);
+    }
+    let profile = builder.finish();
+    let mut live = RowSketch::new(kinds());
+    for _ in 0..500 {
+        live.add(names.iter().map(|n| (n.as_str(), Cell::Number(generator.unit()))));
+    }
+    let noise = |columns: &[&str]| {
+        let rule = Rule {
+            columns: columns.iter().map(ToString::to_string).collect(),
+            thresholds: BTreeMap::from([("*".to_string(), 0.0)]),
+            min_samples: 500,
+            ..Rule::default()
+        };
+        let drift = compare(&profile, &live, &rule);
+        assert_eq!(drift.drifted, 0, "{drift:#?}");
+        column(&drift, "x0").noise.unwrap()
+    };
+    assert!(noise(&[]) > 1.2 * noise(&["x0"]));
+}
+
+#[test]
+fn a_profile_of_before_windows_were_drawn_is_read_as_it_was_written() {
+    let mut profile = SAME.profile();
+    profile.windows = None;
+    for column in &mut profile.columns {
+        column.null = None;
+        column.noise = vec![NoisePoint {
+            size: 500,
+            score: 0.3,
+        }];
+    }
+    let written = serde_json::to_string(&profile).unwrap();
+    assert!(!written.contains("windows") && !written.contains("null\":"), "{written}");
+    let read: Profile = serde_json::from_str(&written).unwrap();
+    let drift = compare(&read, &World { shift: 0.2, ..SAME }.live(2, 5_000), &Rule::default());
+    assert_eq!(column(&drift, "temp").noise, Some(0.3));
+    assert_eq!(column(&drift, "temp").reason, Reason::WithinNoise);
 }

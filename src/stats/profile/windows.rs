@@ -1,0 +1,203 @@
+//! How much windows of the reference differ from the whole of it: the null that live drift is held against.
+//!
+//! Neighbouring rows are alike (the same hour, the same weather), and so are neighbouring requests: a window of them isn't a
+//! random sample. So whole windows are drawn from the reference, as moving blocks (Künsch, 1989), of lengths that halve from a
+//! sixth of the reference down to windows of 30 rows, and scored as live traffic is. Of the scores of a length the profile keeps two numbers: mean
+//! and standard deviation of their squares' cube roots. A squared score is a sum of squares of nearly normal deviations, and the cube
+//! root of such a sum is nearly normal (Wilson and Hilferty, 1931), so that a bound for the next window follows from these.
+
+use serde::{Deserialize, Serialize};
+
+use super::round;
+use super::sample::{Kept, Places};
+use crate::stats::drift::live::Grid;
+use crate::stats::random::Generator;
+
+/// Of the longest windows this many fit into the reference side by side.
+const FEWEST: u64 = 6;
+/// Rows in a window, on average, at least.
+const SMALLEST: f64 = 30.0;
+/// Lengths at most.
+const LENGTHS: usize = 12;
+/// Windows of one length at most; they begin a quarter of their length after each other, or further.
+const STARTS: u64 = 512;
+/// Samples of [`RANDOM_ROWS`] rows that are drawn at random.
+const DRAWS: usize = 200;
+/// Rows of such a sample.
+pub const RANDOM_ROWS: u64 = 500;
+const SEED: u64 = 0x7065_7265_6e6e_6961;
+
+/// The windows into which a data set was cut.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Windows {
+    /// Whether lengths are seconds of the data set's time column; else they are rows in the order of the file.
+    pub timed: bool,
+    /// Length of the data set, in the same unit.
+    pub total: u64,
+    /// The lengths, ascending.
+    pub lengths: Vec<u64>,
+    /// Rows that were looked at in a window of each length, on average.
+    pub rows: Vec<f64>,
+}
+
+/// Mean and standard deviation of the cube roots of squared scores, and the highest score.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Moments {
+    /// The mean.
+    pub mean: f64,
+    /// The standard deviation.
+    pub sd: f64,
+    /// The highest score itself.
+    pub max: f64,
+}
+
+impl Moments {
+    /// `None` for fewer than three scores.
+    fn of(scores: &[f64]) -> Option<Self> {
+        let roots: Vec<f64> = scores.iter().map(|s| (s * s).cbrt()).collect();
+        let n = roots.len() as f64;
+        if roots.len() < 3 {
+            return None;
+        }
+        let mean = roots.iter().sum::<f64>() / n;
+        let variance = roots.iter().map(|r| (r - mean).powi(2)).sum::<f64>() / (n - 1.0);
+        Some(Self {
+            mean: round(mean, 4),
+            sd: round(variance.sqrt(), 4),
+            max: round(scores.iter().copied().fold(0.0, f64::max), 4),
+        })
+    }
+
+    /// The mean square of the scores.
+    #[must_use]
+    pub fn mean_square(&self) -> f64 {
+        self.mean * (self.mean * self.mean + 3.0 * self.sd * self.sd) // E[r³] of a normal r.
+    }
+
+    /// The score that lies `deviations` standard deviations above the mean.
+    #[must_use]
+    pub fn score(&self, deviations: f64) -> f64 {
+        (self.mean + deviations * self.sd).max(0.0).powf(1.5)
+    }
+}
+
+/// What the reference's own windows score in one column.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Null {
+    /// By length, as [`Windows::lengths`].
+    pub windows: Vec<Option<Moments>>,
+    /// Samples of [`RANDOM_ROWS`] rows, drawn at random.
+    pub random: Moments,
+    /// What a window scores at most that has a single value of the reference.
+    pub most: f64,
+}
+
+impl Windows {
+    pub(super) fn of(places: &Places, total: u64) -> Self {
+        let length = places.length(total);
+        let rows = |l: u64| places.rows.len() as f64 * l as f64 / length as f64;
+        let mut lengths: Vec<u64> =
+            std::iter::successors(Some(length / FEWEST), |l| Some(l / 2))
+                .take(LENGTHS)
+                .take_while(|&l| l > 0 && rows(l) >= SMALLEST)
+                .collect();
+        lengths.reverse();
+        Self {
+            timed: places.timed,
+            total: length,
+            rows: lengths.iter().map(|&l| round(rows(l), 4)).collect(),
+            lengths,
+        }
+    }
+
+    /// How many windows of that length fit into the data set side by side.
+    #[must_use]
+    pub fn fit(&self, length: u64) -> f64 {
+        self.total as f64 / length.max(1) as f64
+    }
+
+    /// The null of a column of which these values were kept; `None` if it has none.
+    pub(super) fn null(&self, places: &Places, grid: &Grid, cells: &[Option<u16>]) -> Option<Null> {
+        let ordered: Vec<Option<u16>> = places.rows.iter().map(|r| cells[r.1 as usize]).collect();
+        let present: Vec<u16> = ordered.iter().flatten().copied().collect();
+        if present.is_empty() {
+            return None;
+        }
+        let mut counts = vec![0f64; grid.cells()];
+        let windows = self
+            .lengths
+            .iter()
+            .zip(&self.rows)
+            .map(|(&length, &rows)| {
+                let (first, last) = (places.rows[0].0, first_after(places, self.total));
+                let room = last.saturating_sub(first).unsigned_abs().saturating_sub(length);
+                let step = (length / 4).max(room / STARTS).max(1);
+                let scores: Vec<f64> = (0..=room / step)
+                    .filter_map(|i| {
+                        let start = first.saturating_add((i * step) as i64);
+                        let from = places.rows.partition_point(|r| r.0 < start);
+                        let to = places
+                            .rows
+                            .partition_point(|r| r.0 < start.saturating_add(length as i64));
+                        counts.iter_mut().for_each(|c| *c = 0.0);
+                        let mut seen = 0.0;
+                        for &cell in ordered[from..to].iter().flatten() {
+                            counts[usize::from(cell)] += 1.0;
+                            seen += 1.0;
+                        }
+                        // A night, a gap: no window of live traffic would be judged on that.
+                        (seen >= rows / 4.0).then(|| grid.score(&counts))
+                    })
+                    .collect();
+                Moments::of(&scores)
+            })
+            .collect();
+        let mut generator = Generator::new(SEED);
+        let random: Vec<f64> = (0..DRAWS)
+            .map(|_| {
+                counts.iter_mut().for_each(|c| *c = 0.0);
+                for _ in 0..RANDOM_ROWS {
+                    counts[usize::from(present[generator.below(present.len())])] += 1.0;
+                }
+                grid.score(&counts)
+            })
+            .collect();
+        let most = (0..grid.cells())
+            .map(|cell| {
+                counts.iter_mut().for_each(|c| *c = 0.0);
+                counts[cell] = 1.0;
+                grid.score(&counts)
+            })
+            .fold(0.0, f64::max);
+        Some(Null {
+            windows,
+            random: Moments::of(&random)?,
+            most: round(most, 4),
+        })
+    }
+}
+
+/// Where the data set ends.
+fn first_after(places: &Places, total: u64) -> i64 {
+    places.rows[0].0.saturating_add(i64::try_from(total).unwrap_or(i64::MAX))
+}
+
+/// The cell of each kept value; hashes are those of the profile's categories in order.
+pub(super) fn cells(grid: &Grid, hashes: &[u64], values: &[Kept]) -> Vec<Option<u16>> {
+    values
+        .iter()
+        .map(|value| {
+            let cell = match value {
+                Kept::Missing => return None,
+                Kept::Number(x) => grid.cell(*x),
+                Kept::Category(hash) => hashes
+                    .iter()
+                    .position(|h| h == hash)
+                    .unwrap_or(grid.cells() - 1),
+            };
+            u16::try_from(cell).ok()
+        })
+        .collect()
+}
