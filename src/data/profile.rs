@@ -113,7 +113,11 @@ mod tests {
             .map(|i| {
                 let x = (i as f64 / 100.0).sin();
                 let day = 1 + i / 100;
-                format!("2013-01-{day:02}T{:02}:00:00Z,{},{x}\n", i % 24, 1_357_000_000_000 + i * 864_000)
+                format!(
+                    "2013-01-{day:02}T{:02}:00:00Z,{},{x}\n",
+                    i % 24,
+                    1_357_000_000_000 + i * 864_000
+                )
             })
             .collect();
         std::fs::write(&path, format!("t,ms,x\n{}", rows.concat())).unwrap();

@@ -36,12 +36,15 @@ struct Flight<'a> {
 impl Flight<'_> {
     fn cells(&self) -> Vec<Cell<'_>> {
         let mut cells = vec![Cell::Number((self.minute % 1440) as f64)];
-        cells.extend(self.fields.iter().zip(&COLUMNS[1..]).map(|(text, (_, kind))| {
-            match kind {
-                ColumnKind::Numeric => Cell::Number(text.parse().expect("a number")),
-                ColumnKind::Categorical => Cell::Text(text),
-            }
-        }));
+        cells.extend(
+            self.fields
+                .iter()
+                .zip(&COLUMNS[1..])
+                .map(|(text, (_, kind))| match kind {
+                    ColumnKind::Numeric => Cell::Number(text.parse().expect("a number")),
+                    ColumnKind::Categorical => Cell::Text(text),
+                }),
+        );
         cells
     }
 
@@ -137,8 +140,14 @@ fn false_alarms(
                     alarms.push((start, drift.columns[0].message.clone()));
                 }
             }
-            println!("{size} {order}: {} of {windows} windows raise an alarm", alarms.len());
-            assert!(alarms.len() * 100 <= windows, "{size} {order}: {alarms:?} of {windows}");
+            println!(
+                "{size} {order}: {} of {windows} windows raise an alarm",
+                alarms.len()
+            );
+            assert!(
+                alarms.len() * 100 <= windows,
+                "{size} {order}: {alarms:?} of {windows}"
+            );
         }
     }
 }
@@ -195,7 +204,11 @@ fn summer_is_found_in_the_first_full_window_and_the_calendar_is_not_counted() {
         .collect();
     assert_eq!(calendar, ["sched_dep_min", "dow"]);
 
-    let summer: Vec<&Flight<'_>> = flights.iter().filter(|f| f.day() >= 151).take(50_000).collect();
+    let summer: Vec<&Flight<'_>> = flights
+        .iter()
+        .filter(|f| f.day() >= 151)
+        .take(50_000)
+        .collect();
     let requests = chunks(&summer);
     for size in [500, 5_000, 50_000] {
         let first = &requests[..size / CHUNK];

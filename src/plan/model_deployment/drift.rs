@@ -118,7 +118,14 @@ pub fn judge(input: &Input<'_>, before: &Output, now: Timestamp) -> Output {
     let rows = features.rows.as_ref().map_or(0, |r| r.rows);
     if rows >= needed && lasted >= length {
         let seconds = u64::try_from(lasted.as_secs()).ok();
-        let drift = compare(profile, &features, &Rule { seconds, ..rule(monitoring, needed) });
+        let drift = compare(
+            profile,
+            &features,
+            &Rule {
+                seconds,
+                ..rule(monitoring, needed)
+            },
+        );
         output.columns = columns(&drift);
         output.summary = Some(summary(&drift));
         output.condition = condition(&drift, rows);
@@ -191,11 +198,7 @@ fn rule(monitoring: &DriftMonitoring, min_samples: u64) -> Rule {
     }
 }
 
-fn compare(
-    profile: &Profile,
-    features: &WindowFeatures,
-    rule: &Rule,
-) -> Drift {
+fn compare(profile: &Profile, features: &WindowFeatures, rule: &Rule) -> Drift {
     let rows = features.rows.clone().unwrap_or_default();
     live::compare(profile, &rows, rule)
 }

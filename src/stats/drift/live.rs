@@ -273,7 +273,9 @@ fn score(reference: &ColumnProfile, live: Option<&ColumnSketch>, rule: &Rule) ->
     };
     if grid.cells() < 2 && reference.kind == ColumnKind::Categorical {
         result.reason = Reason::NotEnoughSamples;
-        result.message = format!("no category of {name} is as frequent as one in 200: there is nothing to compare");
+        result.message = format!(
+            "no category of {name} is as frequent as one in 200: there is nothing to compare"
+        );
         return result;
     }
     let score = match live {
@@ -288,7 +290,10 @@ fn score(reference: &ColumnProfile, live: Option<&ColumnSketch>, rule: &Rule) ->
         (result.reason, result.message) = match reference.calendar {
             Some(calendar) => (
                 Reason::Calendar,
-                format!("{score:.3}: it follows {} and isn't counted", calendar.name()),
+                format!(
+                    "{score:.3}: it follows {} and isn't counted",
+                    calendar.name()
+                ),
             ),
             None => (Reason::WithinThreshold, String::new()),
         };

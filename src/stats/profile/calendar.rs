@@ -88,7 +88,12 @@ impl Calendar {
             .map(|&(time, row)| (time, values[row as usize]))
             .filter(|(_, value)| *value != Kept::Missing)
             .collect();
-        let patterns = [Self::HourOfDay, Self::HourOfWeek, Self::DayOfMonth, Self::Month];
+        let patterns = [
+            Self::HourOfDay,
+            Self::HourOfWeek,
+            Self::DayOfMonth,
+            Self::Month,
+        ];
         let repeats = |p: &Self| last - first >= TIMES * p.period();
         patterns
             .into_iter()

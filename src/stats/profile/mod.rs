@@ -100,7 +100,7 @@ pub struct ColumnProfile {
     /// What windows of this data set itself score.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub null: Option<Null>,
-    /// The same in profiles of before 0.2: by sample size, as if rows were independent (see [`ColumnProfile::noise_at`]).
+    /// The same in profiles from before windows were drawn: by sample size (see [`ColumnProfile::noise_at`]).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub noise: Vec<NoisePoint>,
 }

@@ -17,7 +17,9 @@ fn rows() -> Vec<(i64, Vec<Cell<'static>>)> {
                 1_357_016_400 + hour * HOUR,
                 vec![
                     Cell::Number((hour % 24) as f64 + 0.9 * generator.unit()),
-                    Cell::Text(["Tue", "Wed", "Thu", "Fri", "Sat", "Sun", "Mon"][(day % 7) as usize]),
+                    Cell::Text(
+                        ["Tue", "Wed", "Thu", "Fri", "Sat", "Sun", "Mon"][(day % 7) as usize],
+                    ),
                     Cell::Number(rows.len() as f64),
                     Cell::Bool(hour % 168 >= 96 && hour % 168 < 144),
                     // None of the calendar: weather of one place, a constant, noise, a busy shop.
@@ -53,7 +55,12 @@ fn columns_that_only_say_when_it_is_are_known_as_such() {
         columns.iter().map(|c| c.calendar).collect::<Vec<_>>()
     };
     use Calendar::{HourOfDay, HourOfWeek, Time};
-    let expected = [Some(HourOfDay), Some(HourOfWeek), Some(Time), Some(HourOfWeek)];
+    let expected = [
+        Some(HourOfDay),
+        Some(HourOfWeek),
+        Some(Time),
+        Some(HourOfWeek),
+    ];
     assert_eq!(follows(true), [expected.to_vec(), vec![None; 4]].concat());
     assert_eq!(follows(false), [None; 8], "no times, no calendar");
 }
@@ -85,7 +92,9 @@ fn the_null_is_the_same_every_time_and_bounded_whatever_comes() {
             ProfileBuilder::new(names.iter().map(|n| (n.as_str(), ColumnKind::Numeric)));
         let mut generator = Generator::new(6);
         for i in 0..rows {
-            let cells: Vec<Cell<'_>> = (0..columns).map(|_| Cell::Number(generator.unit())).collect();
+            let cells: Vec<Cell<'_>> = (0..columns)
+                .map(|_| Cell::Number(generator.unit()))
+                .collect();
             builder.add_at(Some(i as i64 * 60), &cells);
         }
         builder.finish()
@@ -94,7 +103,10 @@ fn the_null_is_the_same_every_time_and_bounded_whatever_comes() {
     assert!(make(2_000, 200).bytes() <= MAX_BYTES);
     for rows in [0, 1, 2, 10, 100] {
         let profile = make(rows, 1);
-        assert!(profile.windows.unwrap().lengths.len() < 2, "{rows} rows have no windows to speak of");
+        assert!(
+            profile.windows.unwrap().lengths.len() < 2,
+            "{rows} rows have no windows to speak of"
+        );
     }
     let mut nans = ProfileBuilder::new([("x", ColumnKind::Numeric)]);
     (0..100).for_each(|_| nans.add(&[Cell::Number(f64::NAN)]));

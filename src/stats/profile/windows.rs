@@ -98,11 +98,10 @@ impl Windows {
     pub(super) fn of(places: &Places, total: u64) -> Self {
         let length = places.length(total);
         let rows = |l: u64| places.rows.len() as f64 * l as f64 / length as f64;
-        let mut lengths: Vec<u64> =
-            std::iter::successors(Some(length / FEWEST), |l| Some(l / 2))
-                .take(LENGTHS)
-                .take_while(|&l| l > 0 && rows(l) >= SMALLEST)
-                .collect();
+        let mut lengths: Vec<u64> = std::iter::successors(Some(length / FEWEST), |l| Some(l / 2))
+            .take(LENGTHS)
+            .take_while(|&l| l > 0 && rows(l) >= SMALLEST)
+            .collect();
         lengths.reverse();
         Self {
             timed: places.timed,
@@ -132,7 +131,10 @@ impl Windows {
             .zip(&self.rows)
             .map(|(&length, &rows)| {
                 let (first, last) = (places.rows[0].0, first_after(places, self.total));
-                let room = last.saturating_sub(first).unsigned_abs().saturating_sub(length);
+                let room = last
+                    .saturating_sub(first)
+                    .unsigned_abs()
+                    .saturating_sub(length);
                 let step = (length / 4).max(room / STARTS).max(1);
                 let scores: Vec<f64> = (0..=room / step)
                     .filter_map(|i| {
@@ -181,7 +183,9 @@ impl Windows {
 
 /// Where the data set ends.
 fn first_after(places: &Places, total: u64) -> i64 {
-    places.rows[0].0.saturating_add(i64::try_from(total).unwrap_or(i64::MAX))
+    places.rows[0]
+        .0
+        .saturating_add(i64::try_from(total).unwrap_or(i64::MAX))
 }
 
 /// The cell of each kept value; hashes are those of the profile's categories in order.

@@ -57,7 +57,9 @@ pub(super) fn bound(
         .zip(&null.windows)
         .filter_map(|((&length, &rows), moments)| {
             let k = windows.fit(length).min(MOST_INDEPENDENT);
-            let t = StudentsT::new(0.0, 1.0, k - 1.0).ok()?.inverse_cdf(1.0 - alpha);
+            let t = StudentsT::new(0.0, 1.0, k - 1.0)
+                .ok()?
+                .inverse_cdf(1.0 - alpha);
             let moments = moments.as_ref()?;
             let part = (windows.fit(length) + 1.0) / (windows.fit(length) - 1.0);
             let likely = part * moments.score(t * (1.0 + 1.0 / k).sqrt()).powi(2)

@@ -361,13 +361,20 @@ fn each_of_many_columns_must_differ_more_than_a_single_one() {
     let mut generator = Generator::new(5);
     let mut builder = ProfileBuilder::new(kinds());
     for _ in 0..3_000 {
-        let row: Vec<Cell<'_>> = names.iter().map(|_| Cell::Number(generator.unit())).collect();
+        let row: Vec<Cell<'_>> = names
+            .iter()
+            .map(|_| Cell::Number(generator.unit()))
+            .collect();
         builder.add(&row);
     }
     let profile = builder.finish();
     let mut live = RowSketch::new(kinds());
     for _ in 0..500 {
-        live.add(names.iter().map(|n| (n.as_str(), Cell::Number(generator.unit()))));
+        live.add(
+            names
+                .iter()
+                .map(|n| (n.as_str(), Cell::Number(generator.unit()))),
+        );
     }
     let noise = |columns: &[&str]| {
         let rule = Rule {
@@ -395,9 +402,16 @@ fn a_profile_of_before_windows_were_drawn_is_read_as_it_was_written() {
         }];
     }
     let written = serde_json::to_string(&profile).unwrap();
-    assert!(!written.contains("windows") && !written.contains("null\":"), "{written}");
+    assert!(
+        !written.contains("windows") && !written.contains("null\":"),
+        "{written}"
+    );
     let read: Profile = serde_json::from_str(&written).unwrap();
-    let drift = compare(&read, &World { shift: 0.2, ..SAME }.live(2, 5_000), &Rule::default());
+    let drift = compare(
+        &read,
+        &World { shift: 0.2, ..SAME }.live(2, 5_000),
+        &Rule::default(),
+    );
     assert_eq!(column(&drift, "temp").noise, Some(0.3));
     assert_eq!(column(&drift, "temp").reason, Reason::WithinNoise);
 }
