@@ -2,7 +2,7 @@
 #   PERENNIAL_CLUSTER  name of the cluster (default: perennial); several run side by side
 #   KUBECONFIG or PERENNIAL_CONTEXT  use this cluster instead of one of our own
 .DEFAULT_GOAL := help
-.PHONY: help build images cluster cluster-down quickstart quickstart-clean test verdicts bench lint crds
+.PHONY: help build images cluster cluster-down quickstart quickstart-clean test sim mutants verdicts bench lint crds
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +30,12 @@ test: ## all suites; `hack/test SUITE… [-- FILTER]` runs some
 
 verdicts: ## 10,000 simulated rollouts: how often gates are wrong, and how soon they find what is worse; `ROLLOUTS=…`
 	@hack/verdicts
+
+sim: ## random lives of releases: SEEDS=100000 [START=…] runs them, SEED=n replays one
+	@hack/sim
+
+mutants: ## plants bugs and lets the simulator find each
+	@hack/mutants
 
 bench: ## the benchmarks
 	@hack/bench

@@ -3,11 +3,12 @@
 use std::{
     collections::HashMap,
     net::IpAddr,
-    sync::{Mutex, PoisonError},
-    time::{Duration, Instant},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use bytes::Bytes;
+use futures::{FutureExt, future::BoxFuture};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
@@ -16,6 +17,7 @@ use hyper_util::{
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use serde::de::DeserializeOwned;
+use tokio::time::Instant;
 
 use crate::{
     api::{
@@ -34,9 +36,36 @@ const SIZE: usize = 1 << 20;
 /// Pods that are remembered.
 const REMEMBERED: usize = 4096;
 
+/// How supervisors are reached: over the network, or what a simulation puts in its place.
+pub trait Wire: Send + Sync + 'static {
+    /// The body of a `GET` that was answered well; `None` for anything else.
+    fn get<'a>(&'a self, url: &'a str) -> BoxFuture<'a, Option<Bytes>>;
+}
+
+struct Network(Client<HttpConnector, Empty<Bytes>>);
+
+impl Wire for Network {
+    fn get<'a>(&'a self, url: &'a str) -> BoxFuture<'a, Option<Bytes>> {
+        async move {
+            let answer = self.0.get(url.parse().ok()?).await.ok()?;
+            if !answer.status().is_success() {
+                return None;
+            }
+            let body = Limited::new(answer.into_body(), SIZE).collect().await;
+            let body = body
+                .inspect_err(
+                    |error| tracing::warn!(url, %error, "a supervisor's answer can't be read"),
+                )
+                .ok()?;
+            Some(body.to_bytes())
+        }
+        .boxed()
+    }
+}
+
 /// Asks supervisors; remembers when it last did.
 pub struct Supervisors {
-    client: Client<HttpConnector, Empty<Bytes>>,
+    wire: Arc<dyn Wire>,
     asked: Mutex<HashMap<String, (Instant, Option<ProgressAnswer>)>>,
 }
 
@@ -45,14 +74,19 @@ impl Default for Supervisors {
         let client = Client::builder(TokioExecutor::new())
             .pool_max_idle_per_host(0)
             .build_http();
-        Self {
-            client,
-            asked: Mutex::default(),
-        }
+        Self::with(Arc::new(Network(client)))
     }
 }
 
 impl Supervisors {
+    /// Asks in this way.
+    pub fn with(wire: Arc<dyn Wire>) -> Self {
+        Self {
+            wire,
+            asked: Mutex::default(),
+        }
+    }
+
     /// What the pod's supervisor says: its report when the pod is ready (its readiness is that there is one), else its progress.
     /// A pod that doesn't answer has said nothing.
     pub async fn ask(&self, pod: &Pod) -> Answers {
@@ -101,17 +135,8 @@ impl Supervisors {
 
     async fn get<T: DeserializeOwned>(&self, url: &str) -> Option<T> {
         let read = async {
-            let answer = self.client.get(url.parse().ok()?).await.ok()?;
-            if !answer.status().is_success() {
-                return None;
-            }
-            let body = Limited::new(answer.into_body(), SIZE).collect().await;
-            let body = body
-                .inspect_err(
-                    |error| tracing::warn!(url, %error, "a supervisor's answer can't be read"),
-                )
-                .ok()?;
-            serde_json::from_slice(&body.to_bytes())
+            let body = self.wire.get(url).await?;
+            serde_json::from_slice(&body)
                 .inspect_err(
                     |error| tracing::warn!(url, %error, "a supervisor's answer can't be read"),
                 )

@@ -25,6 +25,13 @@ pub struct Evaluations {
     supervisors: Supervisors,
 }
 
+impl Evaluations {
+    /// With this way to ask pods.
+    pub fn new(supervisors: Supervisors) -> Self {
+        Self { supervisors }
+    }
+}
+
 impl Controller for Evaluations {
     type Object = Evaluation;
     type Status = EvaluationStatus;
@@ -111,12 +118,13 @@ impl Controller for Evaluations {
             &object.name_any(),
             jobs.values().filter_map(ResourceExt::uid),
         );
-        let recorded = object
-            .status
-            .as_ref()
-            .and_then(|s| s.last_run.as_ref())
-            .is_some_and(|r| r.verdict.is_final());
-        let answers = ask(&self.supervisors, &pods, recorded).await;
+        let last = object.status.as_ref().and_then(|s| s.last_run.as_ref());
+        let current: Vec<String> = last
+            .map(|run| evaluation::job_name(&object.name_any(), run.number))
+            .into_iter()
+            .collect();
+        let recorded = last.is_some_and(|r| r.verdict.is_final());
+        let answers = ask(&self.supervisors, &pods, &current, recorded).await;
         let claims = claim::seen(caches, &namespace, uris(object), pods.iter());
         Ok(Outcome::Ready(Observed {
             evaluation: (**object).clone(),

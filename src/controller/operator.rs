@@ -21,6 +21,8 @@ use crate::{
     cluster::{
         Caches, Kind, Settings, Shell,
         lease::{self, Leadership, Times},
+        measure::Measure,
+        supervisor::Supervisors,
     },
     telemetry::{metrics, server},
 };
@@ -187,6 +189,19 @@ pub fn start(shell: &Shell, gateways: Gateways, stop: &CancellationToken, tasks:
     tasks.spawn(async move {
         until.run_until_cancelled(reading.run()).await;
     });
+    let supervisors = [Supervisors::default(), Supervisors::default()];
+    controllers(shell, gateways, measure, supervisors, stop, tasks);
+}
+
+/// The controllers alone, around what reads gateways and supervisors (of training pods, of evaluation pods).
+pub fn controllers(
+    shell: &Shell,
+    gateways: Gateways,
+    measure: Measure,
+    [training, evaluating]: [Supervisors; 2],
+    stop: &CancellationToken,
+    tasks: &mut JoinSet<()>,
+) {
     tasks.spawn(round::run(gateways, shell.clone(), stop.clone()));
     tasks.spawn(round::run(
         PromptReleases::new(measure.clone()),
@@ -199,12 +214,12 @@ pub fn start(shell: &Shell, gateways: Gateways, stop: &CancellationToken, tasks:
         stop.clone(),
     ));
     tasks.spawn(round::run(
-        TrainingJobs::default(),
+        TrainingJobs::new(training),
         shell.clone(),
         stop.clone(),
     ));
     tasks.spawn(round::run(
-        Evaluations::default(),
+        Evaluations::new(evaluating),
         shell.clone(),
         stop.clone(),
     ));

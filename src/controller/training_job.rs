@@ -25,6 +25,13 @@ pub struct TrainingJobs {
     supervisors: Supervisors,
 }
 
+impl TrainingJobs {
+    /// With this way to ask pods.
+    pub fn new(supervisors: Supervisors) -> Self {
+        Self { supervisors }
+    }
+}
+
 impl Controller for TrainingJobs {
     type Object = TrainingJob;
     type Status = TrainingJobStatus;
@@ -78,11 +85,14 @@ impl Controller for TrainingJobs {
             &object.name_any(),
             jobs.values().filter_map(ResourceExt::uid),
         );
-        let finished = object
-            .status
-            .as_ref()
-            .is_some_and(|s| s.completion_time.is_some());
-        let answers = ask(&self.supervisors, &pods, finished).await;
+        let status = object.status.clone().unwrap_or_default();
+        let name = object.name_any();
+        let current = [
+            training_job::job_name(&name, status.attempts),
+            training_job::report_job_name(&name),
+        ];
+        let recorded = status.completion_time.is_some() || status.retry_time.is_some();
+        let answers = ask(&self.supervisors, &pods, &current, recorded).await;
         let claims = claim::seen(caches, &namespace, uris(object), pods.iter());
         Ok(Outcome::Ready(Observed {
             job: (**object).clone(),
@@ -143,8 +153,14 @@ pub(super) fn pods_of(
         .collect()
 }
 
-/// Asks the pod that runs; with `recorded`, only tells it that its report is.
-pub(super) async fn ask(supervisors: &Supervisors, pods: &[Pod], recorded: bool) -> Answers {
+/// Asks the pod that runs for one of the `current` Jobs; with `recorded`, only tells it that its report is. Pods of other Jobs
+/// are told so too: what they say is of an attempt that is over.
+pub(super) async fn ask(
+    supervisors: &Supervisors,
+    pods: &[Pod],
+    current: &[String],
+    recorded: bool,
+) -> Answers {
     let running = |pod: &&Pod| {
         pod.metadata.deletion_timestamp.is_none()
             && pod
@@ -154,11 +170,62 @@ pub(super) async fn ask(supervisors: &Supervisors, pods: &[Pod], recorded: bool)
     };
     let mut answers = Answers::default();
     for pod in pods.iter().filter(running) {
-        if recorded {
+        let is_current = (pod.owner_references().iter()).any(|o| current.contains(&o.name));
+        if recorded || !is_current {
             supervisors.acknowledge(pod).await;
         } else {
             answers = supervisors.ask(pod).await;
         }
     }
     answers
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use bytes::Bytes;
+    use futures::{FutureExt, future::BoxFuture};
+    use serde_json::json;
+
+    use super::*;
+    use crate::cluster::supervisor::Wire;
+
+    /// Every pod has a report, and what is asked for is written down.
+    #[derive(Clone, Default)]
+    struct Reports(Arc<Mutex<Vec<String>>>);
+
+    impl Wire for Reports {
+        fn get<'a>(&'a self, url: &'a str) -> BoxFuture<'a, Option<Bytes>> {
+            self.0.lock().unwrap().push(url.to_owned());
+            let report = json!({"summary": {"succeeded": false, "message": "it failed"}});
+            async move { Some(Bytes::from(report.to_string())) }.boxed()
+        }
+    }
+
+    fn pod(job: &str, address: &str) -> Pod {
+        serde_json::from_value(json!({
+            "metadata": {"name": format!("{job}-x"), "ownerReferences": [{"apiVersion": "batch/v1", "kind": "Job", "name": job, "uid": job}]},
+            "status": {"phase": "Running", "podIP": address, "conditions": [{"type": "Ready", "status": "True"}]},
+        }))
+        .unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_report_of_an_earlier_attempt_is_acknowledged_and_never_taken_for_the_present_one() {
+        let wire = Reports::default();
+        let supervisors = Supervisors::with(Arc::new(wire.clone()));
+        let pods = [pod("train-1", "10.0.0.1")];
+        let answers = ask(&supervisors, &pods, &["train-2".to_owned()], false).await;
+        assert_eq!(answers, Answers::default());
+        let pods = [pod("train-1", "10.0.0.1"), pod("train-2", "10.0.0.2")];
+        let answers = ask(&supervisors, &pods, &["train-2".to_owned()], false).await;
+        assert!(answers.report.is_some());
+        let asked = wire.0.lock().unwrap().join(" ");
+        let first = "http://10.0.0.1:9465/report?acknowledge=true";
+        assert_eq!(
+            asked,
+            format!("{first} {first} http://10.0.0.2:9465/report")
+        );
+    }
 }

@@ -3,6 +3,14 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+#[allow(dead_code, reason = "the simulator uses the rest of it")]
+#[path = "../sim/api.rs"]
+mod api;
+#[path = "../sim/conformance.rs"]
+mod conformance;
+#[path = "../sim/merge.rs"]
+mod merge;
+
 mod act;
 mod approvals;
 mod bad_input;
@@ -11,6 +19,7 @@ mod crds;
 mod kill;
 mod kill_rollout;
 mod lease;
+mod memory;
 mod program;
 mod rejections;
 mod scripted;

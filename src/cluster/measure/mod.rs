@@ -14,9 +14,11 @@ use std::{
     time::Duration,
 };
 
+use futures::future::BoxFuture;
 use tokio::sync::Notify;
 
 use crate::stats::bucket::{Gateway, ReleaseMeasurements};
+pub use store::Answer;
 use store::Namespace;
 
 /// A gateway pod that the operator owns, as its pod cache shows it.
@@ -65,6 +67,17 @@ pub struct Interest {
     pub interval: Option<Duration>,
     /// Longest time that input rows must be kept for (two drift windows), beyond the 180 minutes that are kept anyway.
     pub keep_features: Option<Duration>,
+}
+
+/// How gateway pods are asked: over the network, or what a simulation puts in its place.
+pub trait Source: Send + Sync + 'static {
+    /// The epochs of a pod and, with `measure`, its buckets of the minutes from `since`; `None` while it has no address.
+    fn ask<'a>(
+        &'a self,
+        pod: &'a GatewayPod,
+        measure: bool,
+        since: i64,
+    ) -> BoxFuture<'a, Option<Answer>>;
 }
 
 type Pods = dyn Fn(&str) -> Vec<GatewayPod> + Send + Sync;
@@ -163,7 +176,13 @@ impl Measure {
 
     /// Polls until it is dropped. One task for the whole operator; run it only while leading.
     pub async fn run(&self) {
-        poll::run(self.inner.clone()).await;
+        self.run_with(Arc::new(poll::Network::new(self.inner.port)))
+            .await;
+    }
+
+    /// As [`Measure::run`], with another way to ask.
+    pub async fn run_with(&self, source: Arc<dyn Source>) {
+        poll::run(self.inner.clone(), source).await;
     }
 
     fn namespaces(&self) -> MutexGuard<'_, HashMap<String, Namespace>> {

@@ -3,7 +3,10 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use futures::future::join_all;
+use futures::{
+    FutureExt,
+    future::{BoxFuture, join_all},
+};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
@@ -13,7 +16,7 @@ use serde::de::DeserializeOwned;
 use tokio::{sync::Semaphore, time::Instant};
 
 use super::{
-    GatewayPod, Inner,
+    GatewayPod, Inner, Source,
     store::{Answer, Due},
 };
 use crate::stats::bucket::{Buckets, Epochs};
@@ -29,16 +32,44 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(5);
 
 type Http = Client<HttpConnector, Empty<Bytes>>;
 
+/// Asks over the network.
+pub(super) struct Network {
+    http: Http,
+    permits: Semaphore,
+    port: u16,
+}
+
+impl Network {
+    /// With the gateways' admin port.
+    pub(super) fn new(port: u16) -> Self {
+        let mut connector = HttpConnector::new();
+        connector.set_connect_timeout(Some(Duration::from_secs(1)));
+        connector.set_nodelay(true);
+        let http: Http = Client::builder(TokioExecutor::new())
+            .pool_idle_timeout(Duration::from_secs(60))
+            .pool_max_idle_per_host(1)
+            .build(connector);
+        Self {
+            http,
+            permits: Semaphore::new(CONCURRENCY),
+            port,
+        }
+    }
+}
+
+impl Source for Network {
+    fn ask<'a>(
+        &'a self,
+        pod: &'a GatewayPod,
+        measure: bool,
+        since: i64,
+    ) -> BoxFuture<'a, Option<Answer>> {
+        ask(&self.http, &self.permits, pod, self.port, measure, since).boxed()
+    }
+}
+
 /// Polls what is due until the future is dropped.
-pub(super) async fn run(inner: Arc<Inner>) {
-    let mut connector = HttpConnector::new();
-    connector.set_connect_timeout(Some(Duration::from_secs(1)));
-    connector.set_nodelay(true);
-    let http: Http = Client::builder(TokioExecutor::new())
-        .pool_idle_timeout(Duration::from_secs(60))
-        .pool_max_idle_per_host(1)
-        .build(connector);
-    let permits = Arc::new(Semaphore::new(CONCURRENCY));
+pub(super) async fn run(inner: Arc<Inner>, source: Arc<dyn Source>) {
     let mut polls = tokio::task::JoinSet::new();
     loop {
         let now = Instant::now().into_std();
@@ -52,13 +83,7 @@ pub(super) async fn run(inner: Arc<Inner>) {
             }
         }
         for (name, due) in due {
-            polls.spawn(poll(
-                inner.clone(),
-                http.clone(),
-                permits.clone(),
-                name,
-                due,
-            ));
+            polls.spawn(poll(inner.clone(), source.clone(), name, due));
         }
         tokio::select! {
             () = tokio::time::sleep_until(next.into()) => {}
@@ -68,14 +93,14 @@ pub(super) async fn run(inner: Arc<Inner>) {
     }
 }
 
-async fn poll(inner: Arc<Inner>, http: Http, permits: Arc<Semaphore>, namespace: String, due: Due) {
+async fn poll(inner: Arc<Inner>, source: Arc<dyn Source>, namespace: String, due: Due) {
     let pods = (inner.pods)(&namespace);
     let answers = join_all(pods.iter().map(|pod| {
         let since = inner
             .namespaces()
             .get(&namespace)
             .map_or(0, |known| known.since(&pod.uid));
-        ask(&http, &permits, pod, inner.port, due, since)
+        source.ask(pod, due.measure, since)
     }))
     .await;
     let now = Instant::now().into_std();
@@ -93,7 +118,7 @@ async fn ask(
     permits: &Semaphore,
     pod: &GatewayPod,
     port: u16,
-    due: Due,
+    measure: bool,
     since: i64,
 ) -> Option<Answer> {
     let ip = pod.ip?;
@@ -112,7 +137,7 @@ async fn ask(
         epochs: epochs.map_err(explain),
         buckets: None,
     };
-    if due.measure && answer.epochs.is_ok() {
+    if measure && answer.epochs.is_ok() {
         let url = format!("http://{address}/buckets?since={since}");
         match get::<Buckets>(http, url).await {
             Ok(buckets) => answer.buckets = Some(buckets),

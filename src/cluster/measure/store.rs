@@ -246,6 +246,8 @@ impl Namespace {
                 woken.push(release.interest.key.clone());
             }
         }
+        // In an order that doesn't depend on how they are kept.
+        woken.sort();
         woken
     }
 

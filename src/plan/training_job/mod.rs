@@ -18,6 +18,6 @@ mod success;
 #[cfg(test)]
 mod tests;
 
-pub use children::{job_name, profile_name};
+pub use children::{job_name, profile_name, report_job_name};
 pub use decide::{plan, refused};
 pub use observed::{Answers, Observed};
