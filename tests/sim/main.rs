@@ -26,7 +26,7 @@ use life::{Ended, live};
 use script::Script;
 
 /// Seeds of a run that says nothing else: a life takes a second in code that isn't optimised.
-const SEEDS: u64 = 100;
+const SEEDS: u64 = 40;
 
 /// Lives a seed: in bad weather and, where the end must be the same, in calm.
 fn lives(seed: u64, traced: bool) -> Ended {
