@@ -53,7 +53,7 @@ impl Engine<'_> {
         let by_version = candidate.source == Some(CandidateSource::Version);
         // Who approves the first step has looked at it, too.
         let first = self.s.rollout.steps.first();
-        let awaits = untried && !first.is_some_and(|s| s.approval.is_some());
+        let awaits = untried && first.is_none_or(|s| s.approval.is_none());
         if awaits && by_version && self.input.manual_versions {
             return self.pause("retraining.promotion is Manual");
         }
