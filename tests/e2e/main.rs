@@ -15,4 +15,5 @@ mod rollout;
 mod s3;
 mod space;
 mod survival;
+mod within;
 mod words;
