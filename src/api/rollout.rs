@@ -222,8 +222,9 @@ pub struct RolloutStatus {
     /// Index into `steps` of the step that is going on.
     #[serde(default)]
     pub step: i32,
-    /// The ladder as it was when the rollout started.
+    /// The ladder as it was when the rollout started. Bounded, as the API server asks what its rules can cost.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 50))]
     pub steps: Vec<Step>,
     /// When the rollout started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
