@@ -35,7 +35,8 @@ pub struct LatencyStratum {
 /// confidence sequence says which shares are plausible, and the histogram which latencies those are (Howard, Ramdas: *Sequential
 /// estimation of quantiles*, Bernoulli 2022). Ends are rounded outwards to the bucket (1.6 %). For comparisons stable's strata are
 /// weighted as the candidate's are, so that a ramp or a daily cycle isn't taken for a difference; sides are combined by
-/// recovering variances from the limits (Zou, Donner 2008), for ratios on logarithms.
+/// recovering variances from the limits (Zou, Donner 2008), for ratios on logarithms. What the buckets leave open isn't chance, so both
+/// sides' roundings are added as they are: two equal quantiles at the edge of a bucket are never a difference.
 #[must_use]
 pub fn latencies(strata: &[LatencyStratum], quantile: f64, bound: Bound, alpha: f64) -> Finding {
     let compares = bound.compares();
@@ -66,7 +67,8 @@ pub fn latencies(strata: &[LatencyStratum], quantile: f64, bound: Bound, alpha: 
             (value.exp(), lower.map(f64::exp), upper.map(f64::exp))
         }
         (Bound::Max(_) | Bound::Min(_), _) => {
-            (candidate.value, Some(candidate.low), candidate.high)
+            let (low, high) = (candidate.low.first, candidate.high.map(|b| b.end));
+            (candidate.value.middle(), Some(low), high)
         }
         _ => return Finding::nothing(),
     };
@@ -83,8 +85,8 @@ pub fn latencies(strata: &[LatencyStratum], quantile: f64, bound: Bound, alpha: 
         _ => None,
     };
     Finding {
-        estimate_candidate: Some(candidate.value),
-        estimate_stable: stable.map(|s| s.value),
+        estimate_candidate: Some(candidate.value.middle()),
+        estimate_stable: stable.map(|s| s.value.middle()),
         value: Some(value),
         lower,
         upper,
@@ -94,12 +96,38 @@ pub fn latencies(strata: &[LatencyStratum], quantile: f64, bound: Bound, alpha: 
     }
 }
 
-/// One side's quantile in seconds.
+/// A bucket of the histogram, in seconds: where a quantile lies is known no better.
+#[derive(Clone, Copy, Debug, Default)]
+struct Bucket {
+    first: f64,
+    end: f64,
+}
+
+impl Bucket {
+    fn of(first: u64, last: u64) -> Self {
+        Self {
+            first: first as f64 / SECOND,
+            end: (last + 1) as f64 / SECOND,
+        }
+    }
+
+    fn middle(self) -> f64 {
+        f64::midpoint(self.first, self.end)
+    }
+
+    /// How far what lies in it may be from its middle, on the given scale.
+    fn rounding(self, scale: impl Fn(f64) -> f64) -> f64 {
+        let middle = scale(self.middle());
+        (middle - scale(self.first)).max(scale(self.end) - middle)
+    }
+}
+
+/// One side's quantile.
 #[derive(Clone, Copy, Debug)]
 struct Side {
-    value: f64,
-    low: f64,
-    high: Option<f64>,
+    value: Bucket,
+    low: Bucket,
+    high: Option<Bucket>,
     count: u64,
 }
 
@@ -132,42 +160,49 @@ impl Side {
         let total: f64 = buckets.values().map(|b| b.1).sum();
         let at = |share: f64| {
             let mut seen = 0.0;
-            for (&first, &(last, weight)) in &buckets {
+            let reached = buckets.iter().find(|(_, (_, weight))| {
                 seen += weight;
-                if seen >= share * total * (1.0 - 1e-12) {
-                    return (first as f64 / SECOND, last as f64 / SECOND);
-                }
-            }
-            buckets.last_key_value().map_or((0.0, 0.0), |(&first, b)| {
-                (first as f64 / SECOND, b.0 as f64 / SECOND)
-            })
+                seen >= share * total * (1.0 - 1e-12)
+            });
+            reached
+                .or_else(|| buckets.last_key_value())
+                .map_or(Bucket::default(), |(&first, &(last, _))| {
+                    Bucket::of(first, last)
+                })
         };
         let (low, high) = plausible_means(quantile, effective, alpha);
-        let middle = at(quantile);
         Some(Self {
-            value: f64::midpoint(middle.0, middle.1),
-            low: if low > 0.0 { at(low).0 } else { 0.0 },
-            high: (high < 1.0).then(|| at(high).1),
+            value: at(quantile),
+            low: if low > 0.0 {
+                at(low)
+            } else {
+                Bucket::default()
+            },
+            high: (high < 1.0).then(|| at(high)),
             count,
         })
     }
 }
 
-/// Candidate − stable on the given scale, with its ends.
+/// Candidate − stable on the given scale, with its ends. How much of the distance to an end comes from the value and how much from
+/// the limit adds up to one on each side, so each side is off by its coarser bucket at most.
 fn combine(
     candidate: &Side,
     stable: &Side,
     scale: impl Fn(f64) -> f64,
 ) -> (f64, Option<f64>, Option<f64>) {
-    let value = scale(candidate.value) - scale(stable.value);
-    let lower = stable.high.map(|high| {
-        value
-            - (scale(candidate.value) - scale(candidate.low))
-                .hypot(scale(high) - scale(stable.value))
-    });
-    let upper = candidate.high.map(|high| {
-        value
-            + (scale(high) - scale(candidate.value)).hypot(scale(stable.value) - scale(stable.low))
-    });
+    let at = |bucket: Bucket| scale(bucket.middle());
+    let coarser = |a: Bucket, b: Bucket| a.rounding(&scale).max(b.rounding(&scale));
+    let value = at(candidate.value) - at(stable.value);
+    let distance = |above: (Bucket, Bucket), below: (Bucket, Bucket)| {
+        let chance = (at(above.1) - at(above.0)).hypot(at(below.1) - at(below.0));
+        chance + (coarser(above.0, above.1) + coarser(below.0, below.1)) * (1.0 + 1e-9)
+    };
+    let lower = stable
+        .high
+        .map(|high| value - distance((stable.value, high), (candidate.low, candidate.value)));
+    let upper = candidate
+        .high
+        .map(|high| value + distance((candidate.value, high), (stable.low, stable.value)));
     (value, lower, upper)
 }

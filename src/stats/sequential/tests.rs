@@ -322,3 +322,24 @@ fn few_latencies_leave_a_high_quantile_unbounded() {
         (None, Verdict::Inconclusive)
     );
 }
+
+#[test]
+fn equal_latencies_on_both_sides_of_a_bucket_s_edge_are_no_difference() {
+    // So many that chance is far below what a bucket leaves open; the medians fall into neighbouring buckets.
+    let side = |low: u64, high: u64| {
+        let mut histogram = LatencyHistogram::default();
+        (0..low).for_each(|_| histogram.add(127));
+        (0..high).for_each(|_| histogram.add(128));
+        let units = histogram.count() as f64;
+        LatencySide { histogram, units }
+    };
+    let stratum = LatencyStratum {
+        candidate: side(45_000, 55_000),
+        stable: side(55_000, 45_000),
+    };
+    for bound in [Bound::MaxDifference(0.0), Bound::MaxRatio(1.0)] {
+        let finding = latencies(std::slice::from_ref(&stratum), 0.5, bound, 0.01);
+        assert!(finding.value > Some(bound.value()), "{finding:?}");
+        assert_eq!(finding.verdict, Verdict::Inconclusive, "{finding:?}");
+    }
+}
