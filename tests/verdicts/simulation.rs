@@ -18,7 +18,8 @@ use perennial::{
 /// Seconds between two looks: `interval` of the rollouts below.
 const INTERVAL: i64 = 600;
 
-/// Four gates whose bounds are what two equal versions have: each look is as likely as can be to be wrong.
+/// Four gates whose bounds are what two equal versions have: each look is as likely as can be to be wrong. The bake is the default one:
+/// what stable did last is another time of day after hours, and those gates leave no room for it.
 pub const EQUAL: &str = r"
 steps: [{setWeight: 10}, {pause: {duration: 6h}}, {setWeight: 50}, {pause: {duration: 6h}}]
 analysis:
@@ -29,7 +30,7 @@ analysis:
   - {metric: errorRate, maxRatio: 1}
   - {metric: latencyP50, maxDifference: 0}
   - {metric: latencyP95, maxRatio: 1}
-bake: 1h
+bake: 10m
 progressDeadline: 2h
 ";
 
