@@ -370,7 +370,14 @@ impl Api {
         };
         let is = text(&object.value, "/metadata/uid");
         if !wanted.is_empty() && wanted != is {
-            return conflict(is);
+            let message = format!(
+                "{} \"{}\" is invalid: metadata.uid: field is immutable",
+                kind.as_str(),
+                key.name
+            );
+            let (code, mut answer) = failure(422, "Invalid", message);
+            answer["details"] = json!({"causes": [{"reason": "FieldValueInvalid", "message": "field is immutable", "field": "metadata.uid"}]});
+            return (code, answer);
         }
         if let Some(refused) = self.refuses(kind, &desired) {
             return refused;

@@ -154,7 +154,8 @@ pub fn script() -> Vec<Request> {
         ),
         status(
             "perennial.dev/v1alpha1/modeldeployments/n/status",
-            of_release("", "", "nobody"),
+            json!({"apiVersion": "perennial.dev/v1alpha1", "kind": "ModelDeployment", "metadata": {"name": "n"},
+                "status": {"message": "nobody", "phase": "Healthy", "attempts": 0, "replicas": 0}}),
         ),
         get(
             "perennial.dev/v1alpha1/modeldeployments/m",

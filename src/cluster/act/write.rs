@@ -98,6 +98,10 @@ impl<'a> Writer<'a> {
             Err(kube::Error::Api(status)) if status.code == 500 => {
                 return Err(self.explain(kind, &key, &sent, status.message).await);
             }
+            Err(kube::Error::Api(status)) if is_another(&status) => {
+                let message = format!("{} {key}: {}", kind.as_str(), status.message);
+                return Err(Error::Conflict(message));
+            }
             Err(error) => return Err(classify(kind, &key, error)),
         };
         let version = written
@@ -439,6 +443,15 @@ impl<'a> Writer<'a> {
     }
 }
 
+/// Whether an apply was refused as the object was replaced by another of its name since it was read: that is no mistake of the user's.
+fn is_another(status: &kube::core::Status) -> bool {
+    let causes = status.details.iter().flat_map(|d| &d.causes);
+    status.code == 422
+        && causes
+            .into_iter()
+            .any(|cause| cause.field == "metadata.uid")
+}
+
 /// A condition whose status stayed keeps its transition time, whatever the planner went through to get there.
 fn keep_transitions(observed: &Value, planned: &mut Value) {
     let Some(old) = observed.get("conditions").and_then(Value::as_array) else {
@@ -467,4 +480,20 @@ fn text<'v>(value: &'v Value, pointer: &str) -> &'v str {
 
 fn label<'v>(value: &'v Value, name: &str) -> Option<&'v str> {
     value.pointer("/metadata/labels")?.get(name)?.as_str()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_object_that_was_replaced_is_a_conflict_and_no_mistake_in_a_template() {
+        let refused = |field: &str| {
+            let status = json!({"status": "Failure", "reason": "Invalid", "code": 422, "message": "field is immutable",
+                "details": {"causes": [{"reason": "FieldValueInvalid", "message": "field is immutable", "field": field}]}});
+            serde_json::from_value::<kube::core::Status>(status).unwrap()
+        };
+        assert!(is_another(&refused("metadata.uid")));
+        assert!(!is_another(&refused("spec.selector")));
+    }
 }
