@@ -45,7 +45,7 @@ analysis:
   - {metric: errorRate, max: 0.5}
   - {metric: latencyP50, maxRatio: 1.5}
   - {metric: latencyP95, maxRatio: 1.25}
-bake: 1h
+bake: 10m
 progressDeadline: 2h
 ";
 
