@@ -93,8 +93,12 @@ fn an_approval_is_admitted_only_in_its_authors_own_name() {
 
         // A policy takes a moment to be in force.
         let deadline = Instant::now() + Duration::from_secs(60);
+        // Each time another value: what stands there already isn't judged again.
+        let mut attempt = 0;
         let refused = loop {
-            if let Some(refused) = refusal(&john, approve, "abc/jane").await {
+            attempt += 1;
+            let value = format!("abc.{attempt}/jane");
+            if let Some(refused) = refusal(&john, approve, &value).await {
                 break refused;
             }
             assert!(Instant::now() < deadline, "john approves as jane");

@@ -46,7 +46,17 @@ fn rows() -> Vec<Row> {
     let command = "template: the container that trains must say its command (the image's own entry point can't be wrapped)";
     let name40 = "metadata.name must be a DNS-1035 label of at most 40 characters: lower-case letters, digits and -, beginning with a letter";
     let name52 = "metadata.name must be a DNS-1035 label of at most 52 characters: lower-case letters, digits and -, beginning with a letter";
+    let sticky = "a sticky key is in one place: write header, cookie or field";
+    let pending =
+        "limits: pending are those that wait when there are too many; write concurrent too";
+    let two_places = || json!({"sticky": [{"header": "a", "cookie": "b"}]});
+    let only_pending = || json!({"limits": {"pending": 1}});
     vec![
+        // Traffic
+        (MODEL, "/spec/traffic", two_places(), sticky),
+        (PROMPT, "/spec/traffic", two_places(), sticky),
+        (MODEL, "/spec/traffic", only_pending(), pending),
+        (PROMPT, "/spec/traffic", only_pending(), pending),
         // Names, from which names of children are made.
         (TRAINING, "/metadata/name", long(53), name52),
         (TRAINING, "/metadata/name", json!("1st"), name52),
