@@ -46,6 +46,8 @@ enum Role {
     Evaluate,
     /// Inside a server's pod: fetch and verify the model.
     Fetch,
+    /// Beside a server: ask it what its warm-up says, and be ready when it has answered.
+    WarmUp,
     /// Copy this program into a directory, for containers that don't have it.
     Install {
         /// The directory.
@@ -60,12 +62,13 @@ enum Role {
 }
 
 /// The first argument that makes it a role and not the plugin.
-const ROLES: [&str; 7] = [
+const ROLES: [&str; 8] = [
     "operator",
     "gateway",
     "supervise",
     "evaluate",
     "fetch",
+    "warm-up",
     "install",
     "crds",
 ];
@@ -86,6 +89,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Role::Supervise { command } => finish("supervise", runtime(supervise::run(command))),
         Role::Evaluate => finish("evaluate", runtime(evaluate::run())),
         Role::Fetch => finish("fetch", runtime(supervise::fetch::run())),
+        Role::WarmUp => finish("warm-up", runtime(supervise::warm_up::run())),
         Role::Install { directory } => {
             finish("install", runtime(supervise::install::run(&directory)))
         }

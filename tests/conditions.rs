@@ -25,6 +25,12 @@ const REASONS: &[(&str, &str, &str, &str)] = &[
         "pub mod retraining {",
     ),
     (
+        "ModelDeployment: size and route",
+        "The conditions `Autoscaled` and `Routed`; [serving.md](serving.md) says more.",
+        "src/plan/model_deployment/reason.rs",
+        "pub mod serving {",
+    ),
+    (
         "ModelDeployment: `status.retraining.runs[].result`",
         "",
         "src/plan/model_deployment/retraining.rs",

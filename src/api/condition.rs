@@ -25,6 +25,10 @@ pub mod kind {
     pub const DRIFT_DETECTED: &str = "DriftDetected";
     /// A retraining is going on.
     pub const RETRAINING: &str = "Retraining";
+    /// An autoscaler decides how many pods there are.
+    pub const AUTOSCALED: &str = "Autoscaled";
+    /// Callers from outside are led to the release by its HTTPRoute.
+    pub const ROUTED: &str = "Routed";
     /// The prompt can be rendered.
     pub const RENDERED: &str = "Rendered";
     /// The training run has ended well.

@@ -15,6 +15,7 @@ pub mod revision;
 pub mod rollout;
 pub mod run;
 pub mod schema;
+pub mod serving;
 pub mod traffic;
 pub mod training_job;
 
@@ -33,6 +34,8 @@ pub const API_VERSION: &str = "perennial.dev/v1alpha1";
 
 /// Field manager of every child the operator applies.
 pub const MANAGER: &str = "perennial-controller";
+/// Field manager of a Deployment's number of pods between us and its autoscaler.
+pub const SCALE_MANAGER: &str = "perennial-scale";
 /// Field manager of the status of our own kinds.
 pub const STATUS_MANAGER: &str = "perennial-status";
 

@@ -16,6 +16,7 @@ use super::{
         RolloutStatus,
     },
     schema,
+    serving::{Autoscaling, Route, WarmUp},
     traffic::Traffic,
     training_job::TrainingJobSpec,
 };
@@ -55,6 +56,9 @@ use super::{
 }, {
     "rule": "!has(self.retraining) || !has(self.model) || (!has(self.model.version) && !has(self.model.uri))",
     "message": "retraining makes new versions, but model pins one: leave out model.version and model.uri"
+}, {
+    "rule": "!has(self.replicas) || !has(self.autoscaling)",
+    "message": "replicas and autoscaling exclude each other: leave out replicas, an autoscaler decides"
 }]))]
 pub struct ModelDeploymentSpec {
     /// Which model: by name (follows its versions), by version, or by URI. Default: this object's name.
@@ -66,6 +70,12 @@ pub struct ModelDeploymentSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 10_000))]
     pub replicas: Option<i32>,
+    /// Pods by load, instead of `replicas`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub autoscaling: Option<Autoscaling>,
+    /// How callers from outside of the cluster come in, where the Gateway API is installed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub route: Option<Route>,
     /// Metrics that gates and triggers can name, beside the built-in ones.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 50), transform = schema::named_list)]
@@ -140,6 +150,9 @@ pub struct Selector {
 #[schemars(extend("x-kubernetes-validations" = [{
     "rule": "self.template.spec.containers.exists(c, c.name == 'server') || size(self.template.spec.containers) == 1",
     "message": "server.template: name the container that serves `server`, or have only one container"
+}, {
+    "rule": "!has(self.warmUp) || !has(self.tls)",
+    "message": "server.warmUp: requests are sent in plain HTTP; leave out server.tls, or warm up in the server itself"
 }]))]
 pub struct ServerSpec {
     /// The pod: container `server`, or the only one.
@@ -162,6 +175,13 @@ pub struct ServerSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 256), regex(pattern = r"^/.+$"))]
     pub model_path: Option<String>,
+    /// Seconds that a pod must have been ready before it counts as one that can answer (default 0).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 3600))]
+    pub min_ready_seconds: Option<i32>,
+    /// What a server is asked before its pod is ready.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warm_up: Option<WarmUp>,
 }
 
 /// TLS from the gateway to the server.
@@ -483,13 +503,13 @@ pub struct ModelDeploymentStatus {
     /// Pods of stable.
     #[serde(default)]
     pub replicas: i32,
-    /// Label selector of stable's pods, for `kubectl scale` and HPA.
+    /// Label selector of the release's server pods, for `kubectl scale` and autoscalers of yours.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub selector: Option<String>,
     /// Where clients call it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
-    /// Conditions: Ready, Reconciling, Stalled, Available, Progressing, Paused, Promoted, CandidateRejected, DriftDetected, Retraining.
+    /// Conditions: Ready, Reconciling, Stalled, Available, Progressing, Paused, Promoted, CandidateRejected, DriftDetected, Retraining, Autoscaled, Routed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::conditions")]
     pub conditions: Vec<Condition>,

@@ -15,6 +15,7 @@ use super::{
     gate::MetricValue,
     model_deployment::Protocol,
     revision::{ModelReference, Signature},
+    serving::WarmUpRequest,
     training_job::{Dataset, DatasetStatus, Progress},
 };
 
@@ -68,6 +69,21 @@ pub struct TrainingRun {
     pub acknowledge_timeout: Duration,
 }
 
+/// Port at which the container that warms a server up says whether it has.
+pub const WARM_UP_PORT: u16 = 9468;
+
+/// What a server is asked before callers are let to it, for `perennial warm-up`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WarmUpRun {
+    /// The server's port, in the same pod.
+    pub port: u16,
+    /// The requests, in order.
+    pub requests: Vec<WarmUpRequest>,
+    /// How often all of them are sent.
+    pub rounds: i32,
+}
+
 /// The supervisor's exit codes that are not the trainer's own.
 pub const EXIT_INPUT: i32 = 190;
 /// The trainer wrote no progress for too long.
@@ -78,6 +94,8 @@ pub const EXIT_DEADLINE: i32 = 192;
 pub const EXIT_OUTPUT: i32 = 193;
 /// The run's spec makes no sense to this supervisor.
 pub const EXIT_SPEC: i32 = 194;
+/// A server refused a request of its warm-up.
+pub const EXIT_WARM_UP: i32 = 195;
 
 /// What an evaluation pod does: `perennial evaluate`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -7,6 +7,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use futures::{Stream, StreamExt};
 use k8s_openapi::api::{
     apps::v1::{ControllerRevision, Deployment},
+    autoscaling::v2::HorizontalPodAutoscaler,
     batch::v1::Job,
     core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Service, ServiceAccount},
     discovery::v1::EndpointSlice,
@@ -26,12 +27,15 @@ use super::{
     kind::{Change, Key},
     store::{AnyStore, Entry, Store},
 };
-use crate::api::{Evaluation, ModelDeployment, PromptRelease, TrainingJob};
+use crate::api::{Evaluation, ModelDeployment, PromptRelease, TrainingJob, serving::HTTPRoute};
 
 /// The label that everything we make carries; children without it would not be seen again.
 pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 /// Its value.
 pub const MANAGED_BY_US: &str = "perennial";
+
+/// How often a kind that the cluster doesn't know is looked for.
+const ABSENT: std::time::Duration = std::time::Duration::from_secs(15);
 
 /// How much of a kind is watched.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -159,6 +163,10 @@ kinds! {
     NetworkPolicy network_policies: NetworkPolicy, Ours;
     /// Disruption budgets of servers and gateways.
     PodDisruptionBudget disruption_budgets: PodDisruptionBudget, Ours;
+    /// Autoscalers of servers.
+    HorizontalPodAutoscaler autoscalers: HorizontalPodAutoscaler, Ours;
+    /// Routes from outside: not every cluster knows them.
+    HTTPRoute routes: HTTPRoute, Ours;
 }
 
 impl Kind {
@@ -170,6 +178,11 @@ impl Kind {
                 resource.api_version == api_version
             }
         })
+    }
+
+    /// Whether a cluster may do without this kind: nobody waits for it then, and it is looked for now and then.
+    pub fn is_optional(self) -> bool {
+        matches!(self, Kind::HTTPRoute)
     }
 
     /// Whether it is one of the four resources of `perennial.dev`.
@@ -310,6 +323,14 @@ async fn watch<T, K>(
                     Event::InitDone => store.complete(&scope),
                 }
             }
+            Err(error) if kind.is_optional() && is_missing(&error) => {
+                store.begin(&scope);
+                let gone = store.complete(&scope);
+                store.set_absent(&scope);
+                subscribers.tell(&gone);
+                tokio::time::sleep(ABSENT).await;
+                Vec::new()
+            }
             Err(error) => {
                 let problem = describe(kind, &error);
                 if failed
@@ -370,6 +391,11 @@ fn without_annotations<K>(mut object: PartialObjectMeta<K>) -> Entry<PartialObje
     object.metadata.managed_fields = None;
     object.metadata.annotations = None;
     Entry::Valid(Box::new(object))
+}
+
+/// Whether it says that the cluster doesn't know the kind.
+fn is_missing(error: &watcher::Error) -> bool {
+    matches!(error, watcher::Error::InitialListFailed(kube::Error::Api(status)) if status.code == 404)
 }
 
 /// Why a kind can't be watched, and what to do about it.
@@ -436,6 +462,8 @@ mod tests {
             caches.role_bindings.complete(scope);
             caches.network_policies.complete(scope);
             caches.disruption_budgets.complete(scope);
+            caches.autoscalers.complete(scope);
+            caches.routes.complete(scope);
         };
         caches.pods.set_refused("b");
         assert!(!caches.ready(), "nothing is known yet");

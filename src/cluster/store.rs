@@ -51,6 +51,8 @@ struct Scope {
     ready: bool,
     /// We may not list it: it was not given to us, or is gone.
     refused: bool,
+    /// The cluster doesn't know the kind.
+    absent: bool,
     seen: u64,
     listing: Option<Listing>,
     /// What went wrong last, and when.
@@ -232,6 +234,7 @@ impl<K: Resource<DynamicType = ()>> Store<K> {
         let state = inner.scopes.entry(scope.to_owned()).or_default();
         state.ready = true;
         state.refused = false;
+        state.absent = false;
         state.problem = None;
         let Some(listing) = state.listing.take() else {
             return Vec::new();
@@ -257,6 +260,20 @@ impl<K: Resource<DynamicType = ()>> Store<K> {
             .entry(scope.to_owned())
             .or_default()
             .problem = Some((problem, Instant::now()));
+    }
+
+    /// The cluster doesn't know the kind.
+    pub fn set_absent(&self, scope: &str) {
+        self.write()
+            .scopes
+            .entry(scope.to_owned())
+            .or_default()
+            .absent = true;
+    }
+
+    /// Whether the cluster doesn't know the kind, as far as the watch of this namespace has seen.
+    pub fn is_absent_in(&self, namespace: &str) -> bool {
+        self.read().scope(namespace).is_some_and(|s| s.absent)
     }
 
     /// The API server won't let us list this scope.

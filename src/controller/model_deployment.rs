@@ -240,6 +240,8 @@ impl Controller for ModelDeployments {
             | Kind::Deployment
             | Kind::Service
             | Kind::PodDisruptionBudget
+            | Kind::HorizontalPodAutoscaler
+            | Kind::HTTPRoute
             | Kind::ControllerRevision => change
                 .belongs_to("ModelDeployment", label::MODEL_DEPLOYMENT)
                 .into_iter()
@@ -271,6 +273,8 @@ impl Controller for ModelDeployments {
         let (name, uid) = (object.name_any(), object.uid().unwrap_or_default());
         let services = caches.services.owned_by(&uid);
         let budgets = caches.disruption_budgets.owned_by(&uid);
+        let autoscalers = caches.autoscalers.owned_by(&uid);
+        let route = caches.routes.owned_by(&uid).into_iter().next();
         let others = services
             .iter()
             .map(|o| reference("v1", "Service", o.meta()))
@@ -278,6 +282,16 @@ impl Controller for ModelDeployments {
                 budgets
                     .iter()
                     .map(|o| reference("policy/v1", "PodDisruptionBudget", o.meta())),
+            )
+            .chain(
+                autoscalers
+                    .iter()
+                    .map(|o| reference("autoscaling/v2", "HorizontalPodAutoscaler", o.meta())),
+            )
+            .chain(
+                route
+                    .iter()
+                    .map(|o| reference("gateway.networking.k8s.io/v1", "HTTPRoute", o.meta())),
             )
             .collect();
         let evaluations = evaluations(object)
@@ -324,6 +338,9 @@ impl Controller for ModelDeployments {
             evaluations,
             revisions,
             servers: caches.deployments.owned_by(&uid),
+            autoscalers,
+            route,
+            knows_routes: !caches.routes.is_absent_in(&namespace),
             others,
             pods,
             resolves: caches.jobs.owned_by(&uid),

@@ -20,6 +20,7 @@ pub mod install;
 pub mod output;
 pub mod progress;
 pub mod trainer;
+pub mod warm_up;
 
 use std::{
     net::{Ipv6Addr, SocketAddr},

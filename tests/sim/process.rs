@@ -248,6 +248,14 @@ macro_rules! for_store {
                 let $store = &$caches.disruption_budgets;
                 $body
             }
+            Kind::HorizontalPodAutoscaler => {
+                let $store = &$caches.autoscalers;
+                $body
+            }
+            Kind::HTTPRoute => {
+                let $store = &$caches.routes;
+                $body
+            }
         }
     };
 }

@@ -64,6 +64,14 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 - apiGroups: [policy]
   resources: [poddisruptionbudgets]
   verbs: [get, list, watch, create, patch, delete]
+# spec.autoscaling of a ModelDeployment.
+- apiGroups: [autoscaling]
+  resources: [horizontalpodautoscalers]
+  verbs: [get, list, watch, create, patch, delete]
+# spec.route of a ModelDeployment, where the Gateway API is installed.
+- apiGroups: [gateway.networking.k8s.io]
+  resources: [httproutes]
+  verbs: [get, list, watch, create, patch, delete]
 # Each gateway reads releases, revisions and endpoints of its namespace, which the rules above allow us to grant, and nothing else.
 - apiGroups: [rbac.authorization.k8s.io]
   resources: [roles, rolebindings]

@@ -16,7 +16,7 @@ use super::{
     memory::{Applied, Echo},
 };
 use crate::{
-    api::{MANAGER, STATUS_MANAGER},
+    api::{MANAGER, SCALE_MANAGER, STATUS_MANAGER},
     cluster::{
         cache::{Kind, MANAGED_BY, MANAGED_BY_US},
         compare::{contains, digest, project},
@@ -82,6 +82,9 @@ impl<'a> Writer<'a> {
         }
         let mut sent = desired.clone();
         sent["metadata"]["annotations"][APPLIED] = json!(digest);
+        if kind == Kind::Deployment && desired.pointer("/spec/replicas").is_none() {
+            self.leave_replicas(kind, &key, &observed).await?;
+        }
         // As precondition: should the object have been replaced by another since, the write fails.
         if let Some(uid) = observed.pointer("/metadata/uid") {
             sent["metadata"]["uid"] = uid.clone();
@@ -129,6 +132,37 @@ impl<'a> Writer<'a> {
             },
         );
         Ok(())
+    }
+
+    /// Before a number of pods that we wrote is left to an autoscaler: what a manager no longer says is removed, which would make it one pod,
+    /// unless another manager says it, too. This one says what is there, and loses it with the autoscaler's first write. Not forced: if the
+    /// number is somebody else's by now, there is nothing to do.
+    async fn leave_replicas(
+        &mut self,
+        kind: Kind,
+        key: &Key,
+        observed: &Value,
+    ) -> Result<(), Error> {
+        let Some(replicas) = observed.pointer("/spec/replicas") else {
+            return Ok(());
+        };
+        let sent = json!({
+            "apiVersion": observed["apiVersion"], "kind": observed["kind"],
+            "metadata": {"name": key.name, "namespace": key.namespace, "uid": observed.pointer("/metadata/uid")},
+            "spec": {"replicas": replicas},
+        });
+        let params = PatchParams::apply(SCALE_MANAGER);
+        let answer = {
+            let api = self.api(kind, &key.namespace);
+            let patch = Patch::Apply(&sent);
+            self.send("apply", kind, api.patch(&key.name, &params, &patch))
+                .await?
+        };
+        match answer {
+            Ok(_) => Ok(()),
+            Err(kube::Error::Api(status)) if is_anothers(&status) => Ok(()),
+            Err(error) => Err(classify(kind, key, error)),
+        }
     }
 
     /// Whether there is nothing to apply.
@@ -450,6 +484,15 @@ fn is_another(status: &kube::core::Status) -> bool {
         && causes
             .into_iter()
             .any(|cause| cause.field == "metadata.uid")
+}
+
+/// Whether another manager has the field that was to be applied.
+fn is_anothers(status: &kube::core::Status) -> bool {
+    let causes = status.details.iter().flat_map(|d| &d.causes);
+    status.code == 409
+        && causes
+            .into_iter()
+            .any(|cause| cause.reason == "FieldManagerConflict")
 }
 
 /// A condition whose status stayed keeps its transition time, whatever the planner went through to get there.

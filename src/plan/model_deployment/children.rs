@@ -3,7 +3,7 @@
 use kube::{Resource, ResourceExt};
 use serde_json::{Map, Value, json};
 
-use super::{Observed, frozen};
+use super::{Observed, frozen, scale::Size, warm_up};
 pub use crate::plan::release::name;
 use crate::{
     api::{
@@ -48,7 +48,8 @@ pub fn labels(release: &str, role: &str) -> Map<String, Value> {
         .collect()
 }
 
-fn revision_labels(release: &str, hash: &str) -> Map<String, Value> {
+/// Labels of what belongs to a revision.
+pub fn revision_labels(release: &str, hash: &str) -> Map<String, Value> {
     let mut labels = labels(release, ROLE);
     labels.insert(label::REVISION.to_owned(), json!(hash));
     labels
@@ -59,12 +60,12 @@ pub fn selector(release: &str, hash: &str) -> Value {
     json!({(label::MODEL_DEPLOYMENT): release, (label::REVISION): hash, (label::ROLE): ROLE})
 }
 
-/// The same as text, for `kubectl scale` and HPA.
-pub fn selector_text(release: &str, hash: &str) -> String {
+/// What selects all of the release's server pods, as text, for `kubectl scale` and autoscalers of the user's: what they all do together
+/// over what one may do is how many are needed, whoever gets which callers.
+pub fn selector_text(release: &str) -> String {
     format!(
-        "{}={release},{}={hash},{}={ROLE}",
+        "{}={release},{}={ROLE}",
         label::MODEL_DEPLOYMENT,
-        label::REVISION,
         label::ROLE
     )
 }
@@ -109,20 +110,31 @@ pub fn fetch_volumes(model: &ModelReference) -> Vec<Value> {
 
 /// The pods of a revision. Everything in the template comes from what is frozen: rendering it otherwise restarts every server
 /// there is, so a test holds it still.
-pub fn server(observed: &Observed, revision: &Named<ModelRevision>, replicas: i32) -> Value {
+pub fn server(observed: &Observed, revision: &Named<ModelRevision>, size: &Size) -> Value {
     let release = observed.deployment.name_any();
     let labels = revision_labels(&release, &revision.hash);
-    json!({
+    let mut server = json!({
         "apiVersion": "apps/v1", "kind": "Deployment",
         "metadata": metadata(observed, &name(&release, &revision.hash), &labels),
         "spec": {
-            "replicas": replicas,
             "revisionHistoryLimit": 0, // The template never changes.
             "selector": {"matchLabels": selector(&release, &revision.hash)},
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
             "template": template(&release, revision),
         },
-    })
+    });
+    if let Some(seconds) = revision.revision.server.min_ready_seconds {
+        server["spec"]["minReadySeconds"] = json!(seconds);
+    }
+    match size {
+        Size::Pods(pods) => server["spec"]["replicas"] = json!(pods),
+        Size::Raised(pods, version) => {
+            server["spec"]["replicas"] = json!(pods);
+            server["metadata"]["resourceVersion"] = json!(version);
+        }
+        Size::Left => {}
+    }
+    server
 }
 
 /// The user's pod template with the artifact in it.
@@ -166,6 +178,10 @@ fn template(release: &str, revision: &Named<ModelRevision>) -> Value {
         vec![fetch_container(helper_image, &fetch, model)],
     );
     append(&mut spec, "volumes", fetch_volumes(model));
+    if let Some(warm_up) = &server.warm_up {
+        let container = warm_up::container(helper_image, server, warm_up);
+        append(&mut spec, "initContainers", [container]);
+    }
     spec.entry("automountServiceAccountToken")
         .or_insert(json!(false));
     json!({"metadata": {"labels": labels, "annotations": annotations}, "spec": spec})

@@ -10,7 +10,7 @@ use kube::ResourceExt;
 
 use super::{
     Observed, Status, children, frozen, health, model, model::Wanted, monitor, reason, resolve,
-    signature,
+    route, scale, signature,
 };
 use crate::{
     api::{
@@ -71,6 +71,8 @@ pub fn plan(observed: &Observed, now: Timestamp) -> Plan<Status> {
         now,
     );
     serving(observed, &mut status);
+    scale::condition(observed, &mut status, now);
+    plan.check_at = earlier(plan.check_at, route::condition(observed, &mut status, now));
     unknown_evaluations(observed, &mut status, now);
     let mut running: Vec<_> = decision
         .pods
@@ -101,6 +103,10 @@ pub fn plan(observed: &Observed, now: Timestamp) -> Plan<Status> {
 
     let port = status.gateway.as_ref().map_or(0, |g| g.port);
     let stable = status.stable.as_ref().map(|s| s.revision.clone());
+    let autoscalers: Vec<_> = running
+        .iter()
+        .filter_map(|(revision, needed)| scale::autoscaler(observed, &status, revision, *needed))
+        .collect();
     plan.actions.push(Action::Status(Box::new(status)));
     if port > 0 {
         plan.actions
@@ -141,6 +147,13 @@ pub fn plan(observed: &Observed, now: Timestamp) -> Plan<Status> {
     }
     plan.actions
         .extend(last.into_iter().flat_map(|(r, n)| run(observed, r, n)));
+    // A mistake in these keeps nobody from being served.
+    plan.actions
+        .extend(autoscalers.into_iter().map(Action::Apply));
+    if port > 0 {
+        plan.actions
+            .extend(route::route(observed).map(Action::Apply));
+    }
     plan
 }
 
@@ -174,7 +187,7 @@ fn input(
         desired: desired(wanted),
         rollout: spec.rollout.clone().unwrap_or_default(),
         metrics: spec.metrics.clone(),
-        replicas: Some(spec.replicas.unwrap_or(1)),
+        replicas: Some(scale::full(observed, status)),
         manual_versions: promotion == Promotion::Manual,
         signature_change: signature::change(status, known),
         state,
@@ -240,9 +253,7 @@ fn serving(observed: &Observed, status: &mut Status) {
         .as_ref()
         .or(status.candidate.as_ref())
         .map(|r| r.revision.clone());
-    status.selector = shown
-        .as_ref()
-        .map(|hash| children::selector_text(&release, hash));
+    status.selector = shown.is_some().then(|| children::selector_text(&release));
     let server = shown.and_then(|hash| {
         let name = children::name(&release, &hash);
         observed.servers.iter().find(|d| d.name_any() == name)
@@ -304,14 +315,13 @@ fn found_out(observed: &Observed, status: &Status) -> Option<Event> {
 fn run(observed: &Observed, revision: &Named<ModelRevision>, replicas: i32) -> Vec<Action<Status>> {
     let mut actions = frozen::copies(observed, revision);
     actions.push(Action::Apply(children::endpoints(observed, revision)));
-    if replicas > 1 {
+    if scale::may_be_several(observed, replicas) {
         actions.push(Action::Apply(children::disruption_budget(
             observed, revision,
         )));
     }
-    actions.push(Action::Apply(children::server(
-        observed, revision, replicas,
-    )));
+    let size = scale::size(observed, &revision.hash, replicas);
+    actions.push(Action::Apply(children::server(observed, revision, &size)));
     actions
 }
 
@@ -335,9 +345,15 @@ fn unused(observed: &Observed, pods: &BTreeMap<String, i32>) -> Vec<Action<Statu
     });
     let stays = |reference: &Reference| match hash(&reference.name) {
         Some(hash) if reference.kind == "PodDisruptionBudget" => {
-            pods.get(&hash).is_some_and(|n| *n > 1)
+            let pods = pods.get(&hash);
+            pods.is_some_and(|n| scale::may_be_several(observed, *n))
+        }
+        Some(hash) if reference.kind == "HorizontalPodAutoscaler" => {
+            let pods = pods.get(&hash);
+            pods.is_some_and(|n| scale::has_autoscaler(observed, *n))
         }
         Some(hash) => pods.contains_key(&hash),
+        None if reference.kind == "HTTPRoute" => observed.deployment.spec.route.is_some(),
         None => true, // The release's own Service.
     };
     servers

@@ -13,10 +13,13 @@ pub mod reason;
 pub mod recipe;
 pub mod resolve;
 pub mod retraining;
+mod route;
+mod scale;
 pub mod schedule;
 mod signature;
 pub mod trigger;
 mod triggers;
+mod warm_up;
 
 #[cfg(test)]
 mod tests;

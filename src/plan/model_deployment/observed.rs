@@ -4,12 +4,13 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use k8s_openapi::api::{
     apps::v1::{ControllerRevision, Deployment},
+    autoscaling::v2::HorizontalPodAutoscaler,
     batch::v1::Job,
     core::v1::{ConfigMap, Pod},
 };
 
 use crate::{
-    api::{Evaluation, ModelDeployment, TrainingJob},
+    api::{Evaluation, ModelDeployment, TrainingJob, serving::HTTPRoute},
     plan::{Reference, claim::Claim},
     stats::{bucket::ReleaseMeasurements, profile::Profile},
 };
@@ -29,7 +30,13 @@ pub struct Observed {
     pub revisions: Vec<Arc<ControllerRevision>>,
     /// Deployments owned by the release.
     pub servers: Vec<Arc<Deployment>>,
-    /// Its other children that may have to go: Services and PodDisruptionBudgets.
+    /// Autoscalers owned by the release.
+    pub autoscalers: Vec<Arc<HorizontalPodAutoscaler>>,
+    /// Its HTTPRoute.
+    pub route: Option<Arc<HTTPRoute>>,
+    /// Whether the cluster knows HTTPRoutes.
+    pub knows_routes: bool,
+    /// Its other children that may have to go: Services, PodDisruptionBudgets, autoscalers, its route.
     pub others: Vec<Reference>,
     /// Server pods and resolve pods of the release.
     pub pods: Vec<Arc<Pod>>,

@@ -87,3 +87,25 @@ pub mod retraining {
     /// The run's version was refused; stable stays.
     pub const REJECTED: &str = "RetrainingRejected";
 }
+
+/// Reasons of the conditions Autoscaled and Routed.
+pub mod serving {
+    /// `spec.autoscaling` is not set any more.
+    pub const NOT_AUTOSCALED: &str = "NotAutoscaled";
+    /// Stable's autoscaler computes how many pods it needs.
+    pub const AUTOSCALER_ACTIVE: &str = "AutoscalerActive";
+    /// Stable's autoscaler can't compute how many pods it needs; the message has its own words. As many as there are stay.
+    pub const AUTOSCALER_INACTIVE: &str = "AutoscalerInactive";
+    /// Stable's autoscaler has said nothing yet.
+    pub const AUTOSCALER_STARTING: &str = "AutoscalerStarting";
+    /// `spec.route` is not set any more.
+    pub const NO_ROUTE: &str = "NoRoute";
+    /// The cluster doesn't know HTTPRoutes; the message says what to install.
+    pub const GATEWAY_API_MISSING: &str = "GatewayApiMissing";
+    /// Every parent has accepted the HTTPRoute.
+    pub const ROUTE_ACCEPTED: &str = "RouteAccepted";
+    /// A parent refuses the HTTPRoute; the message has its own words.
+    pub const ROUTE_REFUSED: &str = "RouteRefused";
+    /// Not every parent has said something of the HTTPRoute yet.
+    pub const ROUTE_PENDING: &str = "RoutePending";
+}

@@ -2,5 +2,6 @@
 
 mod frozen;
 mod loops;
+mod scaling;
 mod serving;
 mod world;

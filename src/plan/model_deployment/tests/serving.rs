@@ -61,7 +61,7 @@ fn the_first_version_serves_behind_the_releases_own_port() {
     assert_eq!(world.status().url.as_deref(), Some("http://churn.ml.svc"));
     assert_eq!(
         world.status().selector.as_deref(),
-        Some(children::selector_text("churn", &hash).as_str())
+        Some(children::selector_text("churn").as_str())
     );
 }
 

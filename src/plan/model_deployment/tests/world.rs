@@ -42,6 +42,7 @@ pub struct World {
     pub profile: Option<Arc<Profile>>,
     pub buckets: Vec<Arc<Bucket>>,
     pub healthy: bool,
+    pub knows_routes: bool,
     pub claims: BTreeMap<String, Claim>,
     /// The user's ConfigMaps, by name.
     pub config_maps: BTreeMap<String, Value>,
@@ -67,6 +68,7 @@ impl World {
             profile: None,
             buckets: Vec::new(),
             healthy: true,
+            knows_routes: true,
             claims: BTreeMap::new(),
             config_maps: BTreeMap::new(),
             created: Vec::new(),
@@ -181,10 +183,13 @@ impl World {
             });
             Arc::new(server)
         });
-        let others = ["Service", "PodDisruptionBudget"]
-            .into_iter()
-            .flat_map(parse)
-            .map(|v| reference(&v));
+        let kinds = [
+            "Service",
+            "PodDisruptionBudget",
+            "HorizontalPodAutoscaler",
+            "HTTPRoute",
+        ];
+        let others = kinds.into_iter().flat_map(parse).map(|v| reference(&v));
         let epoch = self
             .release
             .status
@@ -201,6 +206,15 @@ impl World {
                 .map(|v| Arc::new(serde_json::from_value::<ControllerRevision>(v).unwrap()))
                 .collect(),
             servers: servers.collect(),
+            autoscalers: parse("HorizontalPodAutoscaler")
+                .into_iter()
+                .map(|v| Arc::new(serde_json::from_value(v).unwrap()))
+                .collect(),
+            route: parse("HTTPRoute")
+                .into_iter()
+                .map(|v| Arc::new(serde_json::from_value(v).unwrap()))
+                .next(),
+            knows_routes: self.knows_routes,
             others: others.collect(),
             pods: self.pods.iter().cloned().map(Arc::new).collect(),
             resolves: parse("Job")
@@ -269,6 +283,16 @@ impl World {
             Action::Apply(mut value) => {
                 let key = key(&value);
                 value["metadata"]["uid"] = json!(format!("uid-{}-{}", key.0, key.1));
+                if let Some(metadata) = value["metadata"].as_object_mut() {
+                    metadata.remove("resourceVersion");
+                }
+                // What isn't said stays as an autoscaler made it.
+                if let Some(before) = self.objects.get(&key)
+                    && key.0 == "Deployment"
+                    && value["spec"]["replicas"].is_null()
+                {
+                    value["spec"]["replicas"] = before["spec"]["replicas"].clone();
+                }
                 let changed = self.objects.get(&key) != Some(&value);
                 self.objects.insert(key, value);
                 changed
