@@ -61,6 +61,8 @@ pub enum RefusalReason {
     Invalid,
     /// Quota, admission policy, or missing permission.
     Forbidden,
+    /// Somebody else keeps changing an object of ours: it is set right once a minute, and the rest goes on.
+    Contested,
 }
 
 impl RefusalReason {
@@ -70,6 +72,7 @@ impl RefusalReason {
             Self::NameTaken => "NameTaken",
             Self::Invalid => "Invalid",
             Self::Forbidden => "Forbidden",
+            Self::Contested => "Contested",
         }
     }
 
@@ -77,7 +80,7 @@ impl RefusalReason {
     pub fn retry_after(self) -> std::time::Duration {
         std::time::Duration::from_secs(match self {
             Self::Invalid => 600,
-            Self::NameTaken | Self::Forbidden => 60,
+            Self::NameTaken | Self::Forbidden | Self::Contested => 60,
         })
     }
 }

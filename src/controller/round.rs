@@ -262,6 +262,12 @@ impl<C: Controller> Driver<C> {
             let wait = at.duration_since(now);
             next = next.min(Duration::try_from(wait).unwrap_or(SHORTEST));
         }
+        for refusal in &acted.contested {
+            self.announce(object, refusal, now).await;
+        }
+        if let Some(wait) = self.shell.memory.contested_for(&object.uid()) {
+            next = next.min(wait);
+        }
         match &acted.refused {
             Some(refusal) => {
                 if acted.newly_refused {

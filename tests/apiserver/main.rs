@@ -23,4 +23,5 @@ mod memory;
 mod program;
 mod rejections;
 mod scripted;
+mod serving;
 mod watch;

@@ -214,6 +214,48 @@ fn rows() -> Vec<Row> {
         ),
         (
             MODEL,
+            "/spec",
+            json!({"server": {"template": {"spec": {"containers": [container("server")]}}}, "replicas": 2, "autoscaling": {"maxReplicas": 3}}),
+            "replicas and autoscaling exclude each other: leave out replicas, an autoscaler decides",
+        ),
+        (
+            MODEL,
+            "/spec/autoscaling",
+            json!({"minReplicas": 4, "maxReplicas": 3}),
+            "autoscaling: minReplicas is above maxReplicas",
+        ),
+        (
+            MODEL,
+            "/spec/autoscaling",
+            json!({"minReplicas": 0, "maxReplicas": 3}),
+            "spec.autoscaling.minReplicas in body should be greater than or equal to 1",
+        ),
+        (
+            MODEL,
+            "/spec/server",
+            json!({"template": {"spec": {"containers": [container("server")]}}, "tls": {"caSecretName": "ca"}, "warmUp": {"requests": [{"path": "/"}]}}),
+            "server.warmUp: requests are sent in plain HTTP; leave out server.tls, or warm up in the server itself",
+        ),
+        (
+            MODEL,
+            "/spec/server/warmUp",
+            json!({"requests": [{"path": "v2"}]}),
+            "spec.server.warmUp.requests[0].path in body should match",
+        ),
+        (
+            MODEL,
+            "/spec/route",
+            json!({"parentRefs": []}),
+            "spec.route.parentRefs in body should have at least 1 items",
+        ),
+        (
+            MODEL,
+            "/spec/route",
+            json!({"parentRefs": [{"name": "g"}], "hostnames": ["A.example"]}),
+            "spec.route.hostnames[0] in body should match",
+        ),
+        (
+            MODEL,
             "/spec/server/port",
             json!(70000),
             "spec.server.port in body should be less than or equal to 65535",

@@ -18,7 +18,7 @@ use perennial::gateway::{Gateway, Settings, watch};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
-use super::Place;
+use super::{Place, faults::Faults};
 
 /// Pods must be on a node that exists, else no EndpointSlice has them. Nobody but us puts any there.
 const NODE: &str = "stand-in";
@@ -29,7 +29,12 @@ pub struct Nodes(JoinHandle<()>);
 impl Nodes {
     /// Runs pods of this namespace from now on.
     pub fn start(place: &Place) -> Self {
-        Self(tokio::spawn(run(place.clone())))
+        Self::with_gateways(place, Faults::none())
+    }
+
+    /// Likewise, with faults between the gateways and the API server.
+    pub fn with_gateways(place: &Place, faults: Faults) -> Self {
+        Self(tokio::spawn(run(place.clone(), faults)))
     }
 }
 
@@ -39,7 +44,7 @@ impl Drop for Nodes {
     }
 }
 
-async fn run(place: Place) {
+async fn run(place: Place, faults: Faults) {
     let node: Node = serde_json::from_value(
         json!({"metadata": {"name": NODE}, "spec": {"unschedulable": true}}),
     )
@@ -71,7 +76,7 @@ async fn run(place: Place) {
             Some("server") => address([10, 96]),
             Some("gateway") => {
                 let ip = address([127, 64]);
-                gateways.spawn(serve(place.client.clone(), place.namespace.clone(), ip));
+                gateways.spawn(serve(faults.client().await, place.namespace.clone(), ip));
                 ip
             }
             _ => continue,

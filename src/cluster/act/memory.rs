@@ -18,6 +18,11 @@ use crate::cluster::{
 /// Longest wait until a write of ours is visible, for children: one could have lost our label on the way in, and then never is.
 const LONGEST_ECHO: Duration = Duration::from_secs(60);
 
+/// So often in a row an object of ours is set right at once when somebody changes it.
+const REPAIRS: u32 = 5;
+/// Whoever hasn't changed it for so long has given up.
+const CALM: Duration = Duration::from_secs(600);
+
 /// What we remember of our own writes, by the uid of what they were planned for. Losing it costs at most one needless write each.
 #[derive(Default)]
 pub struct Memory(Mutex<HashMap<String, Remembered>>);
@@ -27,6 +32,17 @@ struct Remembered {
     applied: HashMap<(Kind, Key), Applied>,
     pending: Vec<Pending>,
     refused: Option<Refused>,
+    contests: HashMap<(Kind, Key), Contest>,
+}
+
+/// An object of ours that somebody else changes.
+struct Contest {
+    /// How often it was set right.
+    repairs: u32,
+    /// When last.
+    last: Instant,
+    /// What is said of it, until it is set right again.
+    held: Option<Refused>,
 }
 
 pub(super) struct Applied {
@@ -116,6 +132,76 @@ impl Memory {
             .is_some_and(|was| {
                 was.uid == is.uid && was.desired == is.desired && was.projection == is.projection
             })
+    }
+
+    /// An object of ours is to be set right. Returns how often it was already, if that is too often for doing it now.
+    pub(super) fn repair(&self, uid: &str, kind: Kind, key: &Key) -> Option<u32> {
+        let mut memory = self.lock();
+        let contests = &mut memory.entry(uid.to_owned()).or_default().contests;
+        let now = Instant::now();
+        let contest = contests.entry((kind, key.clone())).or_insert(Contest {
+            repairs: 0,
+            last: now,
+            held: None,
+        });
+        if now.duration_since(contest.last) > CALM {
+            contest.repairs = 0;
+        }
+        // What was held until now is set right once.
+        let waited = contest.held.take().is_some();
+        if contest.repairs >= REPAIRS && !waited {
+            return Some(contest.repairs);
+        }
+        contest.repairs += 1;
+        contest.last = now;
+        None
+    }
+
+    /// Leaves an object that is contested as it is for a while.
+    pub(super) fn hold(&self, uid: &str, kind: Kind, key: &Key, refused: Refused) {
+        let mut memory = self.lock();
+        let contests = &mut memory.entry(uid.to_owned()).or_default().contests;
+        if let Some(contest) = contests.get_mut(&(kind, key.clone())) {
+            contest.held = Some(refused);
+        }
+    }
+
+    /// What is said of objects that are contested, with the digests of what would be written.
+    pub(super) fn contested(&self, uid: &str, desired: &[String]) -> Vec<(Refusal, String)> {
+        let memory = self.lock();
+        let contests = memory
+            .get(uid)
+            .into_iter()
+            .flat_map(|r| r.contests.values());
+        let held = contests.filter_map(|c| c.held.as_ref());
+        held.filter(|r| Instant::now() < r.until && desired.contains(&r.desired))
+            .map(|r| (r.refusal.clone(), r.desired.clone()))
+            .collect()
+    }
+
+    /// The time until an object that is contested is set right again.
+    pub fn contested_for(&self, uid: &str) -> Option<Duration> {
+        let memory = self.lock();
+        let held = memory.get(uid)?.contests.values();
+        let held = held.filter_map(|c| c.held.as_ref());
+        let until = held.map(|r| r.until).min()?;
+        Some(until.saturating_duration_since(Instant::now()))
+    }
+
+    /// Whether exactly this was applied to the child of this uid.
+    pub(super) fn has_applied(
+        &self,
+        uid: &str,
+        kind: Kind,
+        key: &Key,
+        child: &str,
+        desired: &str,
+    ) -> bool {
+        let memory = self.lock();
+        let applied = memory
+            .get(uid)
+            .and_then(|r| r.applied.get(&(kind, key.clone())));
+        applied.is_some_and(|was| was.uid == child && was.desired == desired)
     }
 
     pub(super) fn refuse(&self, uid: &str, refused: Refused) {

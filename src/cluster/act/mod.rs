@@ -12,7 +12,7 @@ use write::Writer;
 
 use super::{
     compare::digest,
-    error::{Error, Refusal},
+    error::{Error, Refusal, RefusalReason},
     shell::Shell,
     subject::Subject,
 };
@@ -30,6 +30,8 @@ pub struct Acted {
     pub refused: Option<Refusal>,
     /// Whether that is news.
     pub newly_refused: bool,
+    /// Objects of ours that somebody keeps changing, and that were left as they are: news.
+    pub contested: Vec<Refusal>,
 }
 
 /// Carries actions out for `object`, in order, up to the first failure. `enter` enters a refusal into a planned status, or with `None`
@@ -47,6 +49,11 @@ pub async fn carry_out<O: Subject, S: Serialize + Clone>(
     let children: Vec<String> = actions.iter().filter_map(child_digest).collect();
     // A refusal that stands is entered into every status from the start, so that status doesn't say one thing and then another.
     let standing = shell.memory.standing(&uid, object.generation(), &children);
+    let held = shell.memory.contested(&uid, &children);
+    let enter_all = |status: Option<S>| {
+        let refusals = standing.iter().chain(&held).map(|(refusal, _)| refusal);
+        refusals.fold(status, |status, refusal| enter(status, refusal))
+    };
     let mut writer = Writer::new(shell, object);
     let mut written: Option<S> = None;
     for action in actions {
@@ -56,13 +63,17 @@ pub async fn carry_out<O: Subject, S: Serialize + Clone>(
         {
             return Ok(writer.acted(Some(refusal.clone()), false));
         }
+        if held
+            .iter()
+            .any(|(_, digest)| child.as_ref() == Some(digest))
+        {
+            continue;
+        }
         let done = match action {
             Action::Status(status) => {
-                let status = match &standing {
-                    Some((refusal, _)) => enter(Some(*status), refusal),
-                    None => Some(*status),
+                let Some(status) = enter_all(Some(*status)) else {
+                    continue;
                 };
-                let Some(status) = status else { continue };
                 let done = writer.status(&status).await;
                 written = Some(status);
                 done
@@ -74,6 +85,28 @@ pub async fn carry_out<O: Subject, S: Serialize + Clone>(
         };
         match (done, child) {
             (Ok(()), _) => {}
+            (Err(Error::Refused(refusal)), Some(desired))
+                if refusal.reason == RefusalReason::Contested =>
+            {
+                let (kind, key) = (refusal.kind, refusal.key.clone());
+                let until = Instant::now() + refusal.reason.retry_after();
+                shell.memory.hold(
+                    &uid,
+                    kind,
+                    &key,
+                    Refused {
+                        refusal: (*refusal).clone(),
+                        desired,
+                        generation: object.generation(),
+                        until,
+                    },
+                );
+                if let Some(status) = enter(written.clone(), &refusal) {
+                    writer.status(&status).await?;
+                    written = Some(status);
+                }
+                writer.contested.push(*refusal);
+            }
             (Err(Error::Refused(refusal)), Some(desired)) => {
                 shell.memory.refuse(
                     &uid,

@@ -39,6 +39,8 @@ pub(super) struct Writer<'a> {
     version: Option<String>,
     status: Value,
     writes: usize,
+    /// Objects that somebody else keeps changing.
+    pub(super) contested: Vec<Refusal>,
 }
 
 impl<'a> Writer<'a> {
@@ -51,6 +53,7 @@ impl<'a> Writer<'a> {
             version: object.resource_version(),
             status: object.status(),
             writes: 0,
+            contested: Vec::new(),
         }
     }
 
@@ -59,6 +62,7 @@ impl<'a> Writer<'a> {
             writes: self.writes,
             refused,
             newly_refused,
+            contested: self.contested.clone(),
         }
     }
 
@@ -79,6 +83,7 @@ impl<'a> Writer<'a> {
             if self.same(kind, &key, desired, &digest, &observed) {
                 return Ok(());
             }
+            self.check_peace(kind, &key, &digest, &observed).await?;
         }
         let mut sent = desired.clone();
         sent["metadata"]["annotations"][APPLIED] = json!(digest);
@@ -132,6 +137,41 @@ impl<'a> Writer<'a> {
             },
         );
         Ok(())
+    }
+
+    /// Setting right what somebody else has changed has its limits: whoever does so again and again is not fought, but named.
+    async fn check_peace(
+        &mut self,
+        kind: Kind,
+        key: &Key,
+        digest: &str,
+        observed: &Value,
+    ) -> Result<(), Error> {
+        let annotation = observed
+            .pointer("/metadata/annotations")
+            .and_then(|a| a.get(APPLIED));
+        let memory = &self.shell.memory;
+        let uid = text(observed, "/metadata/uid");
+        let repairs = annotation.and_then(Value::as_str) == Some(digest)
+            || memory.has_applied(&self.uid, kind, key, uid, digest);
+        let Some(times) = repairs
+            .then(|| memory.repair(&self.uid, kind, key))
+            .flatten()
+        else {
+            return Ok(());
+        };
+        let live = self.read(kind, key).await?.unwrap_or_default();
+        let (who, advice) = others(&live);
+        Err(Error::Refused(Box::new(Refusal {
+            kind,
+            key: key.clone(),
+            reason: RefusalReason::Contested,
+            message: format!(
+                "Contested: {} {} is changed again and again{who}: it was set right {times} times, and is once a minute from now on; {advice}",
+                kind.as_str(),
+                key.name
+            ),
+        })))
     }
 
     /// Before a number of pods that we wrote is left to an autoscaler: what a manager no longer says is removed, which would make it one pod,
@@ -484,6 +524,37 @@ fn is_another(status: &kube::core::Status) -> bool {
         && causes
             .into_iter()
             .any(|cause| cause.field == "metadata.uid")
+}
+
+/// Who else has written an object last, and what they should do instead.
+fn others(live: &Value) -> (String, &'static str) {
+    let managers = live.pointer("/metadata/managedFields");
+    let mut managers: Vec<&Value> = managers
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .filter(|m| m["subresource"] != "status")
+        .filter(|m| {
+            ![MANAGER, SCALE_MANAGER]
+                .map(Value::from)
+                .contains(&m["manager"])
+        })
+        .collect();
+    managers.sort_by_key(|m| m["time"].as_str().unwrap_or_default().to_owned());
+    let Some(last) = managers.last() else {
+        return (String::new(), "find out who does, and stop them");
+    };
+    let name = last["manager"].as_str().unwrap_or_default();
+    match last["subresource"].as_str() {
+        Some("scale") => (
+            format!(" by {name} (scale)"),
+            "an autoscaler has to target the ModelDeployment, not its children; or use spec.autoscaling",
+        ),
+        _ => (
+            format!(" by {name}"),
+            "it belongs to its owner, whose spec has to say what you want",
+        ),
+    }
 }
 
 /// Whether another manager has the field that was to be applied.

@@ -33,6 +33,9 @@ pub const INVALID: &str = "Invalid";
 /// Quota, admission policy or missing permission.
 pub const FORBIDDEN: &str = "Forbidden";
 
+/// Somebody else keeps changing an object of ours; the message says which, and who. It is set right once a minute.
+pub const CONTESTED: &str = "Contested";
+
 /// The constant of this name; [`INVALID`] for none.
 pub fn known(reason: &str) -> &'static str {
     let all = [
@@ -52,6 +55,7 @@ pub fn known(reason: &str) -> &'static str {
         NAME_TAKEN,
         INVALID,
         FORBIDDEN,
+        CONTESTED,
     ];
     all.into_iter().find(|r| *r == reason).unwrap_or(INVALID)
 }
