@@ -502,7 +502,7 @@ fn an_abort_ends_at_stable_while_gateways_hear_nothing_and_they_follow_once_they
         let deaf = Faults::none();
         let nodes = Nodes::with_gateways(&place, deaf.clone());
         let operator = operator(&place).await;
-        let rollout = json!({"steps": [{"setWeight": 50}, {"pause": {}}], "bake": "1s", "progressDeadline": "8s", "analysis": {"interval": "1s", "gates": []}});
+        let rollout = json!({"steps": [{"setWeight": 50}, {"pause": {}}], "bake": "1s", "progressDeadline": "20s", "analysis": {"interval": "1s", "gates": []}});
         release(&place, "m", json!({"rollout": rollout})).await;
         let stable = served(&place, "m").await;
         edit(&place, "m", another(1)).await;
