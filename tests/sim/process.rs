@@ -60,7 +60,13 @@ impl Process {
             for kind in Kind::ALL {
                 let at = world.ms();
                 world.delivering.insert(*kind, at);
-                let wait = world.random.below(300) as u64;
+                // No life has these: seeds stay the lives that they were.
+                let never = matches!(kind, Kind::HorizontalPodAutoscaler | Kind::HTTPRoute);
+                let wait = if never {
+                    0
+                } else {
+                    world.random.below(300) as u64
+                };
                 world.after(wait, Event::Relist(number, *kind));
             }
             number

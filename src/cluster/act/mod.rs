@@ -52,7 +52,7 @@ pub async fn carry_out<O: Subject, S: Serialize + Clone>(
     let held = shell.memory.contested(&uid, &children);
     let enter_all = |status: Option<S>| {
         let refusals = standing.iter().chain(&held).map(|(refusal, _)| refusal);
-        refusals.fold(status, |status, refusal| enter(status, refusal))
+        refusals.fold(status, &enter)
     };
     let mut writer = Writer::new(shell, object);
     let mut written: Option<S> = None;
