@@ -9,7 +9,7 @@ use super::Place;
 
 /// Client and namespace.
 pub async fn connect(place: &Place) -> Result<(Client, String), String> {
-    let config = match &place.context {
+    let mut config = match &place.context {
         Some(context) => {
             let file =
                 Kubeconfig::read().map_err(|e| format!("the kubeconfig can't be read: {e}"))?;
@@ -29,6 +29,7 @@ pub async fn connect(place: &Place) -> Result<(Client, String), String> {
         .namespace
         .clone()
         .unwrap_or_else(|| config.default_namespace.clone());
+    config.headers.push(crate::telemetry::user_agent("kubectl"));
     let client = Client::try_from(config)
         .map_err(|e| format!("no client can be made from the kubeconfig: {e}"))?;
     Ok((client, namespace))

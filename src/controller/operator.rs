@@ -80,6 +80,9 @@ pub async fn run(arguments: Arguments) -> Result<ExitCode, String> {
     // Retries of kube's client take minutes in one call; ours are per object, and visible.
     config.default_retry = false;
     config.connect_timeout = Some(Duration::from_secs(5));
+    config
+        .headers
+        .push(crate::telemetry::user_agent("operator"));
     let own_namespace = config.default_namespace.clone();
     let client = |config: &kube::Config| {
         Client::try_from(config.clone())

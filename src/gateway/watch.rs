@@ -66,6 +66,7 @@ pub async fn watch(client: Client, namespace: &str, changes: &Sender<Change>) {
 async fn client() -> Result<Client, Box<dyn std::error::Error + Send + Sync>> {
     let mut config = Config::infer().await?;
     config.connect_timeout = Some(Duration::from_secs(5));
+    config.headers.push(crate::telemetry::user_agent("gateway"));
     config.read_timeout = Some(Duration::from_secs(u64::from(RENEW) + 15));
     Ok(Client::try_from(config)?)
 }
