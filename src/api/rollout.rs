@@ -4,6 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use super::metric::{EvaluationMetric, MetricSource, Names, PrometheusMetric};
 use super::{
     Duration,
     gate::{Gate, GateStatus, Verdict},
@@ -140,29 +141,6 @@ pub enum OnInconclusive {
     Hold,
     /// Abort the rollout.
     Abort,
-}
-
-/// A metric that gates and triggers can name beside the built-in ones.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct MetricSource {
-    /// The name that gates use.
-    #[schemars(length(min = 1, max = 63))]
-    pub name: String,
-    /// A metric of an Evaluation.
-    pub evaluation: EvaluationMetric,
-}
-
-/// A metric of an Evaluation in the same namespace.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct EvaluationMetric {
-    /// Name of the Evaluation.
-    #[schemars(length(min = 1, max = 63))]
-    pub name: String,
-    /// The metric in its results.
-    #[schemars(length(min = 1, max = 128))]
-    pub metric: String,
 }
 
 /// Where a rollout is.

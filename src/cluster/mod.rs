@@ -8,6 +8,7 @@ pub mod event;
 pub mod kind;
 pub mod lease;
 pub mod measure;
+pub mod prometheus;
 pub mod shell;
 pub mod store;
 pub mod subject;

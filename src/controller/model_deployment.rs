@@ -17,8 +17,10 @@ use super::{
 };
 use crate::{
     api::{
-        ModelDeployment, label, model_deployment::ModelDeploymentStatus, revision::ModelRevision,
-        rollout::RolloutState,
+        ModelDeployment, label,
+        model_deployment::ModelDeploymentStatus,
+        revision::ModelRevision,
+        rollout::{RevisionStatus, RolloutState},
     },
     cluster::{
         AnyStore, Caches, Change, Error, Key, Kind, Refusal, Shell,
@@ -27,7 +29,7 @@ use crate::{
     plan::{
         Plan, Reference, config_map, gateway,
         model_deployment::{self, Observed, frozen, model},
-        rollout::Input,
+        rollout::{self, Asking, Input, Questions},
     },
     stats::{bucket::ReleaseMeasurements, profile::Profile},
 };
@@ -160,14 +162,16 @@ impl ModelDeployments {
             Duration::from_secs(7 * 86_400),
             crate::api::Duration::to_std,
         );
+        let key = ReleaseKey {
+            kind: ReleaseKind::Model,
+            namespace: namespace.to_owned(),
+            name: object.name_any(),
+        };
+        self.measure.ask(uid, &key, questions(object, &key));
         self.measure.track(
             uid,
             Interest {
-                key: ReleaseKey {
-                    kind: ReleaseKind::Model,
-                    namespace: namespace.to_owned(),
-                    name: object.name_any(),
-                },
+                key,
                 epoch: rollout.epoch,
                 interval: (rollout.state != RolloutState::Idle).then_some(interval),
                 keep_features: Some(window.saturating_mul(2)),
@@ -389,6 +393,30 @@ fn reference(
         name: meta.name.clone().unwrap_or_default(),
         uid: meta.uid.clone().unwrap_or_default(),
     }
+}
+
+/// What the release asks of Prometheus now.
+fn questions(release: &ModelDeployment, key: &ReleaseKey) -> Questions {
+    let spec = &release.spec;
+    let status = release.status.as_ref();
+    let rollout = status.and_then(|s| s.rollout.as_ref());
+    let triggers = spec.retraining.iter().flat_map(|r| &r.triggers);
+    let watched: Vec<String> = triggers.filter_map(|t| t.metric.clone()).collect();
+    let hash = |side: &'_ Option<RevisionStatus>| side.as_ref().map(|r| r.revision.clone());
+    let stable = status.and_then(|s| hash(&s.stable));
+    let candidate = status.and_then(|s| hash(&s.candidate));
+    rollout::questions(Asking {
+        namespace: &key.namespace,
+        name: &key.name,
+        rollout: spec.rollout.as_ref(),
+        metrics: &spec.metrics,
+        watched: &watched,
+        stable: stable.as_deref(),
+        candidate: candidate.as_deref(),
+        previous: rollout.and_then(|r| r.previous.as_deref()),
+        state: rollout.map(|r| r.state).unwrap_or_default(),
+        weight: rollout.map_or(0, |r| r.weight),
+    })
 }
 
 /// Evaluations that the spec or the ladder being climbed names.

@@ -1,6 +1,6 @@
 //! The role `operator`: starts caches, election, servers and controllers, and stops them in order.
 
-use std::{net::SocketAddr, process::ExitCode, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use kube::Client;
 use tokio::{
@@ -22,6 +22,7 @@ use crate::{
         Caches, Kind, Settings, Shell,
         lease::{self, Leadership, Times},
         measure::Measure,
+        prometheus::Sources,
         supervisor::Supervisors,
     },
     telemetry::{metrics, server},
@@ -57,6 +58,9 @@ pub struct Arguments {
     /// Pods of each namespace's gateway.
     #[arg(long, env = "PERENNIAL_GATEWAY_REPLICAS", default_value_t = 1)]
     gateway_replicas: i32,
+    /// File that names the Prometheus servers that releases may ask: `{"sources": […]}`.
+    #[arg(long, env = "PERENNIAL_PROMETHEUS_SOURCES")]
+    prometheus_sources: Option<PathBuf>,
 }
 
 fn default_image() -> String {
@@ -95,6 +99,10 @@ pub async fn run(arguments: Arguments) -> Result<ExitCode, String> {
         concurrency: arguments.concurrency,
         ..Settings::default()
     };
+    let sources = match &arguments.prometheus_sources {
+        Some(file) => Sources::read(file)?,
+        None => Sources::default(),
+    };
     let stop = CancellationToken::new();
     // The lease is given up last, when nothing writes any more.
     let last = CancellationToken::new();
@@ -115,7 +123,7 @@ pub async fn run(arguments: Arguments) -> Result<ExitCode, String> {
         replicas: arguments.gateway_replicas,
         operator_namespace: arguments.lease_namespace.clone(),
     };
-    start(&shell, gateways, &stop, &mut tasks);
+    start(&shell, gateways, sources, &stop, &mut tasks);
     let watches = shell.caches.start(&shell.client, &stop);
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
@@ -185,9 +193,15 @@ pub async fn run(arguments: Arguments) -> Result<ExitCode, String> {
 }
 
 /// Starts every controller; call it before the watches start.
-pub fn start(shell: &Shell, gateways: Gateways, stop: &CancellationToken, tasks: &mut JoinSet<()>) {
+pub fn start(
+    shell: &Shell,
+    gateways: Gateways,
+    sources: Sources,
+    stop: &CancellationToken,
+    tasks: &mut JoinSet<()>,
+) {
     // Reads only the gateways of releases that a controller tracks, which only the leader's do.
-    let measure = model_deployment::measure(&shell.caches);
+    let measure = model_deployment::measure(&shell.caches).asking(sources);
     let (reading, until) = (measure.clone(), stop.clone());
     tasks.spawn(async move {
         until.run_until_cancelled(reading.run()).await;

@@ -10,7 +10,7 @@ use crate::{
     api::{
         PromptRelease, label,
         prompt_release::PromptReleaseStatus,
-        rollout::{GatewayStatus, RolloutState},
+        rollout::{GatewayStatus, RevisionStatus, RolloutState},
     },
     cluster::{
         Caches, Change, Error, Key, Kind, Refusal, Shell,
@@ -19,7 +19,7 @@ use crate::{
     plan::{
         Plan, gateway,
         prompt_release::{self, Observed},
-        rollout::Input,
+        rollout::{self, Asking, Input, Questions},
     },
     stats::bucket::ReleaseMeasurements,
 };
@@ -108,7 +108,10 @@ impl Controller for PromptReleases {
         let caches = &shell.caches;
         let namespace = object.namespace().unwrap_or_default();
         let uid = object.uid().unwrap_or_default();
-        self.measure.track(&uid, interest(object, &namespace));
+        let interest = interest(object, &namespace);
+        let questions = questions(object, &interest.key);
+        self.measure.ask(&uid, &interest.key, questions);
+        self.measure.track(&uid, interest);
         let evaluations: BTreeMap<_, _> = names(object)
             .into_iter()
             .filter_map(|name| {
@@ -152,6 +155,27 @@ impl Controller for PromptReleases {
         prompt_release::refused(&mut status, reason, message, generation, now);
         Some(status)
     }
+}
+
+/// What the release asks of Prometheus now.
+fn questions(release: &PromptRelease, key: &ReleaseKey) -> Questions {
+    let status = release.status.as_ref();
+    let rollout = status.and_then(|s| s.rollout.as_ref());
+    let hash = |side: &'_ Option<RevisionStatus>| side.as_ref().map(|r| r.revision.clone());
+    let stable = status.and_then(|s| hash(&s.stable));
+    let candidate = status.and_then(|s| hash(&s.candidate));
+    rollout::questions(Asking {
+        namespace: &key.namespace,
+        name: &key.name,
+        rollout: release.spec.rollout.as_ref(),
+        metrics: &release.spec.metrics,
+        watched: &[],
+        stable: stable.as_deref(),
+        candidate: candidate.as_deref(),
+        previous: rollout.and_then(|r| r.previous.as_deref()),
+        state: rollout.map(|r| r.state).unwrap_or_default(),
+        weight: rollout.map_or(0, |r| r.weight),
+    })
 }
 
 /// Names of the Evaluations that the release's rollout looks at.

@@ -15,7 +15,7 @@ use super::{
     record::{Sample, Slot},
     route::{Chosen, Why},
     table::{Backend, Endpoint, Release},
-    telemetry::{Count, Meters, Outcome},
+    telemetry::{Count, Meters, Outcome, RevisionMeters},
 };
 
 /// How an answer ended.
@@ -86,6 +86,10 @@ impl Tally {
             live: counted,
             settled: false,
         };
+        // Known before the revision can be gone: whoever ends late brings no series back.
+        if counted {
+            tally.of_revision();
+        }
         match chosen.why {
             Why::FellBack if live => tally.note(Count::FellBack),
             Why::Override if live => tally.note(Count::Overridden),
@@ -123,6 +127,13 @@ impl Tally {
 
     fn meters(&self) -> &Meters {
         self.shared.meters(&self.release)
+    }
+
+    fn of_revision(&self) -> &RevisionMeters {
+        let (release, revision) = (&self.release, &self.chosen.revision);
+        let telemetry = &self.shared.telemetry;
+        let make = || telemetry.revision_meters(release.kind, &release.name, &revision.hash);
+        revision.meters.get_or_init(make)
     }
 
     /// The body that is to be looked at for input rows.
@@ -198,6 +209,7 @@ impl Tally {
         let first_byte = self.first_byte.filter(|_| prompt);
         self.meters()
             .count(self.chosen.candidate, outcome, latency, first_byte);
+        self.of_revision().count(outcome);
         let slot = Slot {
             release: self.release.uid.clone(),
             revision: self.chosen.revision.hash.clone(),

@@ -7,7 +7,10 @@ use prometheus::{
     IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
-use super::{objects::Kind, table::Table};
+use super::{
+    objects::Kind,
+    table::{Release, Table},
+};
 
 /// How a request ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,6 +118,7 @@ impl Count {
 pub struct Telemetry {
     registry: Registry,
     requests: IntCounterVec,
+    revisions: IntCounterVec,
     duration: HistogramVec,
     first_byte: HistogramVec,
     /// In the order of [`Count::ALL`].
@@ -140,6 +144,17 @@ pub struct Meters {
     first_byte: [Histogram; 2],
     /// In the order of [`Count::ALL`].
     counts: Vec<IntCounter>,
+}
+
+/// One revision's counters, resolved once.
+#[derive(Debug)]
+pub struct RevisionMeters([IntCounter; 4]);
+
+impl RevisionMeters {
+    /// Counts a request that has ended.
+    pub fn count(&self, outcome: Outcome) {
+        self.0[outcome as usize].inc();
+    }
 }
 
 const LATENCY: [f64; 14] = [
@@ -185,6 +200,11 @@ impl Telemetry {
                 "perennial_gateway_requests_total",
                 "Requests by how they ended",
                 &["kind", "release", "track", "outcome"],
+            )?,
+            revisions: counters(
+                "perennial_gateway_revision_requests_total",
+                "Requests by revision and how they ended",
+                &["kind", "release", "revision", "outcome"],
             )?,
             duration: histograms(
                 "perennial_gateway_request_duration_seconds",
@@ -248,10 +268,39 @@ impl Telemetry {
         }
     }
 
+    /// A revision's handles, by how requests ended.
+    pub fn revision_meters(&self, kind: Kind, release: &str, revision: &str) -> RevisionMeters {
+        let labels = |outcome| [kind.plural(), release, revision, outcome];
+        RevisionMeters(
+            Outcome::ALL.map(|(_, outcome)| self.revisions.with_label_values(&labels(outcome))),
+        )
+    }
+
+    /// Lets go of the series of revisions that serve no more. Who still holds a handle counts into the void.
+    fn forget_revisions(&self, before: &Release, now: Option<&Release>) {
+        let served = now.map(|now| [&now.stable, &now.candidate]);
+        let served = |hash: &str| {
+            let mut sides = served.into_iter().flatten().flatten();
+            sides.any(|revision| *revision.hash == *hash)
+        };
+        for revision in [&before.stable, &before.candidate].into_iter().flatten() {
+            if served(&revision.hash) {
+                continue;
+            }
+            for (_, outcome) in Outcome::ALL {
+                let kind = before.kind.plural();
+                let labels = [kind, &before.name, &revision.hash, outcome];
+                let _ = self.revisions.remove_label_values(&labels);
+            }
+        }
+    }
+
     /// Shows a new table, and lets go of the series of releases that are gone.
     pub fn show(&self, table: &Table, before: &Table) {
         for release in before.releases() {
-            if table.by_name(release.kind, &release.name).is_none() {
+            let now = table.by_name(release.kind, &release.name);
+            self.forget_revisions(release, now.map(AsRef::as_ref));
+            if now.is_none() {
                 let (kind, name) = (release.kind.plural(), release.name.as_str());
                 // An error only says that there was no such series.
                 for track in TRACKS {

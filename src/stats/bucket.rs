@@ -10,6 +10,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    asked::Asked,
     sequential::{self, LatencySide, LatencyStratum, Units},
     sketch::{CallerSketch, LatencyHistogram, RowSketch},
 };
@@ -201,6 +202,8 @@ pub struct ReleaseMeasurements {
     pub since: Option<i64>,
     /// Why callers of the release's Service don't reach these gateways yet, as a sentence; `None`: nothing speaks against it.
     pub unreachable: Option<String>,
+    /// What Prometheus says of `spec.metrics`.
+    pub asked: Asked,
 }
 
 /// One gateway pod.

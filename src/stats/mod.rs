@@ -12,6 +12,7 @@
 //! | [`sequential`] | is the candidate worse than stable: bounds that hold however often one looks |
 //! | [`random`] | the one seeded generator that bootstraps and simulations use |
 
+pub mod asked;
 pub mod bucket;
 pub mod drift;
 pub mod fairness;

@@ -379,6 +379,30 @@ fn rows() -> Vec<Row> {
             json!([{"name": "a", "evaluation": {"name": "e", "metric": "m"}}, {"name": "a", "evaluation": {"name": "e", "metric": "n"}}]),
             "spec.metrics[1]: Duplicate value",
         ),
+        (
+            MODEL,
+            "/spec/metrics",
+            json!([{"name": "a"}]),
+            "a metric comes from one place: write one of evaluation and prometheus",
+        ),
+        (
+            MODEL,
+            "/spec/metrics",
+            json!([{"name": "a", "evaluation": {"name": "e", "metric": "m"}, "prometheus": {"source": "s", "query": "up"}}]),
+            "a metric comes from one place",
+        ),
+        (
+            PROMPT,
+            "/spec/metrics",
+            json!([{"name": "a"}]),
+            "a metric comes from one place: write one of evaluation and prometheus",
+        ),
+        (
+            PROMPT,
+            "/spec/metrics",
+            json!([{"name": "a", "prometheus": {"source": "s", "query": ""}}]),
+            "spec.metrics[0].prometheus.query in body should be at least 1 chars long",
+        ),
         // Evaluation
         (
             EVALUATION,

@@ -99,7 +99,13 @@ fn install(mode: Mode) -> Result<(), String> {
     }
     let names = GIVEN.map(Space::name_of).join(",");
     let values = match mode {
-        Mode::Everywhere => vec![],
+        Mode::Everywhere => vec![
+            "prometheus.sources[0].name=default".to_owned(),
+            format!(
+                "prometheus.sources[0].url=http://prometheus.{}.svc:9090",
+                Space::name_of(crate::prometheus::NAMESPACE)
+            ),
+        ],
         Mode::Given => vec![
             format!("namespaces={{{names}}}"),
             "replicas=2".to_owned(),

@@ -9,6 +9,7 @@ mod commands;
 mod gateway;
 mod installation;
 mod minimal;
+mod prometheus;
 mod prompts;
 mod retraining;
 mod rollout;

@@ -66,6 +66,9 @@ async fn errors_are_the_revisions_and_callers_are_told_apart() {
         r#"perennial_gateway_requests_total{kind="models",outcome="ok",release="m",track="stable"} 2"#,
         r#"perennial_gateway_requests_total{kind="models",outcome="error",release="m",track="stable"} 2"#,
         r#"perennial_gateway_requests_total{kind="models",outcome="caller_error",release="m",track="stable"} 1"#,
+        &format!(
+            r#"perennial_gateway_revision_requests_total{{kind="models",outcome="ok",release="m",revision="{STABLE}"}} 2"#
+        ),
         r#"perennial_gateway_unkeyed_total{kind="models",release="m"} 2"#,
         r#"perennial_gateway_epoch{kind="models",release="m"} 3"#,
     ] {

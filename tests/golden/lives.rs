@@ -38,10 +38,11 @@ pub fn serving(rollout: &str, replicas: Option<i32>) -> World {
     let mut world = World::new(rollout, replicas);
     world.input.metrics = vec![MetricSource {
         name: "rocAuc".into(),
-        evaluation: EvaluationMetric {
+        evaluation: Some(EvaluationMetric {
             name: "quality".into(),
             metric: "rocAuc".into(),
-        },
+        }),
+        ..MetricSource::default()
     }];
     world.say("the first revision");
     world.wants("aaa", CandidateSource::Spec);

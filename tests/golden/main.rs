@@ -4,6 +4,7 @@
 
 mod complaints;
 mod lives;
+mod prometheus;
 mod random;
 mod world;
 

@@ -1,7 +1,7 @@
 //! An operator inside the test: caches, driver and controllers as in the program, limited to one namespace.
 
 use perennial::{
-    cluster::{Caches, Settings, Shell, lease::Leadership},
+    cluster::{Caches, Settings, Shell, lease::Leadership, prometheus::Sources},
     controller::{Controller, gateway::Gateways, operator, round},
 };
 use tokio::task::JoinSet;
@@ -59,7 +59,13 @@ impl Operator {
             replicas: 1,
             operator_namespace: None,
         };
-        operator::start(&self.shell, gateways, &self.stop, &mut self.tasks);
+        operator::start(
+            &self.shell,
+            gateways,
+            Sources::default(),
+            &self.stop,
+            &mut self.tasks,
+        );
         self
     }
 

@@ -1,4 +1,4 @@
-//! Reading gateways: which epoch each pod serves, and what it has measured.
+//! Reading gateways: which epoch each pod serves, and what it has measured; and what Prometheus says beside it.
 //!
 //! Controllers say which releases they care about with [`Measure::track`], and read with [`Measure::read`]; both are cheap.
 //! [`Measure::run`] polls the gateway pods of the namespaces with tracked releases by their IP, every call bounded in time, and wakes a
@@ -17,7 +17,11 @@ use std::{
 use futures::future::BoxFuture;
 use tokio::sync::Notify;
 
-use crate::stats::bucket::{Gateway, ReleaseMeasurements};
+use super::prometheus::{Prometheus, Sources};
+use crate::{
+    plan::rollout::Questions,
+    stats::bucket::{Gateway, ReleaseMeasurements},
+};
 pub use store::Answer;
 use store::Namespace;
 
@@ -87,6 +91,7 @@ type Wake = dyn Fn(&ReleaseKey) + Send + Sync;
 #[derive(Clone)]
 pub struct Measure {
     inner: Arc<Inner>,
+    prometheus: Prometheus,
 }
 
 struct Inner {
@@ -122,7 +127,21 @@ impl Measure {
                 namespaces: Mutex::default(),
                 changed: Notify::new(),
             }),
+            prometheus: Prometheus::new(Sources::default(), |_| ()),
         }
+    }
+
+    /// Asks these sources of Prometheus, too.
+    #[must_use]
+    pub fn asking(mut self, sources: Sources) -> Self {
+        let inner = self.inner.clone();
+        self.prometheus = Prometheus::new(sources, move |key| (inner.wake)(key));
+        self
+    }
+
+    /// Keeps a release's questions asked; call it as often as [`Measure::track`].
+    pub fn ask(&self, uid: &str, key: &ReleaseKey, questions: Questions) {
+        self.prometheus.track(uid, key, questions);
     }
 
     /// Keeps a release measured, by its UID: call it at every observation of a release that has a gateway.
@@ -139,6 +158,7 @@ impl Measure {
 
     /// Forgets a release that is gone.
     pub fn forget(&self, namespace: &str, uid: &str) {
+        self.prometheus.forget(uid);
         let mut namespaces = self.namespaces();
         if let Some(known) = namespaces.get_mut(namespace) {
             known.forget(uid);
@@ -150,6 +170,13 @@ impl Measure {
 
     /// What is known of a release now; never waits for the network.
     pub fn read(&self, namespace: &str, uid: &str) -> ReleaseMeasurements {
+        ReleaseMeasurements {
+            asked: self.prometheus.read(uid),
+            ..self.gateways(namespace, uid)
+        }
+    }
+
+    fn gateways(&self, namespace: &str, uid: &str) -> ReleaseMeasurements {
         let pods = (self.inner.pods)(namespace);
         let mut namespaces = self.namespaces();
         match namespaces.get_mut(namespace) {
@@ -176,8 +203,8 @@ impl Measure {
 
     /// Polls until it is dropped. One task for the whole operator; run it only while leading.
     pub async fn run(&self) {
-        self.run_with(Arc::new(poll::Network::new(self.inner.port)))
-            .await;
+        let gateways = self.run_with(Arc::new(poll::Network::new(self.inner.port)));
+        tokio::join!(gateways, self.prometheus.run());
     }
 
     /// As [`Measure::run`], with another way to ask.

@@ -289,7 +289,7 @@ impl Namespace {
                 .filter_map(|p| self.pods.get(&p.uid)?.minute)
                 .min(),
             since: release.and_then(|r| r.since),
-            unreachable: None,
+            ..ReleaseMeasurements::default()
         }
     }
 }

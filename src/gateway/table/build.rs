@@ -288,6 +288,7 @@ fn nothing(hash: &str, version: Option<String>, why: String) -> Revision {
         ),
         version,
         backend: Backend::Nothing(why),
+        meters: OnceLock::new(),
         source: None,
     }
 }

@@ -18,7 +18,7 @@ use super::{
     objects::{Kind, RevisionObject},
     policy::Policy,
     prompt::template::CompiledPrompt,
-    telemetry::Meters,
+    telemetry::{Meters, RevisionMeters},
 };
 use crate::{
     api::{
@@ -77,6 +77,8 @@ pub struct Revision {
     pub headers: (HeaderValue, Option<HeaderValue>),
     /// What answers.
     pub backend: Backend,
+    /// Its counters.
+    pub meters: OnceLock<RevisionMeters>,
     source: Option<RevisionObject>,
 }
 

@@ -73,7 +73,7 @@ pub fn plan(observed: &Observed, now: Timestamp) -> Plan<Status> {
     serving(observed, &mut status);
     scale::condition(observed, &mut status, now);
     plan.check_at = earlier(plan.check_at, route::condition(observed, &mut status, now));
-    unknown_evaluations(observed, &mut status, now);
+    unmeasurable(observed, &mut status, now);
     let mut running: Vec<_> = decision
         .pods
         .iter()
@@ -263,8 +263,9 @@ fn serving(observed: &Observed, status: &mut Status) {
         .unwrap_or(0);
 }
 
-/// An Evaluation that is named and isn't there keeps the spec from coming into effect: who is to blame is said at once.
-fn unknown_evaluations(observed: &Observed, status: &mut Status, now: Timestamp) {
+/// An Evaluation that is named and isn't there, or a metric that can't be asked for, keeps the spec from coming into effect: who is to
+/// blame is said at once.
+fn unmeasurable(observed: &Observed, status: &mut Status, now: Timestamp) {
     let spec = &observed.deployment.spec;
     let named = Input::evaluation_names(
         &spec.rollout.clone().unwrap_or_default(),
@@ -276,16 +277,20 @@ fn unknown_evaluations(observed: &Observed, status: &mut Status, now: Timestamp)
         .filter(|n| !observed.evaluations.contains_key(*n))
         .map(String::as_str)
         .collect();
-    if missing.is_empty() {
-        return;
-    }
-    let message = format!(
-        "there is no Evaluation {} in this namespace: create it, or take it out of spec.rollout.evaluations and spec.metrics",
-        missing.join(", ")
-    );
+    let (why, message) = match &observed.live.asked.refused {
+        _ if !missing.is_empty() => (
+            reason::UNKNOWN_EVALUATION,
+            format!(
+                "there is no Evaluation {} in this namespace: create it, or take it out of spec.rollout.evaluations and spec.metrics",
+                missing.join(", ")
+            ),
+        ),
+        Some(refused) => (reason::METRIC_REFUSED, refused.clone()),
+        None => return,
+    };
     status.message = release::needs_help(
         &mut status.conditions,
-        reason::UNKNOWN_EVALUATION,
+        why,
         &message,
         observed.deployment.metadata.generation,
         now,

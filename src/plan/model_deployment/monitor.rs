@@ -1,6 +1,7 @@
 //! What is watched while stable serves: its metrics, drift of its inputs, and retraining.
 
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 
 use super::{Observed, Status, drift, reason, retraining};
@@ -9,8 +10,10 @@ use crate::{
         condition::{self, kind},
         gate::MetricValue,
         revision::ModelRevision,
+        rollout::PrometheusMetric,
     },
-    plan::{Event, revision::Named},
+    plan::{Event, revision::Named, rollout::side},
+    stats::asked::Answer,
 };
 
 /// Metrics of stable that Evaluations measured, and the share of drifted columns.
@@ -37,7 +40,10 @@ pub(super) fn metrics(observed: &Observed, status: &Status) -> Vec<MetricValue> 
     all
 }
 
-/// `spec.metrics` by their names, from the last run of their Evaluation on stable; with the Evaluation's name.
+/// How long a value that was asked for stands in status, in milliseconds: numbers that live are written at most once a minute.
+const STANDS: i64 = 60_000;
+
+/// `spec.metrics` by their names, from the last run of their Evaluation on stable, or as Prometheus answered last; with their source, for people.
 fn measured(observed: &Observed, status: &Status) -> Vec<(MetricValue, String)> {
     let Some(stable) = &status.stable else {
         return Vec::new();
@@ -49,24 +55,62 @@ fn measured(observed: &Observed, status: &Status) -> Vec<(MetricValue, String)> 
         .metrics
         .iter()
         .filter_map(|source| {
-            let evaluation = observed.evaluations.get(&source.evaluation.name)?;
+            if let Some(metric) = &source.prometheus {
+                let value = asked(observed, status, &source.name, metric)?;
+                let context = format!("by Prometheus source {}", metric.source);
+                return Some((value, context));
+            }
+            let asked = source.evaluation.as_ref()?;
+            let evaluation = observed.evaluations.get(&asked.name)?;
             let run = evaluation.status.as_ref()?.runs.iter().rfind(|run| {
                 run.release.as_ref() == Some(&uid)
                     && run.revision.as_ref() == Some(&stable.revision)
                     && run.completion_time.is_some()
             })?;
-            let value = run
-                .metrics
-                .iter()
-                .find(|m| m.name == source.evaluation.metric)?;
+            let value = run.metrics.iter().find(|m| m.name == asked.metric)?;
             let value = MetricValue {
                 name: source.name.clone(),
                 time: run.completion_time.clone(),
                 ..value.clone()
             };
-            Some((value, source.evaluation.name.clone()))
+            Some((value, format!("measured by Evaluation {}", asked.name)))
         })
         .collect()
+}
+
+/// The last answer about stable; the one in status while that is fresh.
+fn asked(
+    observed: &Observed,
+    status: &Status,
+    name: &str,
+    metric: &PrometheusMetric,
+) -> Option<MetricValue> {
+    let stable = status.stable.as_ref()?;
+    let since = stable.since.as_ref().map_or(Timestamp::MIN, |t| t.0);
+    let shown = status.metrics.iter().find(|m| m.name == name);
+    let shown = shown.filter(|m| m.time.as_ref().is_some_and(|t| t.0 >= since));
+    let answered = observed
+        .live
+        .asked
+        .get(name, side(metric, &stable.revision));
+    let newer = answered.filter(|a| a.time >= since).and_then(|a| {
+        let Answer::Value(value) = a.answer else {
+            return None;
+        };
+        let age = |t: Timestamp| a.time.duration_since(t).as_millis();
+        let fresh = shown.and_then(|m| m.time.as_ref()).map(|t| age(t.0));
+        // Status keeps whole seconds.
+        let time = Timestamp::from_second(a.time.as_second()).ok()?;
+        fresh
+            .is_none_or(|age| age >= i128::from(STANDS))
+            .then(|| MetricValue {
+                name: name.to_owned(),
+                value: Some(value),
+                time: Some(Time(time)),
+                ..MetricValue::default()
+            })
+    });
+    newer.or_else(|| shown.cloned())
 }
 
 pub(super) fn watch_drift(
@@ -193,12 +237,12 @@ fn with_retraining<T>(
     let drifted = drifted.join(", ");
     let metrics: Vec<retraining::Measured> = measured(observed, status)
         .into_iter()
-        .filter_map(|(value, evaluation)| {
+        .filter_map(|(value, context)| {
             Some(retraining::Measured {
                 name: value.name,
                 value: value.value?,
                 time: value.time?.0,
-                context: format!("measured by Evaluation {evaluation}"),
+                context,
             })
         })
         .collect();

@@ -196,6 +196,8 @@ fn troubles(observed: &Observed, status: &mut Status, now: Timestamp) {
             missing.join(", ")
         );
         (reason::UNKNOWN_EVALUATION, message)
+    } else if let Some(refused) = &observed.live.asked.refused {
+        (reason::METRIC_REFUSED, refused.clone())
     } else {
         return;
     };

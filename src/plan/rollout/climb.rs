@@ -262,7 +262,7 @@ impl Engine<'_> {
                 self.roll_back(ending(Outcome::RolledBack, reason::NO_DATA, message));
             }
             (NoData::Wait, _) if no_data => self.s.rollout.deadline = None,
-            (_, OnInconclusive::Abort) if !warming => {
+            (_, OnInconclusive::Abort) if !warming && judgement.doubts().next().is_some() => {
                 let message = format!("onInconclusive is Abort: {}", holding.join("; "));
                 self.roll_back(ending(Outcome::Aborted, reason::NOT_ENOUGH_DATA, message));
             }

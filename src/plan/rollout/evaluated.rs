@@ -86,7 +86,12 @@ pub(super) fn evaluation(input: &Input, sides: Sides, name: &str) -> EvaluationG
 /// Where to find a metric: the Evaluations that may have it, and its name there.
 pub(super) fn sources<'a>(input: &'a Input, metric: &'a str) -> Vec<(&'a str, &'a str)> {
     match input.metrics.iter().find(|m| m.name == metric) {
-        Some(source) => vec![(&source.evaluation.name, &source.evaluation.metric)],
+        Some(source) => {
+            let evaluation = source.evaluation.iter();
+            evaluation
+                .map(|e| (e.name.as_str(), e.metric.as_str()))
+                .collect()
+        }
         None => {
             let names = input.rollout.evaluations.iter();
             names.map(|name| (name.as_str(), metric)).collect()

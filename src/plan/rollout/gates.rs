@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::{Input, engine::plus, evaluated, measure, policy::Policy, status};
+use super::{Input, asked, engine::plus, evaluated, measure, policy::Policy, status};
 use crate::{
     api::{
         gate::{Gate, GateStatus, Proof, Verdict},
@@ -68,6 +68,8 @@ pub(super) struct Judgement {
     pub missing: Vec<String>,
     /// What is not proven, though there is data.
     pub unproven: Vec<String>,
+    /// What couldn't be asked: no step ends until it could, but nobody gives up for it before the deadline.
+    pub broken: Vec<String>,
 }
 
 /// Judges everything that is armed; `demanded` are the Evaluations that the candidate must have passed by now.
@@ -99,6 +101,13 @@ pub(super) fn judge(
                 let finding = metric.judge(&strata, bound, alpha);
                 let status = live(gate, bound, metric, &finding, sides);
                 all.live(gate, count(status, policy, before), policy.failure_limit);
+            }
+            continue;
+        }
+        if let Some(metric) = asked::metric(input, &gate.metric) {
+            if sides.stable.is_some() {
+                let status = asked::judge(input, policy, sides, (gate, bound), metric, before);
+                all.asked(count(status, policy, before), policy.failure_limit);
             }
             continue;
         }
@@ -136,6 +145,11 @@ pub(super) fn judge(
 impl Judgement {
     /// What keeps a step from ending, if anything.
     pub fn holding(&self) -> impl Iterator<Item = &String> {
+        self.doubts().chain(&self.broken)
+    }
+
+    /// Of that, what `onInconclusive` is about.
+    pub fn doubts(&self) -> impl Iterator<Item = &String> {
         self.unmeasured
             .iter()
             .chain(&self.missing)
@@ -201,18 +215,29 @@ impl Judgement {
         });
     }
 
+    /// A gate on an answer of Prometheus.
+    fn asked(&mut self, mut status: GateStatus, limit: i64) {
+        if tolerated(&mut status, limit) {
+            self.unproven.push(status.message.clone());
+            self.gates.push(status);
+            return;
+        }
+        let list = match status.verdict {
+            Verdict::Passed | Verdict::Failed => None,
+            Verdict::Inconclusive => Some(&mut self.missing),
+            Verdict::Error | Verdict::Pending | Verdict::Running => Some(&mut self.broken),
+        };
+        if let Some(list) = list {
+            list.push(status.message.clone());
+        }
+        self.push(status);
+    }
+
     fn live(&mut self, gate: &Gate, mut status: GateStatus, limit: i64) {
         let wanted = gate.min_samples.unwrap_or(1);
-        let tolerated = status.verdict == Verdict::Failed
-            && status.failures.is_some_and(|failures| failures <= limit);
         if status.samples < wanted {
             self.missing.push(status.message.clone());
-        } else if tolerated {
-            let failures = status.failures.unwrap_or_default();
-            status.message = format!(
-                "{}; failed at {failures} of the {limit} looks that failureLimit allows",
-                status.message
-            );
+        } else if tolerated(&mut status, limit) {
             self.unproven.push(status.message.clone());
             self.gates.push(status);
             return;
@@ -221,6 +246,20 @@ impl Judgement {
         }
         self.push(status);
     }
+}
+
+/// Whether `failureLimit` allows this failure; the message says so then.
+fn tolerated(status: &mut GateStatus, limit: i64) -> bool {
+    let failures = status.failures.unwrap_or_default();
+    let tolerated =
+        status.verdict == Verdict::Failed && status.failures.is_some() && failures <= limit;
+    if tolerated {
+        status.message = format!(
+            "{}; failed at {failures} of the {limit} looks that failureLimit allows",
+            status.message
+        );
+    }
+    tolerated
 }
 
 /// Counts a look at which a gate failed, once in each interval, where `failureLimit` allows some.

@@ -207,7 +207,11 @@ impl Input {
         let steps = steps.chain(climbing.iter().flat_map(|r| &r.steps));
         let named = rollout.evaluations.iter();
         named
-            .chain(metrics.iter().map(|m| &m.evaluation.name))
+            .chain(
+                metrics
+                    .iter()
+                    .filter_map(|m| Some(&m.evaluation.as_ref()?.name)),
+            )
             .chain(
                 steps
                     .filter_map(|s| s.evaluate.as_ref())

@@ -18,6 +18,7 @@
 //! - every state but those that wait for a person has a deadline;
 //! - deciding twice decides nothing new.
 
+mod asked;
 mod climb;
 mod commands;
 mod conditions;
@@ -39,6 +40,7 @@ mod summary;
 
 use jiff::Timestamp;
 
+pub use asked::{Asking, Question, Questions, questions, side};
 pub use conditions::conditions;
 pub use decision::{Decision, Mark, Saying, Summary};
 pub use evaluated::step_to_come;
