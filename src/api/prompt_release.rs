@@ -40,6 +40,10 @@ use super::{
     printcolumn = r#"{"name":"Message","type":"string","priority":1,"jsonPath":".status.message"}"#
 )]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [{
+    "rule": NO_PRICES,
+    "message": "a gate on costPerRequest needs backend.prices: write inputPerMillion and outputPerMillion"
+}]))]
 pub struct PromptReleaseSpec {
     /// The prompt: its content is the version.
     pub prompt: Prompt,
@@ -56,6 +60,9 @@ pub struct PromptReleaseSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traffic: Option<PromptTraffic>,
 }
+
+/// A gate on cost needs to know what tokens cost.
+const NO_PRICES: &str = "!has(self.rollout) || !has(self.rollout.analysis) || !has(self.rollout.analysis.gates) || has(self.backend.prices) || !self.rollout.analysis.gates.exists(g, g.metric == 'costPerRequest')";
 
 /// The prompt. Its version is the SHA-256 of its canonical JSON.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -116,6 +123,35 @@ pub struct Backend {
     /// Longest wait for an answer to begin (default 60s).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<Duration>,
+    /// What tokens cost: for `costPerRequest`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prices: Option<Prices>,
+}
+
+/// What tokens cost.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Prices {
+    /// A million tokens of prompts.
+    #[schemars(range(min = 0, max = 1_000_000))]
+    pub input_per_million: f64,
+    /// A million tokens of answers.
+    #[schemars(range(min = 0, max = 1_000_000))]
+    pub output_per_million: f64,
+    /// Three letters, such as `USD`; for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = r"^[A-Z]{3}$"))]
+    pub currency: Option<String>,
+}
+
+impl Prices {
+    /// What so many tokens of prompt and answer cost, in billionths of the currency.
+    pub fn billionths(&self, prompt: u64, completion: u64) -> u64 {
+        let sum = prompt as f64 * self.input_per_million;
+        let sum = sum + completion as f64 * self.output_per_million;
+        // A float that is too large, or negative, becomes the nearest number there is.
+        (sum * 1000.0).round() as u64
+    }
 }
 
 /// A key of a Secret, mounted into the gateway.

@@ -20,6 +20,7 @@ pub mod body;
 pub mod breaker;
 pub mod certificates;
 pub mod features;
+pub mod feedback;
 pub mod keeper;
 pub mod listen;
 pub mod objects;
@@ -57,6 +58,7 @@ use tracing::info;
 use self::{
     certificates::Certificates,
     features::Features,
+    feedback::Feedback,
     keeper::Keeper,
     listen::Listeners,
     objects::Change,
@@ -168,6 +170,7 @@ pub struct Shared {
     credentials: Credentials,
     certificates: Certificates,
     recorder: Arc<Recorder>,
+    feedback: Feedback,
     features: Features,
     telemetry: Telemetry,
     /// Places for copies of requests.
@@ -263,6 +266,7 @@ impl Gateway {
             certificates: Certificates::new(&settings.credentials),
             features: Features::start(recorder.clone())?,
             recorder,
+            feedback: Feedback::default(),
             telemetry: Telemetry::new()?,
             mirrors: Arc::new(Semaphore::new(proxy::mirror::MOST)),
             limits: settings.limits,

@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::stats::{
-    bucket::{Bucket, Buckets, MAX_MINUTES},
+    bucket::{Bucket, Buckets, MAX_MINUTES, Used},
     sketch::RowSketch,
 };
 
@@ -40,8 +40,8 @@ pub struct Sample<'a> {
     pub latency: Duration,
     /// To the first byte, for prompts.
     pub first_byte: Option<Duration>,
-    /// Tokens of prompt and answer.
-    pub usage: Option<(u64, u64)>,
+    /// Tokens of prompt and answer, and their cost.
+    pub used: Option<Used>,
 }
 
 /// What was seen of requests' inputs.
@@ -100,17 +100,20 @@ impl Recorder {
         let micros = |d: Duration| u64::try_from(d.as_micros()).unwrap_or(u64::MAX);
         self.with(slot, |bucket| {
             let traffic = &mut bucket.traffic;
-            traffic.record(
+            traffic.record_used(
                 sample.caller,
                 sample.failed,
                 micros(sample.latency),
                 sample.first_byte.map(micros),
+                sample.used,
             );
-            if let Some((prompt, completion)) = sample.usage {
-                traffic.with_usage += 1;
-                traffic.prompt_tokens += prompt;
-                traffic.completion_tokens += completion;
-            }
+        });
+    }
+
+    /// Counts a score from 0 to 1 that a caller, by the hash of its key, gave to an answer under this slot.
+    pub fn record_feedback(&self, slot: &Slot, caller: u64, score: f64) {
+        self.with(slot, |bucket| {
+            bucket.traffic.feedback.add_score(caller, score)
         });
     }
 
@@ -266,7 +269,11 @@ mod tests {
             failed,
             latency: Duration::from_millis(3),
             first_byte: None,
-            usage: Some((10, 5)),
+            used: Some(Used {
+                prompt: 10,
+                completion: 5,
+                cost: Some(7),
+            }),
         }
     }
 
@@ -290,6 +297,9 @@ mod tests {
             (2, 1, 1)
         );
         assert_eq!((traffic.with_usage, traffic.prompt_tokens), (11, 110));
+        // One request of each caller, and those without a key.
+        assert_eq!(traffic.caller_tokens.count(), 3);
+        assert_eq!(traffic.caller_costs.sum(), 21);
         assert!(recorder.read(all.minute + 1).buckets.is_empty());
     }
 

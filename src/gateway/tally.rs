@@ -11,12 +11,14 @@ use super::{
     Shared, answer,
     body::Overheard,
     features::Job,
+    feedback,
     proxy::mirror::Copy,
     record::{Sample, Slot},
     route::{Chosen, Why},
     table::{Backend, Endpoint, Release},
     telemetry::{Count, Meters, Outcome, RevisionMeters},
 };
+use crate::stats::bucket::Used;
 
 /// How an answer ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,6 +131,31 @@ impl Tally {
         self.shared.meters(&self.release)
     }
 
+    /// Gives the answer its id, by which feedback on it is taken.
+    pub fn name(&self, headers: &mut http::HeaderMap) {
+        // Whoever may say what answers are worth, may not say it of others'.
+        headers.remove(feedback::ID);
+        if self.live {
+            let id = &self.shared.feedback;
+            let id = id.id(&self.release, &self.chosen, self.caller.as_deref());
+            headers.insert(feedback::ID, id);
+        }
+    }
+
+    /// What the request used, where the backend said so.
+    fn used(&self) -> Option<Used> {
+        let (prompt, completion) = self.usage?;
+        let prices = match &self.chosen.revision.backend {
+            Backend::Prompt(compiled) => compiled.prices.as_ref(),
+            _ => None,
+        };
+        Some(Used {
+            prompt,
+            completion,
+            cost: prices.map(|p| p.billionths(prompt, completion)),
+        })
+    }
+
     fn of_revision(&self) -> &RevisionMeters {
         let (release, revision) = (&self.release, &self.chosen.revision);
         let telemetry = &self.shared.telemetry;
@@ -222,7 +249,7 @@ impl Tally {
             // Of a caller that went away: at least so long, so that slowness shows.
             latency,
             first_byte,
-            usage: self.usage,
+            used: self.used(),
         };
         self.shared.recorder.record(&slot, &sample);
         self.look(slot);

@@ -57,10 +57,12 @@ pub enum Count {
     MirrorDropped,
     /// A request whose inputs are others than the model's.
     OtherSignature,
+    /// A score that was given to an answer.
+    Feedback,
 }
 
 impl Count {
-    const ALL: [(Count, &'static str, &'static str); 10] = [
+    const ALL: [(Count, &'static str, &'static str); 11] = [
         (
             Count::Unkeyed,
             "perennial_gateway_unkeyed_total",
@@ -110,6 +112,11 @@ impl Count {
             Count::OtherSignature,
             "perennial_gateway_signature_mismatches_total",
             "Requests whose inputs are others than the model was trained on (spec.traffic.signature)",
+        ),
+        (
+            Count::Feedback,
+            "perennial_gateway_feedback_total",
+            "Scores that were given to answers (POST /v1/feedback)",
         ),
     ];
 }

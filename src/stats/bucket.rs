@@ -96,10 +96,16 @@ pub struct Traffic {
     pub caller_first_byte: LatencyHistogram,
     /// Requests and errors of callers with a key: the units of [`sequential`].
     pub callers: CallerSketch,
+    /// Scores that callers gave to answers; who has no key is a caller of its own.
+    pub feedback: CallerSketch,
     /// Requests without a caller's key, placed at random: each is a unit of its own.
     pub unkeyed: u64,
     /// Of those, errors.
     pub unkeyed_errors: u64,
+    /// Tokens of prompt and answer, likewise one request of each caller in each bucket, of those that said how many they took.
+    pub caller_tokens: LatencyHistogram,
+    /// What they cost by the backend's prices, in billionths of its currency.
+    pub caller_costs: LatencyHistogram,
     /// Requests that said how many tokens they took.
     pub with_usage: u64,
     /// Tokens of their prompts.
@@ -112,6 +118,17 @@ pub struct Traffic {
     pub features_dropped: u64,
 }
 
+/// What a request used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Used {
+    /// Tokens of its prompt.
+    pub prompt: u64,
+    /// Tokens of its answer.
+    pub completion: u64,
+    /// What they cost, in billionths of the backend's currency; `None` without prices.
+    pub cost: Option<u64>,
+}
+
 impl Traffic {
     /// Counts an answered request: its caller's key, whether the revision failed, microseconds to the last and to the first byte.
     pub fn record(
@@ -120,6 +137,18 @@ impl Traffic {
         failed: bool,
         latency: u64,
         first_byte: Option<u64>,
+    ) {
+        self.record_used(caller, failed, latency, first_byte, None);
+    }
+
+    /// As [`Traffic::record`], with what the request used.
+    pub fn record_used(
+        &mut self,
+        caller: Option<&str>,
+        failed: bool,
+        latency: u64,
+        first_byte: Option<u64>,
+        used: Option<Used>,
     ) {
         self.requests += 1;
         self.errors += u64::from(failed);
@@ -141,6 +170,22 @@ impl Traffic {
                 self.caller_first_byte.add(first);
             }
         }
+        if let Some(Used {
+            prompt,
+            completion,
+            cost,
+        }) = used
+        {
+            self.with_usage += 1;
+            self.prompt_tokens += prompt;
+            self.completion_tokens += completion;
+            if new {
+                self.caller_tokens.add(prompt.saturating_add(completion));
+                if let Some(cost) = cost {
+                    self.caller_costs.add(cost);
+                }
+            }
+        }
     }
 
     /// Adds all that `other` has counted.
@@ -152,8 +197,11 @@ impl Traffic {
         self.caller_latency.merge(&other.caller_latency);
         self.caller_first_byte.merge(&other.caller_first_byte);
         self.callers.merge(&other.callers);
+        self.feedback.merge(&other.feedback);
         self.unkeyed += other.unkeyed;
         self.unkeyed_errors += other.unkeyed_errors;
+        self.caller_tokens.merge(&other.caller_tokens);
+        self.caller_costs.merge(&other.caller_costs);
         self.with_usage += other.with_usage;
         self.prompt_tokens += other.prompt_tokens;
         self.completion_tokens += other.completion_tokens;
@@ -175,6 +223,16 @@ impl Traffic {
         let unkeyed = self.unkeyed as f64;
         let likeness = self.callers.likeness();
         match sum + likeness * (squares - sum) + unkeyed {
+            0.0 => 0.0,
+            weight => (sum + unkeyed) * (sum + unkeyed) / weight,
+        }
+    }
+
+    /// How many callers' worth of independent requests [`Traffic::caller_tokens`] has, if all of one caller's are alike.
+    pub fn caller_units(&self) -> f64 {
+        let (sum, squares) = self.callers.presence();
+        let unkeyed = self.unkeyed as f64;
+        match squares + unkeyed {
             0.0 => 0.0,
             weight => (sum + unkeyed) * (sum + unkeyed) / weight,
         }
@@ -270,6 +328,49 @@ impl Stratum {
     /// Times to callers' first byte, for [`sequential::latencies`].
     pub fn first_bytes(&self) -> LatencyStratum {
         self.histograms(|traffic| &traffic.caller_first_byte)
+    }
+
+    /// Tokens of callers' requests, for [`sequential::means`].
+    pub fn tokens(&self) -> LatencyStratum {
+        self.used(|traffic| &traffic.caller_tokens)
+    }
+
+    /// Cost of callers' requests, for [`sequential::means`].
+    pub fn costs(&self) -> LatencyStratum {
+        self.used(|traffic| &traffic.caller_costs)
+    }
+
+    /// Callers' mean scores, for [`sequential::scores`].
+    pub fn scores(&self) -> sequential::Stratum {
+        sequential::Stratum {
+            candidate: self.candidate.feedback.score_units(),
+            stable: self.stable.feedback.score_units(),
+        }
+    }
+
+    /// Which callers gave a score at all, for [`sequential::rates`].
+    pub fn responses(&self) -> sequential::Stratum {
+        let side = |traffic: &Traffic| {
+            Units::of_requests(
+                traffic.callers.callers() + traffic.unkeyed,
+                traffic.feedback.callers(),
+            )
+        };
+        sequential::Stratum {
+            candidate: side(&self.candidate),
+            stable: side(&self.stable),
+        }
+    }
+
+    fn used(&self, of: impl Fn(&Traffic) -> &LatencyHistogram) -> LatencyStratum {
+        let side = |traffic: &Traffic| LatencySide {
+            histogram: of(traffic).clone(),
+            units: traffic.caller_units(),
+        };
+        LatencyStratum {
+            candidate: side(&self.candidate),
+            stable: side(&self.stable),
+        }
     }
 
     fn histograms(&self, of: impl Fn(&Traffic) -> &LatencyHistogram) -> LatencyStratum {

@@ -403,6 +403,24 @@ fn rows() -> Vec<Row> {
             json!([{"name": "a", "prometheus": {"source": "s", "query": ""}}]),
             "spec.metrics[0].prometheus.query in body should be at least 1 chars long",
         ),
+        (
+            PROMPT,
+            "/spec/rollout",
+            json!({"analysis": {"gates": [{"metric": "costPerRequest", "maxRatio": 1.3}]}}),
+            "a gate on costPerRequest needs backend.prices: write inputPerMillion and outputPerMillion",
+        ),
+        (
+            PROMPT,
+            "/spec/backend/prices",
+            json!({"inputPerMillion": -1, "outputPerMillion": 1}),
+            "spec.backend.prices.inputPerMillion in body should be greater than or equal to 0",
+        ),
+        (
+            PROMPT,
+            "/spec/backend/prices",
+            json!({"inputPerMillion": 1, "outputPerMillion": 1, "currency": "dollars"}),
+            "spec.backend.prices.currency in body should match '^[A-Z]{3}$'",
+        ),
         // Evaluation
         (
             EVALUATION,

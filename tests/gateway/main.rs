@@ -2,6 +2,7 @@
 //! tests, in this process.
 
 mod callers;
+mod feedback;
 mod grpc;
 mod harness;
 mod measuring;

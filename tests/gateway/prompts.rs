@@ -36,7 +36,7 @@ fn revision(hash: &str, content: &str, backend: Value) -> Value {
 }
 
 fn backend(address: std::net::SocketAddr) -> Value {
-    json!({"url": format!("http://{address}/v1"), "model": "llama", "timeout": "500ms"})
+    json!({"url": format!("http://{address}/v1"), "model": "llama", "timeout": "500ms", "prices": {"inputPerMillion": 1, "outputPerMillion": 2, "currency": "USD"}})
 }
 
 async fn gateway(
@@ -145,6 +145,10 @@ async fn a_prompt_is_rendered_and_the_answer_says_which_version_gave_it() {
         ),
         (1, 1, 11, 5)
     );
+    // 11 tokens at 1 and 5 at 2 for a million, in billionths.
+    let used = (traffic.caller_tokens.sum(), traffic.caller_costs.sum());
+    assert_eq!(used, (16, 21_000));
+    assert!(!answer.header("x-perennial-request-id").is_empty());
     assert_eq!(
         (
             traffic.first_byte.count(),

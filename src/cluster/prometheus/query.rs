@@ -26,19 +26,33 @@ pub fn held_to(query: &str, label: &str, namespace: &str) -> Result<String, Stri
         promql_parser::parser::parse(text).map_err(|e| format!("its query is no PromQL: {e}"))
     };
     let mut tree = parse(query)?;
-    hold(&mut tree, label, namespace, 0)?;
+    walk(&mut tree, &|selector| select(selector, label, namespace), 0)?;
     let text = tree.to_string();
-    match parse(&text) {
+    // Matchers are written in an order of their own.
+    let sort = |selector: &mut VectorSelector| {
+        let matchers = &mut selector.matchers.matchers;
+        matchers.sort_by_cached_key(ToString::to_string);
+        Ok(())
+    };
+    walk(&mut tree, &sort, 0)?;
+    let again = parse(&text).and_then(|mut again| {
+        walk(&mut again, &sort, 0)?;
+        Ok(again)
+    });
+    match again {
         Ok(again) if again == tree => Ok(text),
         _ => Err("its query can't be held to the namespace: write it more simply".to_owned()),
     }
 }
 
-fn hold(expression: &mut Expr, label: &str, namespace: &str, depth: usize) -> Result<(), String> {
+type Change<'a> = dyn Fn(&mut VectorSelector) -> Result<(), String> + 'a;
+
+/// Changes every selector of a query.
+fn walk(expression: &mut Expr, change: &Change, depth: usize) -> Result<(), String> {
     if depth > DEEPEST {
         return Err("its query is nested too deeply".to_owned());
     }
-    let within = |e: &mut Expr| hold(e, label, namespace, depth + 1);
+    let within = |e: &mut Expr| walk(e, change, depth + 1);
     match expression {
         Expr::Aggregate(aggregate) => {
             // The parameter of topk and quantile may be a query of its own.
@@ -61,8 +75,8 @@ fn hold(expression: &mut Expr, label: &str, namespace: &str, depth: usize) -> Re
             }
             call.args.args.iter_mut().try_for_each(|e| within(e))
         }
-        Expr::VectorSelector(selector) => select(selector, label, namespace),
-        Expr::MatrixSelector(matrix) => select(&mut matrix.vs, label, namespace),
+        Expr::VectorSelector(selector) => change(selector),
+        Expr::MatrixSelector(matrix) => change(&mut matrix.vs),
         Expr::NumberLiteral(_) | Expr::StringLiteral(_) => Ok(()),
         Expr::Extension(_) => Err("its query is no PromQL".to_owned()),
     }
@@ -99,6 +113,9 @@ mod tests {
     fn every_selector_wherever_it_hides_is_held_to_the_namespace() {
         for query in [
             "up",
+            "sum by (b, a) (x{c=\"d\",a=\"b\"}) * on (b, a) group_left (d, c) y{z!=\"\"}",
+            "max without (b, a) (x offset -5m) > bool 3 ^ 2 ^ 1",
+            "sum(rate(x{release=\"w\",revision=\"a\",outcome=\"error\"}[8s])) / sum(rate(x{revision=\"a\",b=\"c\"}[8s]))",
             "{__name__=~\"a.*\"}",
             "sum by (x) (rate(errors{code=~\"5..\"}[5m])) / sum by (x) (rate(requests[5m] offset 1h))",
             "max_over_time(deriv(rate(x[1m])[5m:1m])[1h:])",
@@ -116,7 +133,7 @@ mod tests {
             // As many matchers as there are names of series, which here are those before a brace or bracket.
             let tree = promql_parser::parser::parse(&text).unwrap();
             let mut again = tree.clone();
-            hold(&mut again, "namespace", "team", 0).unwrap();
+            walk(&mut again, &|s| select(s, "namespace", "team"), 0).unwrap();
             assert_eq!(tree, again, "{text} had a selector without the matcher");
             assert!(text.contains("namespace=\"team\""), "{text}");
         }

@@ -284,6 +284,7 @@ fn pass_on(
     answer::strip_hop_by_hop(&mut parts.headers);
     parts.headers.remove(header::SET_COOKIE);
     answer::sign(&mut parts.headers, &chosen.revision);
+    tally.name(&mut parts.headers);
     tally.status = parts.status.as_u16();
     // The backend's limits are met by the version's load and settings, not by one caller's request.
     tally.blamed = parts.status == StatusCode::TOO_MANY_REQUESTS;

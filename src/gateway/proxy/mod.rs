@@ -25,6 +25,7 @@ use super::{
     Shared,
     answer::{self, Shape},
     body::Body,
+    feedback,
     objects::Kind,
     prompt,
     table::{Backend, Release, Revision, Table},
@@ -151,6 +152,9 @@ async fn serve(
     table: &Table,
     call: Call,
 ) -> Response<Body> {
+    if feedback::is_meant(&call) {
+        return feedback::answer(shared, release, call).await;
+    }
     match release.kind {
         Kind::Prompt => prompt::answer(shared, release, table, call).await,
         Kind::Model => {

@@ -99,8 +99,20 @@ pub(super) fn judge(
             // The first revision has no callers before it serves, so nothing live can hold it back.
             if sides.stable.is_some() {
                 let finding = metric.judge(&strata, bound, alpha);
-                let status = live(gate, bound, metric, &finding, sides);
+                let mut status = live(gate, bound, metric, &finding, sides);
+                if metric == measure::Metric::Feedback
+                    && let Some(why) = measure::bias(&strata, gate)
+                {
+                    (status.verdict, status.message) = (Verdict::Inconclusive, why);
+                }
                 all.live(gate, count(status, policy, before), policy.failure_limit);
+            }
+            continue;
+        }
+        if gate.metric == measure::REQUEST_RATE {
+            if sides.stable.is_some() {
+                let status = measure::request_rate(input, sides, gate, bound);
+                all.asked(count(status, policy, before), policy.failure_limit);
             }
             continue;
         }
@@ -215,7 +227,7 @@ impl Judgement {
         });
     }
 
-    /// A gate on an answer of Prometheus.
+    /// A gate on a number without a test: an answer of Prometheus, or a rate.
     fn asked(&mut self, mut status: GateStatus, limit: i64) {
         if tolerated(&mut status, limit) {
             self.unproven.push(status.message.clone());

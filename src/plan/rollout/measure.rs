@@ -2,14 +2,21 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Input, gates::Sides};
+use super::{Input, gates::Sides, status};
+use crate::api::gate::{Gate, GateStatus, Verdict};
 use crate::stats::{
     bucket,
-    sequential::{self, Bound, Finding, LatencySide, LatencyStratum, latencies, rates},
+    sequential::{
+        self, Bound, Finding, LatencySide, LatencyStratum, latencies, means, rates, scores,
+    },
 };
 
 /// Names of the built-in metrics that gates can use.
-pub(super) const BUILT_IN: &str = "errorRate, latencyP50, latencyP95, latencyP99, timeToFirstToken";
+pub(super) const BUILT_IN: &str = "requestRate, errorRate, latencyP50, latencyP95, latencyP99, timeToFirstToken, tokensPerRequest, costPerRequest, feedbackScore";
+/// Requests in a second: measured, but judged without a test ([`request_rate`]).
+pub(super) const REQUEST_RATE: &str = "requestRate";
+/// What costs are counted in.
+const BILLIONTH: f64 = 1e-9;
 
 /// A built-in metric.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -20,6 +27,12 @@ pub(super) enum Metric {
     Latency(f64),
     /// The 95th percentile of the time to the first byte of the answer, in seconds.
     FirstToken,
+    /// Tokens of prompt and answer.
+    Tokens,
+    /// What they cost, in the currency of the backend's prices.
+    Cost,
+    /// Callers' scores of answers.
+    Feedback,
 }
 
 impl Metric {
@@ -31,6 +44,9 @@ impl Metric {
             "latencyP95" => Metric::Latency(0.95),
             "latencyP99" => Metric::Latency(0.99),
             "timeToFirstToken" => Metric::FirstToken,
+            "tokensPerRequest" => Metric::Tokens,
+            "costPerRequest" => Metric::Cost,
+            "feedbackScore" => Metric::Feedback,
             _ => return None,
         })
     }
@@ -38,8 +54,8 @@ impl Metric {
     /// What a sample is.
     pub fn unit(self) -> &'static str {
         match self {
-            Metric::ErrorRate => "callers",
-            Metric::Latency(_) | Metric::FirstToken => "requests",
+            Metric::ErrorRate | Metric::Feedback => "callers",
+            Metric::Latency(_) | Metric::FirstToken | Metric::Tokens | Metric::Cost => "requests",
         }
     }
 
@@ -58,6 +74,18 @@ impl Metric {
                 let strata: Vec<_> = strata.iter().map(|s| s.first_bytes.clone()).collect();
                 latencies(&strata, 0.95, bound, alpha)
             }
+            Metric::Tokens => {
+                let strata: Vec<_> = strata.iter().map(|s| s.tokens.clone()).collect();
+                means(&strata, 1.0, bound, alpha)
+            }
+            Metric::Cost => {
+                let strata: Vec<_> = strata.iter().map(|s| s.costs.clone()).collect();
+                means(&strata, BILLIONTH, bound, alpha)
+            }
+            Metric::Feedback => {
+                let strata: Vec<_> = strata.iter().map(|s| s.scores).collect();
+                scores(&strata, bound, alpha)
+            }
         }
     }
 }
@@ -69,6 +97,15 @@ pub(super) struct Stratum {
     rates: sequential::Stratum,
     latencies: LatencyStratum,
     first_bytes: LatencyStratum,
+    /// Absent in a window that was kept before they were measured.
+    #[serde(default)]
+    tokens: LatencyStratum,
+    #[serde(default)]
+    costs: LatencyStratum,
+    #[serde(default)]
+    scores: sequential::Stratum,
+    #[serde(default)]
+    responses: sequential::Stratum,
 }
 
 impl Stratum {
@@ -77,6 +114,10 @@ impl Stratum {
             rates: stratum.rates(),
             latencies: stratum.latencies(),
             first_bytes: stratum.first_bytes(),
+            tokens: stratum.tokens(),
+            costs: stratum.costs(),
+            scores: stratum.scores(),
+            responses: stratum.responses(),
         }
     }
 
@@ -93,6 +134,10 @@ impl Stratum {
             &mut self.first_bytes.candidate,
             &alone.first_bytes.candidate,
         );
+        add(&mut self.tokens.candidate, &alone.tokens.candidate);
+        add(&mut self.costs.candidate, &alone.costs.candidate);
+        self.scores.candidate.merge(&alone.scores.candidate);
+        self.responses.candidate.merge(&alone.responses.candidate);
     }
 }
 
@@ -140,6 +185,61 @@ fn counted(input: &Input, sides: Sides) -> (Vec<bucket::Stratum>, Option<usize>)
     (strata, last)
 }
 
+/// How often sides whose callers answer alike may be taken for different ones.
+const BIAS: f64 = 0.01;
+
+/// Why scores say nothing, if one side's callers give them more often than the other's: who is content may be more silent than who isn't.
+pub(super) fn bias(strata: &[Stratum], gate: &Gate) -> Option<String> {
+    let strata: Vec<_> = strata.iter().map(|s| s.responses).collect();
+    let seen = rates(&strata, Bound::MaxDifference(0.0), BIAS);
+    let differ = seen.lower.is_some_and(|l| l > 0.0) || seen.upper.is_some_and(|u| u < 0.0);
+    let (candidate, stable) = (seen.estimate_candidate?, seen.estimate_stable?);
+    differ.then(|| {
+        format!(
+            "{} says nothing: {} of the candidate's callers gave a score and {} of stable's, so those who did are not alike",
+            gate.metric,
+            status::rounded(candidate),
+            status::rounded(stable)
+        )
+    })
+}
+
+/// Seconds before a rate says anything.
+const SOME: i64 = 30;
+
+/// A gate on the candidate's requests in a second at its present weight. There is no test for it: how many come depends on the hour and the
+/// weight, not on the revision, so a number of requests is no sample of anything, and a comparison would only measure the split.
+pub(super) fn request_rate(input: &Input, sides: Sides, gate: &Gate, bound: Bound) -> GateStatus {
+    let name = &gate.metric;
+    if bound.compares() {
+        let message = format!(
+            "{name} can't be compared with stable: how many requests a side has is decided by the weight; write min or max"
+        );
+        return status::gate(gate, bound, Verdict::Error, message);
+    }
+    let seconds = sides.seconds.filter(|_| sides.from.is_some() && sides.live);
+    let Some(seconds) = seconds.filter(|s| *s >= SOME) else {
+        let message = format!("{name} is not measured yet: it takes {SOME} s at one weight");
+        return status::gate(gate, bound, Verdict::Pending, message);
+    };
+    let requests = requests(input, sides.candidate, sides.epoch);
+    let value = requests as f64 / seconds as f64;
+    let (verdict, said) = match sequential::judge(bound, Some(value), Some(value)) {
+        sequential::Verdict::Failed => (Verdict::Failed, "beyond"),
+        _ => (Verdict::Passed, "within"),
+    };
+    let message = format!(
+        "{name} {} is {said} {}: {requests} requests in {seconds} s",
+        status::rounded(value),
+        status::bound(bound)
+    );
+    GateStatus {
+        value: status::finite(Some(value)),
+        samples: i64::try_from(requests).unwrap_or(i64::MAX),
+        ..status::gate(gate, bound, verdict, message)
+    }
+}
+
 /// Requests that a revision served in one epoch.
 pub(super) fn requests(input: &Input, revision: &str, epoch: i64) -> u64 {
     let buckets = input.live.buckets.iter();
@@ -148,4 +248,76 @@ pub(super) fn requests(input: &Input, revision: &str, epoch: i64) -> u64 {
         .filter(|b| b.revision == revision && b.epoch == epoch)
         .map(|b| served(&b.traffic))
         .sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stats::{
+        bucket::{Traffic, Used},
+        sketch::CategorySketch,
+    };
+
+    /// So many callers, each with so many requests that use so many tokens; every so-manieth gives this score.
+    fn side(callers: u64, tokens: u64, every: u64, score: f64) -> Traffic {
+        let mut traffic = Traffic::default();
+        for caller in 0..callers {
+            let key = format!("caller-{caller}");
+            let used = Used {
+                prompt: tokens / 2,
+                completion: tokens / 2,
+                cost: Some(tokens * 1000),
+            };
+            traffic.record_used(Some(&key), false, 1000, None, Some(used));
+            if caller % every == 0 {
+                let given = (score + (caller % 5) as f64 * 0.05).min(1.0);
+                traffic
+                    .feedback
+                    .add_score(CategorySketch::hash_of(&key), given);
+            }
+        }
+        traffic
+    }
+
+    fn strata(stable: Traffic, candidate: Traffic) -> Vec<Stratum> {
+        vec![Stratum::of(&bucket::Stratum {
+            stable,
+            candidate,
+            ..bucket::Stratum::default()
+        })]
+    }
+
+    #[test]
+    fn a_prompt_that_costs_more_is_told_by_its_tokens_and_its_cost() {
+        let dear = strata(side(1000, 400, 2, 0.5), side(1000, 800, 2, 0.5));
+        for metric in [Metric::Tokens, Metric::Cost] {
+            let found = metric.judge(&dear, Bound::MaxRatio(1.3), 0.0025);
+            assert_eq!(found.verdict, sequential::Verdict::Failed, "{found:?}");
+            assert!((found.value.unwrap() - 2.0).abs() < 0.05, "{found:?}");
+        }
+        let cost = Metric::Cost.judge(&dear, Bound::Max(0.01), 0.0025);
+        assert!(
+            (cost.value.unwrap() / 0.0008 - 1.0).abs() < 0.02,
+            "{cost:?}"
+        );
+        assert_eq!(cost.verdict, sequential::Verdict::Passed);
+        let same = strata(side(1000, 400, 2, 0.5), side(1000, 400, 2, 0.5));
+        let found = Metric::Cost.judge(&same, Bound::MaxRatio(1.3), 0.0025);
+        assert_ne!(found.verdict, sequential::Verdict::Failed);
+    }
+
+    #[test]
+    fn scores_are_compared_unless_one_side_answers_more_often() {
+        let gate = Gate {
+            metric: "feedbackScore".into(),
+            ..Gate::default()
+        };
+        let worse = strata(side(2000, 9, 2, 0.7), side(2000, 9, 2, 0.4));
+        let found = Metric::Feedback.judge(&worse, Bound::MinDifference(-0.05), 0.0025);
+        assert_eq!(found.verdict, sequential::Verdict::Failed, "{found:?}");
+        assert_eq!(bias(&worse, &gate), None);
+        let eager = strata(side(2000, 9, 4, 0.7), side(2000, 9, 2, 0.4));
+        let why = bias(&eager, &gate).unwrap();
+        assert!(why.contains("not alike"), "{why}");
+    }
 }

@@ -28,9 +28,11 @@
 
 mod bernoulli;
 mod latency;
+mod mean;
 mod rate;
 
 pub use latency::{LatencySide, LatencyStratum, latencies};
+pub use mean::{means, scores};
 pub use rate::rates;
 
 use serde::{Deserialize, Serialize};

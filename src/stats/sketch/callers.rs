@@ -10,6 +10,9 @@ use crate::stats::sequential::Units;
 /// A sketch follows at most this many callers.
 pub const MAX_CALLERS: usize = 2048;
 
+/// A score is kept in thousandths: so many requests, of which so many failures.
+const SCORE: u64 = 1000;
+
 /// Bits of a caller's hash that are kept: two of 2,048 followed callers share one with a probability of 2 in a million.
 const HASH_BITS: u32 = 40;
 
@@ -55,6 +58,25 @@ impl CallerSketch {
     /// Adds one request that took so long; true if it is the first of a caller that is followed: its latency is the caller's one here.
     pub fn add_timed(&mut self, caller: &str, failed: bool, microseconds: u64) -> bool {
         self.add_placed(caller, failed, Some(LatencyHistogram::place(microseconds)))
+    }
+
+    /// Adds a score from 0 to 1 by the caller whose key has this hash ([`CategorySketch::hash_of`]). A sketch holds scores or requests, never both.
+    pub fn add_score(&mut self, caller: u64, score: f64) {
+        let given = Caller {
+            requests: SCORE,
+            failures: (score.clamp(0.0, 1.0) * SCORE as f64).round() as u64,
+            sketches: 1,
+            ..Caller::default()
+        };
+        self.insert(caller >> (64 - HASH_BITS), given);
+    }
+
+    /// The followed callers of scores as units of a sequential test: each contributes the mean of its own.
+    #[must_use]
+    pub fn score_units(&self) -> Units {
+        let mut units = self.units();
+        units.requests /= SCORE;
+        units
     }
 
     fn add_placed(&mut self, caller: &str, failed: bool, place: Option<u16>) -> bool {

@@ -18,7 +18,7 @@ use serde_json::{Map, Value, json};
 
 use self::variables::{default_schema, only_required, optional};
 use crate::api::{
-    prompt_release::{KeyReference, Role},
+    prompt_release::{KeyReference, Prices, Role},
     revision::PromptRevision,
 };
 
@@ -83,6 +83,8 @@ pub struct CompiledPrompt {
     pub credentials: Option<KeyReference>,
     /// Longest wait for an answer to begin.
     pub timeout: Duration,
+    /// What tokens cost.
+    pub prices: Option<Prices>,
     model: String,
     environment: Environment<'static>,
     roles: Vec<Role>,
@@ -163,6 +165,7 @@ impl CompiledPrompt {
                 .timeout
                 .as_ref()
                 .map_or(DEFAULT_TIMEOUT, |t| t.to_std()),
+            prices: revision.backend.prices.clone(),
             model: revision.backend.model.clone(),
             environment,
             roles: revision.prompt.messages.iter().map(|m| m.role).collect(),
