@@ -245,3 +245,71 @@ fn number(
         Answer::Failed(why) => Err((Verdict::Error, format!("{name}: {why}"))),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn metric(name: &str, query: &str) -> MetricSource {
+        MetricSource {
+            name: name.into(),
+            prometheus: Some(PrometheusMetric {
+                source: "default".into(),
+                query: query.into(),
+            }),
+            ..MetricSource::default()
+        }
+    }
+
+    fn asked(state: RolloutState, weight: i32, watched: &[String]) -> (Vec<(String, String)>, u64) {
+        let rollout: RolloutSpec = serde_json::from_value(serde_json::json!({
+            "analysis": {"interval": "5s", "gates": [{"metric": "both", "max": 1}, {"metric": "one", "max": 1}]}
+        }))
+        .unwrap();
+        let metrics = [
+            metric("both", "x{r=\"{{ revision }}\",s=\"{{ stable }}\"}"),
+            metric("one", "y{n=\"{{ name }}\"}"),
+            metric("watched", "z{r=\"{{ revision }}\"}"),
+            metric("broken", "z{r=\"{{ what }}\"}"),
+        ];
+        let found = questions(Asking {
+            namespace: "team",
+            name: "words",
+            rollout: Some(&rollout),
+            metrics: &metrics,
+            watched,
+            stable: Some("s"),
+            candidate: Some("c"),
+            previous: (state == RolloutState::Baking).then_some("p"),
+            state,
+            weight,
+        });
+        assert_eq!(found.every.len(), 3);
+        assert!(found.refused.unwrap().contains("broken"));
+        let all = found.all.into_iter();
+        (all.map(|q| (q.query, q.revision)).collect(), found.interval)
+    }
+
+    #[test]
+    fn what_is_asked_is_what_somebody_waits_for() {
+        let pair = |query: &str, revision: &str| (query.to_owned(), revision.to_owned());
+        assert_eq!(asked(RolloutState::Idle, 0, &[]), (vec![], STEADY));
+        assert_eq!(asked(RolloutState::Preparing, 0, &[]), (vec![], STEADY));
+        let steady = asked(RolloutState::Idle, 0, &["watched".to_owned()]);
+        assert_eq!(steady, (vec![pair("z{r=\"s\"}", "s")], STEADY));
+        let (live, interval) = asked(RolloutState::Stepping, 10, &[]);
+        let both = vec![
+            pair("x{r=\"c\",s=\"s\"}", "c"),
+            pair("x{r=\"s\",s=\"s\"}", "s"),
+            pair("y{n=\"words\"}", ""),
+        ];
+        assert_eq!((live, interval), (both, 5000));
+        let (baking, _) = asked(RolloutState::Baking, 0, &[]);
+        let both = vec![
+            pair("x{r=\"p\",s=\"p\"}", "p"),
+            pair("x{r=\"s\",s=\"p\"}", "s"),
+            pair("y{n=\"words\"}", ""),
+        ];
+        assert_eq!(baking, both);
+    }
+}

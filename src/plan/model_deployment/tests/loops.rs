@@ -2,6 +2,10 @@ use jiff::SignedDuration;
 use serde_json::{Value, json};
 
 use super::world::{World, profile, quick};
+use crate::{
+    api::rollout::{MetricSource, PrometheusMetric},
+    stats::asked::{Answer, Answered},
+};
 
 const V1: &str = "20130401-000000-aaaaaa";
 const V2: &str = "20130701-000000-bbbbbb";
@@ -60,6 +64,59 @@ fn traffic_like_the_training_data_starts_nothing() {
     assert_eq!(world.condition("DriftDetected").1, "WithinThresholds");
     assert!(world.created.is_empty());
     assert_eq!(trigger(&world).state, "Armed");
+}
+
+#[test]
+fn an_answer_of_prometheus_that_stays_beyond_its_bound_starts_a_training_job() {
+    let mut world = world(
+        json!({"triggers": [{"name": "angry", "metric": "complaints", "max": 0.5, "windows": 2}]}),
+    );
+    world.edit(|release| {
+        release.spec.metrics = vec![MetricSource {
+            name: "complaints".into(),
+            prometheus: Some(PrometheusMetric {
+                source: "default".into(),
+                query: "sum(complaints{revision=\"{{ revision }}\"})".into(),
+            }),
+            ..MetricSource::default()
+        }];
+    });
+    let stable = world.status().stable.as_ref().unwrap().revision.clone();
+    let say = |world: &mut World, answer: Answer| {
+        let key = ("complaints".to_owned(), stable.clone());
+        let time = world.now;
+        world.asked.answers.insert(key, Answered { time, answer });
+        world.pass(1);
+    };
+    say(&mut world, Answer::Value(0.2));
+    let shown = &world.status().metrics[0];
+    assert_eq!(
+        (shown.name.as_str(), shown.value),
+        ("complaints", Some(0.2))
+    );
+    assert_eq!(trigger(&world).state, "Armed");
+    // What nobody could ask says neither one thing nor the other.
+    say(&mut world, Answer::Failed("it is down".into()));
+    say(&mut world, Answer::Nothing("no series".into()));
+    assert_eq!(world.status().metrics[0].value, Some(0.2));
+    say(&mut world, Answer::Value(0.9));
+    assert_eq!(trigger(&world).failing, 1, "{:?}", trigger(&world));
+    assert!(world.created.is_empty());
+    say(&mut world, Answer::Value(0.8));
+    assert_eq!(world.created, ["churn-abcdef-1"]);
+}
+
+#[test]
+fn a_metric_that_can_not_be_asked_for_is_said_at_once() {
+    let mut world = world(json!({"triggers": [{"name": "old", "maxAge": "30d"}]}));
+    world.asked.refused = Some("metric complaints: there is no Prometheus source `x`".into());
+    world.pass(1);
+    let (status, reason, message) = world.condition("Ready");
+    assert_eq!(
+        (status.as_str(), reason.as_str()),
+        ("False", "MetricRefused")
+    );
+    assert!(message.contains("source `x`"), "{message}");
 }
 
 #[test]

@@ -23,6 +23,7 @@ use crate::{
     },
     plan::{Action, Reference, claim::Claim},
     stats::{
+        asked::Asked,
         bucket::{Bucket, Gateway, ReleaseMeasurements},
         profile::{Profile, ProfileBuilder},
         sketch::{Cell, ColumnKind},
@@ -41,6 +42,8 @@ pub struct World {
     pub pods: Vec<Pod>,
     pub profile: Option<Arc<Profile>>,
     pub buckets: Vec<Arc<Bucket>>,
+    /// What Prometheus says.
+    pub asked: Asked,
     pub healthy: bool,
     pub knows_routes: bool,
     pub claims: BTreeMap<String, Claim>,
@@ -69,6 +72,7 @@ impl World {
             buckets: Vec::new(),
             healthy: true,
             knows_routes: true,
+            asked: Asked::default(),
             claims: BTreeMap::new(),
             config_maps: BTreeMap::new(),
             created: Vec::new(),
@@ -255,6 +259,7 @@ impl World {
                 buckets: self.buckets.clone(),
                 final_before: Some(self.now.as_second() / 60),
                 since: Some(0),
+                asked: self.asked.clone(),
                 ..ReleaseMeasurements::default()
             },
             ports: Vec::new(),
