@@ -137,3 +137,65 @@ async fn a_prompt_that_errors_is_taken_back_by_its_gate_and_the_next_one_is_prom
             .contains(url)
     );
 }
+
+/// The release with other prices: another revision of the same version.
+fn priced(per_million: f64) -> String {
+    let mut release: Value = serde_json::from_str(&release("You answer customers.")).unwrap();
+    let spec = &mut release["spec"];
+    spec["backend"]["prices"] =
+        json!({"inputPerMillion": per_million, "outputPerMillion": per_million, "currency": "EUR"});
+    spec["rollout"] = json!({
+        "steps": [{"setWeight": 50}, {"pause": {"duration": "6s"}}],
+        "analysis": {"interval": "2s", "minRequests": 150, "gates": [{"metric": "costPerRequest", "maxRatio": 1.3}]},
+        "bake": "5s", "progressDeadline": "3m",
+    });
+    release.to_string()
+}
+
+#[tokio::test]
+async fn a_revision_that_costs_much_more_is_taken_back_and_answers_can_be_judged() {
+    let _peace = installation::in_peace().await;
+    let space = Space::new("prices").await;
+    space.apply(&stand_in()).await;
+    space.apply(&priced(0.5)).await;
+    space
+        .until_condition("Deployment", "llm", 90, "Available", "True")
+        .await;
+    let first = space
+        .until_condition("PromptRelease", "reply", 90, "Ready", "True")
+        .await;
+    let address = caller::address(&space, "reply").await;
+    let url = format!("{address}/v1/chat/completions");
+    let question = json!({"model": "reply", "prompt": {"id": "reply", "variables": {"question": "Where is my suitcase?"}}});
+
+    // Each answer has an id, by which it can be judged once.
+    let http = caller::http();
+    let request = http::Request::post(&url)
+        .header("content-type", "application/json")
+        .body(question.to_string().into());
+    let answer = http.request(request.unwrap()).await.unwrap();
+    let id = answer.headers()["x-perennial-request-id"].to_str().unwrap();
+    let feedback = format!("{address}/v1/feedback");
+    for status in [204, 409] {
+        let body = json!({"id": id, "score": 0.5});
+        let answer = caller::ask(&http, &feedback, None, &body).await.unwrap();
+        assert_eq!(answer.0, status, "{answer:?}");
+    }
+
+    let callers = Callers::start(&url, &question, 40);
+    let before = history(&first).len();
+    space.apply(&priced(50.0)).await;
+    let back = until(&space, "the dear revision's rollout has ended", |r| {
+        history(r).len() > before
+    })
+    .await;
+    let entry = history(&back).last().unwrap();
+    assert_eq!(
+        (&entry["outcome"], &entry["reason"]),
+        (&json!("RolledBack"), &json!("GateFailed")),
+        "{entry}"
+    );
+    let message = entry["message"].as_str().unwrap();
+    assert!(message.contains("costPerRequest ratio"), "{message}");
+    assert_eq!(callers.stop().await.failed, 0);
+}
