@@ -170,10 +170,19 @@ async fn a_revision_that_costs_much_more_is_taken_back_and_answers_can_be_judged
 
     // Each answer has an id, by which it can be judged once.
     let http = caller::http();
-    let request = http::Request::post(&url)
-        .header("content-type", "application/json")
-        .body(question.to_string().into());
-    let answer = http.request(request.unwrap()).await.unwrap();
+    let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(30);
+    let answer = loop {
+        let request = http::Request::post(&url)
+            .header("content-type", "application/json")
+            .body(question.to_string().into());
+        let answer = http.request(request.unwrap()).await.unwrap();
+        // The node learns of the backend's Service a moment after its pod is available.
+        if answer.status() == 200 {
+            break answer;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "{answer:?}");
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    };
     let id = answer.headers()["x-perennial-request-id"].to_str().unwrap();
     let feedback = format!("{address}/v1/feedback");
     for status in [204, 409] {
