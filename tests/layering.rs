@@ -27,6 +27,7 @@ const TABLE: &[(&str, &[&str])] = &[
             "api",
             "cluster",
             "data",
+            "evaluate",
             "plan",
             "stats",
             "telemetry",

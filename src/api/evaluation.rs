@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Credentials, PodTemplate,
+    Credentials, OpenObject, PodTemplate,
     gate::{Gate, GateStatus, MetricValue, Verdict},
     schema,
     training_job::{Format, TimeColumn},
@@ -34,11 +34,20 @@ use super::{
 )]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = [{
-    "rule": "has(self.target.predictions) || has(self.dataset)",
+    "rule": "has(self.target.predictions) || has(self.dataset) && has(self.dataset.label)",
     "message": "dataset is what the model is asked: write its uri and label (only a target of predictions needs none)"
 }, {
     "rule": "!has(self.evaluators) || !self.evaluators.exists(e, has(e.drift)) || has(self.reference)",
     "message": "the drift evaluator compares with reference: write reference.uri"
+}, {
+    "rule": "!has(self.evaluators) || !self.evaluators.exists(e, has(e.featureImportance)) || has(self.target.modelDeployment)",
+    "message": "featureImportance asks the model again with a column shuffled: its target is a modelDeployment, not a file"
+}, {
+    "rule": "!has(self.evaluators) || !self.evaluators.exists(e, has(e.text) || has(e.jsonSchema) || has(e.pii)) || has(self.target.predictions)",
+    "message": "text, jsonSchema and pii look at the texts of a file: write target.predictions"
+}, {
+    "rule": "has(self.schedule) || !has(self.timeZone) && !has(self.suspend)",
+    "message": "timeZone and suspend are about the schedule: write schedule, such as \"0 2 * * *\""
 }]))]
 pub struct EvaluationSpec {
     /// What is measured.
@@ -57,14 +66,44 @@ pub struct EvaluationSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 50))]
     pub gates: Vec<Gate>,
+    /// Which rows are asked and compared: drawn with `seed`, the same for both sides (default: all).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sampling: Option<Sampling>,
     /// Seed of everything random (default 0).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub seed: Option<i64>,
+    /// When stable (or what the target names) is measured again: a cron expression with five fields. What was missed is made up for once;
+    /// there is never a second run beside a running one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 9, max = 128), regex(pattern = r"^[^ \t]+( [^ \t]+){4}$"))]
+    pub schedule: Option<String>,
+    /// Time zone of the schedule: an IANA name (default UTC).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 64))]
+    pub time_zone: Option<String>,
+    /// No scheduled run begins while this is true; candidates are still measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suspend: Option<bool>,
+    /// Runs kept in `status.history` (default 10).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 20))]
+    pub history_limit: Option<i32>,
     /// Seconds that a run may take (default 3600).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 604_800))]
     pub active_deadline_seconds: Option<i64>,
+    /// Where reports are written, as `<evaluation>-<number>.html` and `.json`: `s3://` or `pvc://CLAIM/PATH`. The last one is also kept in a
+    /// ConfigMap, which `kubectl perennial report` reads.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(
+        length(min = 1, max = 1024),
+        regex(pattern = r"^(s3|pvc)://[^/]+(/.*)?$")
+    )]
+    pub output: Option<String>,
+    /// Environment for writing reports.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output_credentials: Option<Credentials>,
     /// Overlay for the pods that measure: container `evaluator`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub template: Option<PodTemplate>,
@@ -122,6 +161,10 @@ pub struct Predictions {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 128))]
     pub prediction: Option<String>,
+    /// The column with the reference of a text, when the file itself has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 128))]
+    pub reference: Option<String>,
     /// The column with the probability of the positive class (default `score`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 128))]
@@ -158,8 +201,13 @@ pub struct EvaluationDataset {
     #[serde(flatten)]
     pub source: TableSource,
     /// The column with the truth.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 128))]
-    pub label: String,
+    pub label: Option<String>,
+    /// The column with the reference of a text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 128))]
+    pub reference: Option<String>,
     /// The columns that the model is given, in order; absent: the signature's, else all but label, key and time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 200), inner(length(min = 1, max = 128)))]
@@ -177,8 +225,8 @@ pub struct EvaluationDataset {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = [{
-    "rule": "(has(self.classification) ? 1 : 0) + (has(self.regression) ? 1 : 0) + (has(self.drift) ? 1 : 0) == 1",
-    "message": "an evaluator is one thing: write classification, regression or drift"
+    "rule": "[has(self.classification), has(self.regression), has(self.calibration), has(self.fairness), has(self.featureImportance), has(self.drift), has(self.dataQuality), has(self.text), has(self.jsonSchema), has(self.pii)].filter(x, x).size() == 1",
+    "message": "an evaluator is one thing: write one of classification, regression, calibration, fairness, featureImportance, drift, dataQuality, text, jsonSchema and pii"
 }]))]
 pub struct Evaluator {
     /// accuracy, precision, recall, f1, rocAuc, prAuc, logLoss, brier, …
@@ -187,9 +235,30 @@ pub struct Evaluator {
     /// mae, rmse, mape, r2.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub regression: Option<Regression>,
+    /// Whether probabilities mean what they say: ece, mce.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub calibration: Option<CalibrationEvaluator>,
+    /// Whether groups are treated alike: `equalizedOddsDifference.<column>`, `demographicParityRatio.<column>`, …
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fairness: Option<Fairness>,
+    /// What the model loses when a column is shuffled: `featureImportance.<column>`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub feature_importance: Option<FeatureImportance>,
     /// Columns against `reference`: driftShare, and `drift.<column>`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drift: Option<DriftEvaluator>,
+    /// Missing, constant, duplicate and unreadable data, and what differs from `reference` where there is one: missingShare, …
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data_quality: Option<DataQuality>,
+    /// Texts against references: exact, contains, regex, tokenF1, bleu, rouge1, rouge2, rougeL, chrF, editSimilarity.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<TextEvaluator>,
+    /// Whether texts are JSON of this schema: jsonSchemaRate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub json_schema: Option<JsonSchemaEvaluator>,
+    /// Personal data in texts, by rule: piiRate, `pii.<entity>`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pii: Option<PiiEvaluator>,
 }
 
 /// Binary classification.
@@ -211,6 +280,109 @@ pub struct Classification {
 #[serde(rename_all = "camelCase")]
 pub struct Regression {}
 
+/// Calibration of probabilities.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CalibrationEvaluator {
+    /// Bins of equal width (default 10).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 2, max = 100))]
+    pub bins: Option<i32>,
+}
+
+/// Fairness between groups of rows.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Fairness {
+    /// The columns whose values make the groups, each by itself.
+    #[schemars(length(min = 1, max = 8), inner(length(min = 1, max = 100)))]
+    pub sensitive: Vec<String>,
+    /// Rows below which a group says too little: it is reported as insufficient, and not compared (default 100).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub min_group_size: Option<i64>,
+}
+
+/// Permutation importance.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FeatureImportance {
+    /// How often each column is shuffled (default 5).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 50))]
+    pub repeats: Option<i32>,
+}
+
+/// Quality of the data itself.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DataQuality {}
+
+/// Texts against references.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [{
+    "rule": "self.metrics.exists(m, m == 'regex') == has(self.pattern)",
+    "message": "the metric regex and pattern belong together: write both"
+}]))]
+pub struct TextEvaluator {
+    /// What is computed.
+    #[schemars(length(min = 1, max = 10))]
+    pub metrics: Vec<TextMetric>,
+    /// Regular expression of the metric `regex` (syntax of the Rust crate regex: no look-around, no back references).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 1024))]
+    pub pattern: Option<String>,
+}
+
+/// A score of a text against its reference.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[allow(missing_docs, reason = "the names of the scores")]
+pub enum TextMetric {
+    Exact,
+    Contains,
+    Regex,
+    TokenF1,
+    Bleu,
+    Rouge1,
+    Rouge2,
+    RougeL,
+    ChrF,
+    EditSimilarity,
+}
+
+/// Whether texts are JSON of a schema.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct JsonSchemaEvaluator {
+    /// The JSON Schema.
+    pub schema: OpenObject,
+}
+
+/// Personal data by rule.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PiiEvaluator {}
+
+/// Some of the rows instead of all.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [{
+    "rule": "has(self.rows) != has(self.rate)",
+    "message": "sampling is one thing: write rows (at most so many) or rate (a share)"
+}]))]
+pub struct Sampling {
+    /// At most so many rows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub rows: Option<i64>,
+    /// Each row with this probability.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0.000001, max = 1.0))]
+    pub rate: Option<f64>,
+}
+
 /// Drift of columns.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -219,6 +391,35 @@ pub struct DriftEvaluator {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 200), inner(length(min = 1, max = 128)))]
     pub columns: Option<Vec<String>>,
+    /// How columns are compared; by type and size when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub method: Option<DriftMethod>,
+    /// Score from which a column has drifted (of a test: p-value below which); the method's own when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0.0))]
+    pub threshold: Option<f64>,
+}
+
+/// A way to compare two columns; docs/evaluation.md says which fits what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[allow(missing_docs, reason = "the names of the methods")]
+pub enum DriftMethod {
+    KS,
+    ChiSquare,
+    Z,
+    Wasserstein,
+    JensenShannon,
+    PSI,
+    KullbackLeibler,
+    Hellinger,
+    TotalVariation,
+    Energy,
+    AndersonDarling,
+    CramerVonMises,
+    MannWhitney,
+    T,
+    G,
+    FisherExact,
 }
 
 /// What is known of the evaluation.
@@ -240,6 +441,12 @@ pub struct EvaluationStatus {
     /// The last run for each target revision, at most 20: where a rollout reads its verdict.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub runs: Vec<EvaluationRun>,
+    /// Finished runs, oldest first, with the values that the gates looked at: at most `historyLimit`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub history: Vec<EvaluationRecord>,
+    /// When the next scheduled run begins; in the past, it waits for its turn.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_run_time: Option<Time>,
     /// Runs begun; names the children of the next one.
     #[serde(default)]
     pub count: i64,
@@ -266,6 +473,9 @@ pub struct EvaluationRun {
     /// Attempt of the candidate (0: stable, no rollout).
     #[serde(default)]
     pub attempt: i64,
+    /// When the schedule asked for it; absent: the target did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scheduled_time: Option<Time>,
     /// Stable's revision that it was compared with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub baseline: Option<String>,
@@ -289,6 +499,9 @@ pub struct EvaluationRun {
     /// Rows measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rows: Option<i64>,
+    /// Its report for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub report: Option<ReportStatus>,
     /// Attempts of its pod that failed.
     #[serde(default)]
     pub failures: i32,
@@ -298,4 +511,53 @@ pub struct EvaluationRun {
     /// When it ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub completion_time: Option<Time>,
+}
+
+/// A finished run in short.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EvaluationRecord {
+    /// Number of the run.
+    pub number: i64,
+    /// What was measured, for people.
+    pub target: String,
+    /// The run's verdict.
+    pub verdict: Verdict,
+    /// One sentence.
+    #[serde(default)]
+    pub message: String,
+    /// When the schedule asked for it; absent: the target did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scheduled_time: Option<Time>,
+    /// When it ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub completion_time: Option<Time>,
+    /// The first ten metrics that gates look at (without gates: that were measured).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub values: Vec<NamedValue>,
+}
+
+/// A value with its name.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NamedValue {
+    /// The metric.
+    pub name: String,
+    /// Its value.
+    pub value: f64,
+}
+
+/// Where a run's report is: one HTML file.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ReportStatus {
+    /// ConfigMap that holds it (gzipped) until the next ones are there; `kubectl perennial report` reads it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config_map: Option<String>,
+    /// Where `output` has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uri: Option<String>,
+    /// Why it isn't there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
 }

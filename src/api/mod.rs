@@ -19,6 +19,7 @@ pub mod schema;
 pub mod serving;
 pub mod traffic;
 pub mod training_job;
+pub mod verdict;
 
 pub use common::{Credentials, Duration, OpenObject, PodTemplate};
 pub use evaluation::Evaluation;

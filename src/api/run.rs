@@ -6,13 +6,14 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
+use k8s_openapi::ByteString;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{
     Duration,
-    evaluation::{Evaluator, Predictions, TableSource},
-    gate::MetricValue,
+    evaluation::{Evaluator, Predictions, Sampling, TableSource},
+    gate::{Gate, MetricValue},
     model_deployment::Protocol,
     revision::{ModelReference, Signature},
     serving::WarmUpRequest,
@@ -37,6 +38,9 @@ pub const OUTPUT_DIR: &str = "/perennial/output";
 pub const PROGRESS_FILE: &str = "/perennial/run/progress.jsonl";
 /// Directory of the progress file and of the supervisor's own state: an emptyDir.
 pub const RUN_DIR: &str = "/perennial/run";
+
+/// Key of a ConfigMap with an evaluation's report.
+pub const REPORT_FILE: &str = "report.html.gz";
 
 /// A training run, for `perennial supervise -- COMMAND ARGS…`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -113,6 +117,9 @@ pub struct EvaluationRunSpec {
     pub dataset: Option<TableSource>,
     /// The label's column.
     pub label: Option<String>,
+    /// The column with the reference of a text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text_reference: Option<String>,
     /// Columns that the model is given; absent: the signature's.
     pub features: Option<Vec<String>>,
     /// Columns that identify a row.
@@ -123,6 +130,18 @@ pub struct EvaluationRunSpec {
     pub reference: Option<TableSource>,
     /// Evaluators; empty: by the label's type.
     pub evaluators: Vec<Evaluator>,
+    /// Which rows are asked and compared; absent: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sampling: Option<Sampling>,
+    /// Gates: they are judged for the report; the verdict is the planner's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gates: Vec<Gate>,
+    /// What is measured, for people.
+    #[serde(default)]
+    pub subject: String,
+    /// URI of the directory for reports; a claim is mounted at [`OUTPUT_DIR`]. Credentials have the index 3.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output: Option<String>,
     /// Seed.
     pub seed: u64,
     /// Deadline.
@@ -180,6 +199,24 @@ pub struct Report {
     /// What was read.
     #[serde(default)]
     pub datasets: Vec<DatasetStatus>,
+    /// An evaluation as a page for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub page: Option<Page>,
+}
+
+/// An evaluation's report for people.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Page {
+    /// One self-contained HTML file, gzipped; absent when it is too large to be handed over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub html: Option<ByteString>,
+    /// Where it was stored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uri: Option<String>,
+    /// Why it wasn't.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
 }
 
 /// Termination message: JSON of at most 4 KiB.

@@ -1,7 +1,7 @@
 //! `kubectl perennial eval`.
 
 use jiff::Timestamp;
-use kube::Api;
+use kube::{Api, Client};
 
 use super::{Place, connect::connect, view};
 use crate::api::Evaluation;
@@ -9,6 +9,22 @@ use crate::api::Evaluation;
 /// Shows an Evaluation's runs with gates and metrics.
 pub async fn run(place: &Place, which: &str) -> Result<(), String> {
     let (client, namespace) = connect(place).await?;
+    let found = find(&client, &namespace, which).await?;
+    println!(
+        "{}",
+        view::evaluation(&found, Timestamp::now())
+            .lines()
+            .join("\n")
+    );
+    Ok(())
+}
+
+/// The Evaluation `NAME` or `pev/NAME`.
+pub(super) async fn find(
+    client: &Client,
+    namespace: &str,
+    which: &str,
+) -> Result<Evaluation, String> {
     let name = match which.split_once('/') {
         Some(("pev" | "evaluation" | "evaluations", name)) => name,
         Some((kind, _)) => {
@@ -18,16 +34,9 @@ pub async fn run(place: &Place, which: &str) -> Result<(), String> {
         }
         None => which,
     };
-    let found = Api::<Evaluation>::namespaced(client, &namespace)
+    Api::<Evaluation>::namespaced(client.clone(), namespace)
         .get_opt(name)
         .await
         .map_err(|e| format!("{name}: {e}"))?
-        .ok_or_else(|| format!("there is no Evaluation {name} in namespace {namespace}"))?;
-    println!(
-        "{}",
-        view::evaluation(&found, Timestamp::now())
-            .lines()
-            .join("\n")
-    );
-    Ok(())
+        .ok_or_else(|| format!("there is no Evaluation {name} in namespace {namespace}"))
 }

@@ -9,9 +9,12 @@ mod drift;
 mod eval;
 mod history;
 mod lineage;
+pub mod local;
 mod release;
+mod report;
 mod status;
 mod validate;
+pub mod vectors;
 pub mod view;
 
 use std::process::ExitCode;
@@ -95,12 +98,40 @@ enum Verb {
         /// The other one; the candidate, or without one stable, when absent.
         to: Option<String>,
     },
-    /// Show live inputs against the training data, column by column.
-    Drift(Named),
-    /// Show an Evaluation's runs, with gates and metrics.
+    /// Show live inputs against the training data, column by column; or compare two files, without a cluster.
+    Drift {
+        /// `NAME` or `pmd/NAME`.
+        #[arg(required_unless_present = "reference", conflicts_with = "reference")]
+        release: Option<String>,
+        #[command(flatten)]
+        files: local::DriftFiles,
+    },
+    /// Show an Evaluation's runs, with gates and metrics; or measure one of a file, without a cluster.
     Eval {
         /// `NAME` or `pev/NAME`.
+        #[arg(required_unless_present = "file", conflicts_with = "file")]
+        evaluation: Option<String>,
+        #[command(flatten)]
+        files: local::EvalFiles,
+    },
+    /// Write the report of an Evaluation's last run to a file.
+    Report {
+        /// `NAME` or `pev/NAME`.
         evaluation: String,
+        /// Number of the run (default: the last one with a report).
+        #[arg(long)]
+        run: Option<i64>,
+        /// File to write; `-` prints it (default: `<evaluation>-<run>.html`).
+        #[arg(short, long)]
+        output: Option<std::path::PathBuf>,
+        /// Open it in the browser.
+        #[arg(long)]
+        open: bool,
+    },
+    /// Check statistics against the values of reference libraries.
+    Stats {
+        #[command(subcommand)]
+        what: Stats,
     },
     /// Ask the API server what it would say of a file, and write nothing.
     Validate {
@@ -110,8 +141,42 @@ enum Verb {
     },
 }
 
+#[derive(Clone, Debug, Subcommand)]
+enum Stats {
+    /// Run a file of vectors and print each mismatch.
+    Vectors {
+        /// The file; what it reads lies beside it.
+        file: std::path::PathBuf,
+    },
+}
+
+/// Runs what needs no cluster; `None` for everything else. Errors are no verdict, and have an exit code of their own.
+async fn without_cluster(verb: &Verb) -> Option<ExitCode> {
+    let done = match verb {
+        Verb::Drift {
+            release: None,
+            files,
+        } => local::drift(files),
+        Verb::Eval {
+            evaluation: None,
+            files,
+        } => local::eval(files).await,
+        Verb::Stats {
+            what: Stats::Vectors { file },
+        } => vectors::run(file),
+        _ => return None,
+    };
+    Some(done.unwrap_or_else(|message| {
+        eprintln!("error: {message}");
+        ExitCode::from(local::UNMEASURED)
+    }))
+}
+
 /// Runs the plugin.
 pub async fn run(arguments: Arguments) -> ExitCode {
+    if let Some(code) = without_cluster(&arguments.verb).await {
+        return code;
+    }
     let done = match arguments.verb {
         Verb::Status { release, watch } => {
             status::run(&arguments.place, release.as_deref(), watch).await
@@ -155,8 +220,20 @@ pub async fn run(arguments: Arguments) -> ExitCode {
             )
             .await
         }
-        Verb::Drift(named) => drift::run(&arguments.place, &named.release).await,
-        Verb::Eval { evaluation } => eval::run(&arguments.place, &evaluation).await,
+        Verb::Drift { release, .. } => {
+            drift::run(&arguments.place, &release.unwrap_or_default()).await
+        }
+        Verb::Eval { evaluation, .. } => {
+            eval::run(&arguments.place, &evaluation.unwrap_or_default()).await
+        }
+        Verb::Report {
+            evaluation,
+            run,
+            output,
+            open,
+        } => report::run(&arguments.place, &evaluation, run, output.as_deref(), open).await,
+        // Done before: it needs no cluster.
+        Verb::Stats { .. } => Ok(()),
         Verb::Validate { files } => validate::run(&arguments.place, &files).await,
     };
     match done {

@@ -46,7 +46,7 @@ pub async fn run(place: &Place, files: &[String]) -> Result<(), String> {
 }
 
 /// The objects of a file: YAML documents or JSON, lists taken apart.
-fn objects(file: &str) -> Result<Vec<Value>, String> {
+pub(super) fn objects(file: &str) -> Result<Vec<Value>, String> {
     let mut text = String::new();
     let read = match file {
         "-" => std::io::stdin().read_to_string(&mut text).map(|_| ()),

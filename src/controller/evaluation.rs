@@ -14,7 +14,7 @@ use crate::{
     api::{Evaluation, evaluation::EvaluationStatus, label, revision::ModelRevision},
     cluster::{Caches, Change, Error, Key, Kind, Refusal, Shell, supervisor::Supervisors},
     plan::{
-        Plan,
+        Plan, Reference,
         evaluation::{self, Observed},
     },
 };
@@ -59,7 +59,7 @@ impl Controller for Evaluations {
         };
         match change.kind {
             Kind::Evaluation => vec![change.key.clone()],
-            Kind::Job | Kind::Pod => change
+            Kind::Job | Kind::Pod | Kind::ConfigMap => change
                 .belongs_to("Evaluation", label::EVALUATION)
                 .into_iter()
                 .collect(),
@@ -118,6 +118,19 @@ impl Controller for Evaluations {
             &object.name_any(),
             jobs.values().filter_map(ResourceExt::uid),
         );
+        let reports = caches
+            .config_maps
+            .owned_by(&object.uid().unwrap_or_default())
+            .into_iter()
+            .filter(|c| c.metadata.deletion_timestamp.is_none())
+            .map(|c| Reference {
+                api_version: "v1".to_owned(),
+                kind: "ConfigMap".to_owned(),
+                namespace: c.namespace().unwrap_or_default(),
+                name: c.name_any(),
+                uid: c.uid().unwrap_or_default(),
+            })
+            .collect();
         let last = object.status.as_ref().and_then(|s| s.last_run.as_ref());
         let current: Vec<String> = last
             .map(|run| evaluation::job_name(&object.name_any(), run.number))
@@ -131,6 +144,7 @@ impl Controller for Evaluations {
             release,
             revisions,
             jobs,
+            reports,
             pods,
             claims,
             answers,
@@ -173,5 +187,6 @@ fn uris(evaluation: &Evaluation) -> impl Iterator<Item = &str> {
         spec.reference.as_ref(),
         spec.target.predictions.as_ref().map(|p| &p.source),
     ];
-    sources.into_iter().flatten().map(|s| s.uri.as_str())
+    let read = sources.into_iter().flatten().map(|s| s.uri.as_str());
+    read.chain(spec.output.as_deref())
 }

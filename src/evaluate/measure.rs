@@ -21,14 +21,6 @@ const ROWS_DRAWN: usize = 10_000_000;
 /// Days below which blocks of a day say too little for an interval.
 const FEWEST_DAYS: usize = 5;
 
-/// What came out.
-pub struct Measured {
-    /// Rows that count: labelled, and answered by all who were asked.
-    pub rows: usize,
-    /// The metrics.
-    pub metrics: Vec<MetricValue>,
-}
-
 /// One model's answers, ready to be measured with any weights.
 enum Subject<'a> {
     Binary {
@@ -82,59 +74,95 @@ impl Subject<'_> {
 }
 
 /// Answers as the statistics take them.
-struct Columns {
-    predicted: Vec<bool>,
-    scores: Option<Vec<f64>>,
-    numbers: Vec<f64>,
+pub struct Columns {
+    /// Whether each row is predicted positive.
+    pub predicted: Vec<bool>,
+    /// Probabilities of the positive class, where all have one.
+    pub scores: Option<Vec<f64>>,
+    /// Predicted numbers.
+    pub numbers: Vec<f64>,
+}
+
+/// Truth and answers of the rows that count.
+pub struct Compared {
+    /// The rows: labelled, and answered by all who were asked.
+    pub kept: Vec<usize>,
+    /// Whether each is positive; empty for numbers.
+    pub classes: Vec<bool>,
+    /// The true numbers; empty for classes.
+    pub numbers: Vec<f64>,
+    /// What the model says.
+    pub own: Columns,
+    /// What stable says.
+    pub stable: Option<Columns>,
+}
+
+impl Compared {
+    /// Puts truth and answers side by side.
+    ///
+    /// # Errors
+    /// `EmptyData` if no row has both label and answers; `TargetRefused` if an answer is of another kind than the label.
+    pub fn of(
+        rows: &Rows,
+        truth: &Truth,
+        own: &Answers,
+        stable: Option<&Answers>,
+    ) -> Result<Self, Failure> {
+        let labelled = |row: usize| match truth {
+            Truth::Binary { positive, .. } => positive[row].is_some(),
+            Truth::Number(numbers) => numbers[row].is_some(),
+        };
+        let answered = |answers: &Answers, row: usize| answers.rows[row].is_some();
+        let kept: Vec<usize> = (0..rows.count)
+            .filter(|&row| {
+                labelled(row) && answered(own, row) && stable.is_none_or(|s| answered(s, row))
+            })
+            .collect();
+        if kept.is_empty() {
+            return Err(input_failure(
+                "EmptyData",
+                format!("none of {} rows has both a label and an answer", rows.count),
+            ));
+        }
+        let own = columns(truth, own, &kept, "the model")?;
+        let stable = stable
+            .map(|s| columns(truth, s, &kept, "stable"))
+            .transpose()?;
+        let (classes, numbers) = truths(truth, &kept);
+        Ok(Self {
+            kept,
+            classes,
+            numbers,
+            own,
+            stable,
+        })
+    }
 }
 
 /// Measures `own`, and `stable` on the same rows where it was asked.
-///
-/// # Errors
-/// `EmptyData` if no row has both label and answers; `TargetRefused` if an answer is of another kind than the label.
+#[must_use]
 pub fn run(
+    compared: &Compared,
     rows: &Rows,
     truth: &Truth,
-    own: &Answers,
-    stable: Option<&Answers>,
+    (own, stable): (&Answers, Option<&Answers>),
     seed: u64,
-) -> Result<Measured, Failure> {
-    let labelled = |row: usize| match truth {
-        Truth::Binary { positive, .. } => positive[row].is_some(),
-        Truth::Number(numbers) => numbers[row].is_some(),
-    };
-    let answered = |answers: &Answers, row: usize| answers.rows[row].is_some();
-    let kept: Vec<usize> = (0..rows.count)
-        .filter(|&row| {
-            labelled(row) && answered(own, row) && stable.is_none_or(|s| answered(s, row))
-        })
-        .collect();
-    if kept.is_empty() {
-        return Err(input_failure(
-            "EmptyData",
-            format!("none of {} rows has both a label and an answer", rows.count),
-        ));
-    }
-    let own_columns = columns(truth, own, &kept, "the model")?;
-    let stable_columns = stable
-        .map(|s| columns(truth, s, &kept, "stable"))
-        .transpose()?;
-    let (classes, numbers) = truths(truth, &kept);
-    let subject = |columns| subject(truth, &classes, &numbers, columns);
-    let own_subject = subject(&own_columns);
-    let stable_subject = stable_columns.as_ref().map(subject);
+) -> Vec<MetricValue> {
+    let subject = |columns| subject(truth, &compared.classes, &compared.numbers, columns);
+    let own_subject = subject(&compared.own);
+    let stable_subject = compared.stable.as_ref().map(subject);
     let groups = match &rows.days {
-        Some(days) => Groups::of(kept.iter().map(|&row| days[row]).collect()),
+        Some(days) => Groups::of(compared.kept.iter().map(|&row| days[row]).collect()),
         None => Groups::Rows,
     };
     let mut metrics = measure(
         &own_subject,
         stable_subject.as_ref(),
         &groups,
-        kept.len(),
+        compared.kept.len(),
         seed,
     );
-    let samples = i64::try_from(kept.len()).ok();
+    let samples = i64::try_from(compared.kept.len()).ok();
     let count = |name: &str, n: usize| MetricValue {
         name: name.to_owned(),
         value: Some(n as f64),
@@ -146,10 +174,7 @@ pub fn run(
     if let Some(stable) = stable {
         metrics.push(count("stable.unansweredRows", stable.missing()));
     }
-    Ok(Measured {
-        rows: kept.len(),
-        metrics,
-    })
+    metrics
 }
 
 /// What a bootstrap draws.

@@ -4,19 +4,29 @@
 //! | --- | --- | --- |
 //! | rows and labels | [`rows`], [`truth`] | `InputUnreadable`, `DigestMismatch`, `EmptyData`, `UnknownLabel` |
 //! | ask the model | [`inference`] | `TargetUnreachable`, `TargetRefused` |
-//! | compute | [`measure`], [`drift`] | `NothingToMeasure` |
+//! | compute | [`measure`], [`calibration`], [`fairness`], [`importance`], [`drift`], [`quality`] | `NothingToMeasure` |
 //!
 //! What stable says on the same rows is `stable.<metric>`, the predictor that always says the same thing `baseline.<metric>`,
 //! and `difference.<metric>` is candidate minus stable with an interval from the same draws.
 
 pub mod answer;
+pub mod calibration;
+pub mod chart;
+pub mod details;
 pub mod drift;
+pub mod fairness;
+pub mod importance;
 pub mod inference;
 pub mod measure;
+pub mod page;
+pub mod publish;
+pub mod quality;
 pub mod rows;
+pub mod slices;
+pub mod text;
 pub mod truth;
 
-use std::{net::Ipv6Addr, path::PathBuf, process::ExitCode, sync::Arc};
+use std::{collections::BTreeMap, net::Ipv6Addr, path::PathBuf, process::ExitCode, sync::Arc};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use tokio::sync::watch;
@@ -31,6 +41,7 @@ use crate::{
         training_job::Progress,
     },
     data::table::Table,
+    stats::performance::Binary,
     supervise::{
         board::{self, Board},
         exit,
@@ -39,6 +50,8 @@ use crate::{
     },
 };
 use answer::Answers;
+use details::Details;
+use measure::Compared;
 use truth::Truth;
 
 /// Where things are; the contract's paths in a pod, others in tests.
@@ -48,6 +61,10 @@ pub struct Places {
     pub volumes: PathBuf,
     /// What is downloaded.
     pub downloads: PathBuf,
+    /// Where a claim for reports is mounted.
+    pub output: PathBuf,
+    /// Files that stand for `dataset`, `reference` or `predictions`, whatever the URI says.
+    pub local: BTreeMap<&'static str, PathBuf>,
     /// The termination message.
     pub termination_log: PathBuf,
     /// Where `/progress` and `/report` are served.
@@ -59,6 +76,8 @@ impl Default for Places {
         Self {
             volumes: run::VOLUME_DIR.into(),
             downloads: format!("{}/inputs", run::RUN_DIR).into(),
+            output: run::OUTPUT_DIR.into(),
+            local: BTreeMap::new(),
             termination_log: "/dev/termination-log".into(),
             address: (Ipv6Addr::UNSPECIFIED, SUPERVISOR_PORT).into(),
         }
@@ -95,7 +114,14 @@ pub async fn evaluate(
     let server = board::serve(board.clone(), places.address).await;
     let mut stop = Stop::watch(spec.deadline, asked.clone());
     let acknowledge = spec.acknowledge_timeout.to_std();
-    let ended = until_stopped(&mut stop, work(spec, places, &board)).await;
+    let about = spec.clone();
+    let work = async {
+        let mut measured = work(spec, places, &board).await?;
+        board.stage("Publishing");
+        measured.report.page = Some(publish::publish(&about, &measured, places).await);
+        Ok(measured.report)
+    };
+    let ended = until_stopped(&mut stop, work).await;
     let (report, code) = match ended {
         Ok(report) => (report, 0),
         Err(failure) => {
@@ -112,7 +138,34 @@ pub async fn evaluate(
     code
 }
 
-async fn work(spec: EvaluationRunSpec, places: &Places, board: &Board) -> Result<Report, Failure> {
+/// What was measured.
+#[derive(Clone, Debug, Default)]
+pub struct Measured {
+    /// What the operator is told.
+    pub report: Report,
+    /// What people are shown beyond that.
+    pub details: Details,
+}
+
+/// Measures without telling anyone.
+///
+/// # Errors
+/// Why it can't.
+pub async fn measure(spec: EvaluationRunSpec, places: &Places) -> Result<Measured, Failure> {
+    work(spec, places, &Board::default()).await
+}
+
+async fn work(
+    spec: EvaluationRunSpec,
+    places: &Places,
+    board: &Board,
+) -> Result<Measured, Failure> {
+    if spec.label.is_none() && spec.evaluators.iter().any(of_labels) {
+        return Err(input_failure(
+            "NothingToMeasure",
+            "an evaluator compares with labels, and nobody says which column has them: write dataset.label or target.predictions.label".to_owned(),
+        ));
+    }
     board.stage("Inputs");
     let loaded = rows::load(&spec, places).await?;
     board.stage("Running");
@@ -146,20 +199,27 @@ async fn work(spec: EvaluationRunSpec, places: &Places, board: &Board) -> Result
         }
         _ => None,
     };
+    let mut details = Details::default();
+    let mut importance = Vec::new();
+    let asked = spec
+        .evaluators
+        .iter()
+        .find_map(|e| e.feature_importance.as_ref());
+    if let (Some(evaluator), EvaluationTarget::Model { url, .. }) = (asked, &spec.target)
+        && let (Some(rows), Some(truth), Some((own, _))) = (rows, &truth, &answers)
+    {
+        let subject = (rows, truth, own);
+        let progress = |done: usize, all: usize| board.progress(shuffled_so_far(done, all));
+        importance =
+            importance::run(evaluator, url, subject, spec.seed, &mut details, &progress).await?;
+    }
     let (datasets, digest) = (loaded.datasets.clone(), loaded.digest());
-    let seed = spec.seed;
-    let (mut metrics, count) = blocking(move || -> Result<_, Failure> {
-        let mut metrics = Vec::new();
-        let mut count = loaded.rows.as_ref().map_or(0, |rows| rows.count);
-        if let (Some(rows), Some(truth), Some((own, stable))) = (&loaded.rows, &truth, &answers) {
-            let measured = measure::run(rows, truth, own, stable.as_ref(), seed)?;
-            count = measured.rows;
-            metrics.extend(measured.metrics);
-        }
-        metrics.extend(drift::run(&spec, &loaded)?);
-        Ok((metrics, count))
+    let (mut metrics, count, details) = blocking(move || -> Result<_, Failure> {
+        let (metrics, count) = compute(&spec, &loaded, truth.zip(answers), &mut details)?;
+        Ok((metrics, count, details))
     })
     .await??;
+    metrics.extend(importance);
     if metrics.is_empty() {
         return Err(nothing_to_measure());
     }
@@ -167,7 +227,7 @@ async fn work(spec: EvaluationRunSpec, places: &Places, board: &Board) -> Result
     metrics
         .iter_mut()
         .for_each(|m: &mut MetricValue| m.time = Some(now.clone()));
-    Ok(Report {
+    let report = Report {
         summary: Summary {
             succeeded: true,
             message: format!("{} metrics of {count} rows", metrics.len()),
@@ -178,14 +238,99 @@ async fn work(spec: EvaluationRunSpec, places: &Places, board: &Board) -> Result
         metrics,
         datasets,
         ..Report::default()
-    })
+    };
+    Ok(Measured { report, details })
 }
 
-/// Whether anything is computed from labels: not if only drift is.
+/// Everything that is computed from what lies ready.
+fn compute(
+    spec: &EvaluationRunSpec,
+    loaded: &rows::Loaded,
+    answered: Option<(Truth, (Answers, Option<Answers>))>,
+    details: &mut Details,
+) -> Result<(Vec<MetricValue>, usize), Failure> {
+    let mut metrics = Vec::new();
+    let mut count = 0;
+    if let (Some(rows), Some((truth, (own, stable)))) = (&loaded.rows, &answered) {
+        let compared = Compared::of(rows, truth, own, stable.as_ref())?;
+        count = compared.kept.len();
+        let sides = (own, stable.as_ref());
+        metrics = measure::run(&compared, rows, truth, sides, spec.seed);
+        if rows.drawn_from > rows.count {
+            details.notes.push(format!(
+                "Sampling: {} of {} rows, drawn with the seed {}.",
+                rows.count, rows.drawn_from, spec.seed
+            ));
+        }
+        for evaluator in &spec.evaluators {
+            if let Some(evaluator) = &evaluator.calibration {
+                metrics.extend(calibration::run(evaluator, truth, &compared, details)?);
+            }
+            if let Some(evaluator) = &evaluator.fairness {
+                metrics.extend(fairness::run(evaluator, rows, truth, &compared, details)?);
+            }
+        }
+        if matches!(truth, Truth::Binary { .. }) {
+            let data = Binary::new(&compared.classes, &compared.own.predicted, None);
+            details.confusion = Some(data.measure(None).confusion);
+        }
+        details.slices = slices::worst(rows, truth, &compared);
+    } else if let Some(current) = &loaded.current {
+        count = usize::try_from(current.source.rows()).unwrap_or(usize::MAX);
+    }
+    if let Some(texts) = &loaded.texts {
+        let (found, answered) = text::run(&spec.evaluators, texts, spec.seed, details)?;
+        // Counted once, where a class is measured too.
+        metrics.extend(
+            found
+                .into_iter()
+                .filter(|m| loaded.rows.is_none() || m.name != "unansweredRows"),
+        );
+        count = answered;
+    }
+    metrics.extend(drift::run(spec, loaded, details)?);
+    if wants_quality(spec) {
+        metrics.extend(quality::run(loaded, details)?);
+    }
+    Ok((metrics, count))
+}
+
+/// Whether an evaluator compares with labels.
+fn of_labels(evaluator: &Evaluator) -> bool {
+    let Evaluator {
+        classification,
+        regression,
+        calibration,
+        fairness,
+        feature_importance,
+        drift: _,
+        data_quality: _,
+        text: _,
+        json_schema: _,
+        pii: _,
+    } = evaluator;
+    classification.is_some()
+        || regression.is_some()
+        || calibration.is_some()
+        || fairness.is_some()
+        || feature_importance.is_some()
+}
+
+/// Whether anything is computed from labels.
 fn wants_truth(spec: &EvaluationRunSpec) -> bool {
-    let only_drift =
-        !spec.evaluators.is_empty() && spec.evaluators.iter().all(|e| e.drift.is_some());
-    spec.label.is_some() && !only_drift
+    let asked = spec.evaluators.is_empty() || spec.evaluators.iter().any(of_labels);
+    spec.label.is_some() && asked
+}
+
+/// Whether texts are looked at.
+pub(crate) fn wants_text(spec: &EvaluationRunSpec) -> bool {
+    let of_text = |e: &Evaluator| e.text.is_some() || e.json_schema.is_some() || e.pii.is_some();
+    spec.evaluators.iter().any(of_text)
+}
+
+/// Whether the data itself is looked at.
+pub(crate) fn wants_quality(spec: &EvaluationRunSpec) -> bool {
+    spec.evaluators.iter().any(|e| e.data_quality.is_some())
 }
 
 /// Whether drift is measured: when asked for, or when there is nothing but a reference.
@@ -214,6 +359,13 @@ fn speaks(protocol: Protocol) -> Result<(), Failure> {
             EXIT_INPUT,
         )
         .permanent()),
+    }
+}
+
+fn shuffled_so_far(done: usize, all: usize) -> Progress {
+    Progress {
+        summary: format!("{done}/{all} shuffled columns"),
+        ..asked_so_far(done, all)
     }
 }
 

@@ -5,10 +5,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Places, input_failure, prediction_columns, wants_drift, wants_truth};
+use super::{
+    Places, input_failure, prediction_columns, wants_drift, wants_quality, wants_text, wants_truth,
+};
 use crate::{
     api::{
-        evaluation::{Predictions, TableSource},
+        evaluation::{Predictions, Sampling, TableSource},
         run::{EXIT_INPUT, EvaluationRunSpec, EvaluationTarget},
         training_job::DatasetStatus,
     },
@@ -17,6 +19,7 @@ use crate::{
         store::Environment,
         table::{Cell, Column, Source, Table, Values},
     },
+    stats::random::Generator,
     supervise::{
         failure::{Failure, blocking},
         inputs::{place, table_format},
@@ -35,6 +38,81 @@ pub struct Rows {
     pub label: Option<String>,
     /// A group for each row: its day, when the data has times. Rows of one day resemble each other.
     pub days: Option<Vec<usize>>,
+    /// Rows that there were before some were drawn.
+    pub drawn_from: usize,
+}
+
+impl Rows {
+    /// These rows, in this order.
+    #[must_use]
+    pub fn of_rows(&self, rows: &[usize]) -> Self {
+        let order: Vec<Option<usize>> = rows.iter().map(|&row| Some(row)).collect();
+        let columns = self.table.columns.iter().map(|column| Column {
+            name: column.name.clone(),
+            values: pick(&column.values, &order),
+        });
+        let days = self.days.as_ref();
+        Self {
+            table: Table {
+                columns: columns.collect(),
+                rows: rows.len(),
+            },
+            count: rows.len(),
+            features: self.features.clone(),
+            label: self.label.clone(),
+            days: days.map(|days| rows.iter().map(|&row| days[row]).collect()),
+            drawn_from: self.drawn_from,
+        }
+    }
+}
+
+/// `most` of `count` rows, drawn without replacement (all of them, if there aren't more), in their order.
+#[must_use]
+pub fn draw(count: usize, most: usize, seed: u64) -> Vec<usize> {
+    let mut generator = Generator::new(seed);
+    // Selection sampling (Knuth, The Art of Computer Programming 2, algorithm S).
+    let mut left = most.min(count);
+    (0..count)
+        .filter(|row| {
+            let taken = generator.below(count - row) < left;
+            left -= usize::from(taken);
+            taken
+        })
+        .collect()
+}
+
+/// The rows that the run's `sampling` leaves.
+fn sampled(spec: &EvaluationRunSpec, rows: Rows) -> Result<Rows, Failure> {
+    let chosen = match &spec.sampling {
+        Some(Sampling {
+            rows: Some(most), ..
+        }) => {
+            let most = usize::try_from(*most).unwrap_or(usize::MAX);
+            if most >= rows.count {
+                return Ok(rows);
+            }
+            draw(rows.count, most, spec.seed)
+        }
+        Some(Sampling {
+            rate: Some(rate), ..
+        }) => {
+            let mut generator = Generator::new(spec.seed);
+            (0..rows.count)
+                .filter(|_| generator.unit() < *rate)
+                .collect()
+        }
+        _ => return Ok(rows),
+    };
+    if chosen.is_empty() {
+        return Err(input_failure(
+            "EmptyData",
+            format!(
+                "sampling leaves none of {} rows: raise sampling.rate",
+                rows.count
+            ),
+        ));
+    }
+    Ok(rows.of_rows(&chosen))
 }
 
 /// A table that lies ready.
@@ -43,12 +121,24 @@ pub struct Ready {
     pub source: Source,
 }
 
+/// Texts that were answered.
+pub struct Texts {
+    /// Answers, and references where there are any.
+    pub table: Table,
+    /// The column of the answers.
+    pub answer: String,
+    /// The column of the references.
+    pub reference: Option<String>,
+}
+
 /// All that was read.
 pub struct Loaded {
     /// Digests and sizes.
     pub datasets: Vec<DatasetStatus>,
     /// Rows to measure on; absent where only drift is measured.
     pub rows: Option<Rows>,
+    /// Texts, where evaluators look at them.
+    pub texts: Option<Texts>,
     /// What drift is measured on: the dataset, or the file of predictions.
     pub current: Option<Ready>,
     /// What it is measured against.
@@ -73,6 +163,7 @@ pub async fn load(spec: &EvaluationRunSpec, places: &Places) -> Result<Loaded, F
     let mut loaded = Loaded {
         datasets: Vec::new(),
         rows: None,
+        texts: None,
         current: None,
         reference: None,
     };
@@ -80,7 +171,8 @@ pub async fn load(spec: &EvaluationRunSpec, places: &Places) -> Result<Loaded, F
     if let Some(source) = &spec.dataset {
         dataset = Some(fetch(0, "dataset", source, places, &mut loaded).await?);
     }
-    if let (Some(source), Some(_)) = (&spec.reference, wants_drift(spec)) {
+    let compares = wants_drift(spec).is_some() || wants_quality(spec);
+    if let Some(source) = spec.reference.as_ref().filter(|_| compares) {
         let source = fetch(1, "reference", source, places, &mut loaded).await?;
         loaded.reference = Some(Ready { source });
     }
@@ -107,6 +199,9 @@ pub async fn load(spec: &EvaluationRunSpec, places: &Places) -> Result<Loaded, F
                 }
             });
         }
+        if let (true, Some((target, file))) = (wants_text(&owned), &predictions) {
+            loaded.texts = Some(texts(&owned, dataset.as_ref(), target, file)?);
+        }
         loaded.current = predictions
             .map(|(_, source)| source)
             .or(dataset)
@@ -130,9 +225,12 @@ async fn fetch(
     let environment = Environment::prefixed(&format!("PERENNIAL_CRED_{index}_"));
     let mount = places.volumes.join(name);
     let target = places.downloads.join(name);
-    let path = place(&table.uri, &environment, &mount, &target)
-        .await
-        .map_err(|e| unreadable(name, &e))?;
+    let path = match places.local.get(name) {
+        Some(path) => path.clone(),
+        None => place(&table.uri, &environment, &mount, &target)
+            .await
+            .map_err(|e| unreadable(name, &e))?,
+    };
     let (wanted, uri) = (table.digest.clone(), table.uri.clone());
     let format = table_format(table.format);
     let (source, status) =
@@ -199,6 +297,12 @@ fn features(spec: &EvaluationRunSpec, source: &Source) -> Vec<String> {
     names.filter(|name| !not(name)).collect()
 }
 
+/// The columns that make groups.
+fn sensitive(spec: &EvaluationRunSpec) -> impl Iterator<Item = &str> {
+    let fairness = spec.evaluators.iter().filter_map(|e| e.fairness.as_ref());
+    fairness.flat_map(|f| f.sensitive.iter().map(String::as_str))
+}
+
 fn read(name: &str, source: &Source, columns: &[&str]) -> Result<Table, Failure> {
     let mut unique: Vec<&str> = Vec::new();
     for column in columns {
@@ -216,6 +320,7 @@ fn for_model(spec: &EvaluationRunSpec, source: &Source) -> Result<Rows, Failure>
     columns.extend(spec.label.as_deref());
     columns.extend(spec.time.as_deref());
     columns.extend(keys);
+    columns.extend(sensitive(spec));
     let table = read("dataset", source, &columns)?;
     finish(spec, table, features)
 }
@@ -225,13 +330,15 @@ fn finish(spec: &EvaluationRunSpec, table: Table, features: Vec<String>) -> Resu
         Some(time) => Some(days(super::column(&table, time)?)?),
         None => None,
     };
-    Ok(Rows {
+    let rows = Rows {
         count: table.rows,
+        drawn_from: table.rows,
         table,
         features,
         label: spec.label.clone(),
         days,
-    })
+    };
+    sampled(spec, rows)
 }
 
 /// The rows of a file of predictions with their labels: its own, or those of the dataset, joined by key.
@@ -266,23 +373,62 @@ fn for_predictions(
     let label = spec.label.as_deref().unwrap_or_default();
     let mut labelled: Vec<&str> = vec![label];
     labelled.extend(spec.time.as_deref());
+    labelled.extend(sensitive(spec));
     let Some(dataset) = dataset else {
         own.extend(labelled);
         let table = read("predictions", file, &own)?;
         return finish(spec, table, Vec::new());
     };
+    let keys = keys(spec)?;
+    own.extend(&keys);
+    labelled.extend(&keys);
+    let left = read("dataset", dataset, &labelled)?;
+    let right = read("predictions", file, &own)?;
+    finish(spec, join(left, &right, &keys)?, Vec::new())
+}
+
+/// The texts of a file with their references: its own, or those of the dataset, joined by key.
+fn texts(
+    spec: &EvaluationRunSpec,
+    dataset: Option<&Source>,
+    target: &Predictions,
+    file: &Source,
+) -> Result<Texts, Failure> {
+    let (answer, _) = prediction_columns(target);
+    let reference = spec.text_reference.as_deref();
+    if reference == Some(answer) {
+        return Err(input_failure(
+            "InputUnreadable",
+            format!("`{answer}` can't be both answer and reference: name another column"),
+        ));
+    }
+    let table = match (dataset, reference) {
+        (Some(dataset), Some(reference)) => {
+            let keys = keys(spec)?;
+            let left = [&[reference], keys.as_slice()].concat();
+            let right = [&[answer], keys.as_slice()].concat();
+            let left = read("dataset", dataset, &left)?;
+            join(left, &read("predictions", file, &right)?, &keys)?
+        }
+        (None, Some(reference)) => read("predictions", file, &[answer, reference])?,
+        (_, None) => read("predictions", file, &[answer])?,
+    };
+    Ok(Texts {
+        table,
+        answer: answer.to_owned(),
+        reference: reference.map(str::to_owned),
+    })
+}
+
+/// The columns by which two files are joined.
+fn keys(spec: &EvaluationRunSpec) -> Result<Vec<&str>, Failure> {
     let Some(key) = spec.key.as_deref().filter(|key| !key.is_empty()) else {
         return Err(input_failure(
             "InputUnreadable",
             "predictions and labels are in two files: write dataset.key, the columns that say which row is which".to_owned(),
         ));
     };
-    let keys: Vec<&str> = key.iter().map(String::as_str).collect();
-    own.extend(&keys);
-    labelled.extend(&keys);
-    let left = read("dataset", dataset, &labelled)?;
-    let right = read("predictions", file, &own)?;
-    finish(spec, join(left, &right, &keys)?, Vec::new())
+    Ok(key.iter().map(String::as_str).collect())
 }
 
 fn row_key(table: &Table, keys: &[&str], row: usize) -> Result<String, Failure> {

@@ -1,5 +1,8 @@
 //! Whole evaluations, with real files and a real HTTP server that speaks the Open Inference Protocol.
 
+mod evaluators;
+mod texts;
+
 use std::{
     net::Ipv4Addr,
     sync::{
@@ -125,6 +128,8 @@ fn pod(files: &[(&str, &str)]) -> Pod {
     let places = Places {
         volumes: root.path().join("volumes"),
         downloads: root.path().join("downloads"),
+        output: root.path().join("output"),
+        local: BTreeMap::new(),
         termination_log: root.path().join("log"),
         address: (Ipv4Addr::LOCALHOST, 0).into(),
     };
@@ -135,14 +140,19 @@ fn pod(files: &[(&str, &str)]) -> Pod {
 }
 
 impl Pod {
-    async fn run(&self, spec: Value) -> Result<Report, Failure> {
+    fn spec(&self, spec: &Value) -> EvaluationRunSpec {
         let mut whole = json!({"namespace": "ml", "name": "quality", "number": 1, "evaluators": [], "seed": 7, "acknowledgeTimeout": "0s"});
         whole
             .as_object_mut()
             .unwrap()
             .extend(spec.as_object().unwrap().clone());
-        let spec = serde_json::from_value(whole).unwrap();
-        work(spec, &self.places, &Board::default()).await
+        serde_json::from_value(whole).unwrap()
+    }
+
+    async fn run(&self, spec: Value) -> Result<Report, Failure> {
+        work(self.spec(&spec), &self.places, &Board::default())
+            .await
+            .map(|measured| measured.report)
     }
 }
 

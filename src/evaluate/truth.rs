@@ -55,6 +55,25 @@ pub fn canonical_text(text: &str) -> String {
 }
 
 impl Truth {
+    /// The truth of these rows, in this order.
+    #[must_use]
+    pub fn of_rows(&self, rows: &[usize]) -> Self {
+        match self {
+            Self::Binary {
+                positive,
+                classes,
+                name,
+                threshold,
+            } => Self::Binary {
+                positive: rows.iter().map(|&row| positive[row]).collect(),
+                classes: classes.clone(),
+                name: name.clone(),
+                threshold: *threshold,
+            },
+            Self::Number(numbers) => Self::Number(rows.iter().map(|&row| numbers[row]).collect()),
+        }
+    }
+
     /// Reads the label's column as the evaluators say, or by its type: booleans, and integers that are all 0 or 1, are classes,
     /// other numbers are numbers; of text, somebody must say what is positive.
     ///

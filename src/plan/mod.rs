@@ -14,6 +14,7 @@ pub mod release;
 pub mod revision;
 pub mod rollout;
 pub mod run;
+pub mod schedule;
 pub mod training_job;
 
 use jiff::Timestamp;

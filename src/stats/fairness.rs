@@ -100,6 +100,24 @@ impl FairnessReport {
         )
     }
 
+    /// The same without groups that have no positive or no negative row: they have no true or false positive rate, and the convention of 0
+    /// would pass for a difference.
+    #[must_use]
+    pub fn with_both_classes(&self) -> (Self, Vec<String>) {
+        let (kept, without): (BTreeMap<_, _>, BTreeMap<_, _>) = self
+            .groups
+            .clone()
+            .into_iter()
+            .partition(|(_, group)| group.positives > 0 && group.positives < group.count);
+        (
+            Self {
+                groups: kept,
+                ..self.clone()
+            },
+            without.into_keys().collect(),
+        )
+    }
+
     fn between(&self, rate: impl Fn(&GroupReport) -> f64) -> Disparity {
         let rates = || self.groups.values().map(&rate);
         let (low, high) = (

@@ -230,6 +230,7 @@ async fn work(
         profile: manifest.profile,
         model: Some(model),
         datasets: manifest.datasets,
+        ..Report::default()
     })
 }
 
@@ -285,6 +286,7 @@ fn published_before(manifest: Manifest) -> Report {
         profile: manifest.profile,
         model: Some(manifest.model),
         datasets: manifest.datasets,
+        ..Report::default()
     }
 }
 

@@ -1,22 +1,27 @@
 //! The child of an Evaluation: one Job per run.
 
 use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::ByteString;
 use kube::{Resource, ResourceExt};
 use serde_json::{Map, Value, json};
 
 use super::Observed;
 use crate::{
     api::{
-        Duration, GATEWAY_INTERNAL_PORT, SUPERVISOR_PORT,
-        evaluation::{EvaluationRun, TableSource},
+        Duration, Evaluation, GATEWAY_INTERNAL_PORT, SUPERVISOR_PORT,
+        evaluation::{EvaluationRun, Predictions, TableSource},
         label,
-        run::{EvaluationRunSpec, EvaluationTarget, PROGRAM, RUN_DIR, RUN_ENV},
+        run::{
+            EvaluationRunSpec, EvaluationTarget, OUTPUT_DIR, PROGRAM, REPORT_FILE, RUN_DIR, RUN_ENV,
+        },
     },
     plan::pod,
 };
 
 /// How long a finished pod waits for the operator to have read its report.
 const ACKNOWLEDGE_SECONDS: u64 = 120;
+/// Role of the ConfigMaps with reports.
+pub const REPORT_ROLE: &str = "evaluation-report";
 /// Seconds that a run may take when the spec doesn't say.
 pub const DEFAULT_DEADLINE: i64 = 3600;
 
@@ -67,24 +72,22 @@ fn target(observed: &Observed, run: &EvaluationRun) -> Option<EvaluationTarget> 
     })
 }
 
-/// The Job of a run; `None` while the revision's content isn't known yet.
-pub fn run_job(observed: &Observed, run: &EvaluationRun, start: Timestamp) -> Option<Value> {
-    let owner = &observed.evaluation;
+/// What a pod of this Evaluation does with this target.
+fn run_spec(owner: &Evaluation, target: EvaluationTarget) -> EvaluationRunSpec {
     let spec = &owner.spec;
-    let name = owner.name_any();
-    let seconds = spec.active_deadline_seconds.unwrap_or(DEFAULT_DEADLINE);
-    let run_spec = EvaluationRunSpec {
+    let (dataset, predictions) = (spec.dataset.as_ref(), spec.target.predictions.as_ref());
+    EvaluationRunSpec {
         namespace: owner.namespace().unwrap_or_default(),
-        name: name.clone(),
-        number: run.number,
-        target: target(observed, run)?,
+        name: owner.name_any(),
+        number: 0,
+        target,
         dataset: spec.dataset.as_ref().map(|d| d.source.clone()),
-        label: spec.dataset.as_ref().map(|d| d.label.clone()).or_else(|| {
-            spec.target
-                .predictions
-                .as_ref()
-                .and_then(|p| p.label.clone())
-        }),
+        label: dataset
+            .and_then(|d| d.label.clone())
+            .or_else(|| predictions.and_then(|p| p.label.clone())),
+        text_reference: dataset
+            .and_then(|d| d.reference.clone())
+            .or_else(|| predictions.and_then(|p| p.reference.clone())),
         features: spec.dataset.as_ref().and_then(|d| d.features.clone()),
         key: spec.dataset.as_ref().and_then(|d| d.key.clone()),
         time: spec
@@ -94,13 +97,69 @@ pub fn run_job(observed: &Observed, run: &EvaluationRun, start: Timestamp) -> Op
             .map(|t| t.column.clone()),
         reference: spec.reference.clone(),
         evaluators: spec.evaluators.clone(),
+        sampling: spec.sampling.clone(),
+        gates: spec.gates.clone(),
+        subject: String::new(),
+        output: spec.output.clone(),
         seed: spec
             .seed
             .and_then(|s| u64::try_from(s).ok())
             .unwrap_or_default(),
-        deadline: Some(start + SignedDuration::from_secs(seconds)),
+        deadline: None,
         acknowledge_timeout: Duration::from_secs(ACKNOWLEDGE_SECONDS),
-    };
+    }
+}
+
+/// What a run does that measures a file of predictions without a cluster. `joined`: the labels are in a file of their own.
+pub fn local_run(owner: &Evaluation, predictions: Predictions, joined: bool) -> EvaluationRunSpec {
+    let mut run = run_spec(owner, EvaluationTarget::Predictions(predictions));
+    if !joined {
+        run.dataset = None;
+    }
+    run.output = None;
+    run
+}
+
+/// Name of the ConfigMap with a run's report.
+pub fn report_name(evaluation: &str, number: i64) -> String {
+    format!("{evaluation}-{number}-report")
+}
+
+/// Immutable ConfigMap with a run's report.
+pub fn report_config_map(owner: &Evaluation, number: i64, html: &ByteString) -> Value {
+    let name = owner.name_any();
+    json!({
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {
+            "name": report_name(&name, number),
+            "namespace": owner.namespace(),
+            "labels": {
+                "app.kubernetes.io/name": "perennial",
+                "app.kubernetes.io/instance": name,
+                "app.kubernetes.io/component": "evaluation-report",
+                "app.kubernetes.io/managed-by": "perennial",
+                label::EVALUATION: name,
+                label::ROLE: REPORT_ROLE,
+                label::ATTEMPT: number.to_string(),
+            },
+            "ownerReferences": [owner.controller_owner_ref(&())],
+        },
+        "immutable": true,
+        "binaryData": {REPORT_FILE: html},
+    })
+}
+
+/// The Job of a run; `None` while the revision's content isn't known yet.
+pub fn run_job(observed: &Observed, run: &EvaluationRun, start: Timestamp) -> Option<Value> {
+    let owner = &observed.evaluation;
+    let spec = &owner.spec;
+    let name = owner.name_any();
+    let seconds = spec.active_deadline_seconds.unwrap_or(DEFAULT_DEADLINE);
+    let mut run_spec = run_spec(owner, target(observed, run)?);
+    run_spec.number = run.number;
+    run_spec.subject.clone_from(&run.target);
+    run_spec.deadline = Some(start + SignedDuration::from_secs(seconds));
     let labels = json!({
         "app.kubernetes.io/name": "perennial",
         "app.kubernetes.io/instance": name,
@@ -162,6 +221,19 @@ pub fn run_job(observed: &Observed, run: &EvaluationRun, start: Timestamp) -> Op
                 }
                 other => others.push(other),
             }
+        }
+    }
+    if let Some(output) = &spec.output {
+        if let Some(claim) = pod::ClaimPath::parse(output) {
+            let mut mount = json!({"name": "perennial-output", "mountPath": OUTPUT_DIR});
+            if !claim.path.is_empty() {
+                mount["subPath"] = json!(claim.path);
+            }
+            volumes.push(json!({"name": "perennial-output", "persistentVolumeClaim": {"claimName": claim.claim}}));
+            mounts.push(mount);
+        }
+        if let Some(credentials) = &spec.output_credentials {
+            env_from.push(pod::credentials_env("PERENNIAL_CRED_3_", credentials));
         }
     }
     pod::prepend(

@@ -4,7 +4,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 
-use super::{Observed, children, reason};
+use super::{Observed, children, reason, schedule::Turn};
 use crate::{
     api::{
         condition::bounded,
@@ -19,8 +19,6 @@ use crate::{
     },
 };
 
-/// Runs kept.
-const RUNS: usize = 20;
 /// Runs for one key that may end in `Error` before somebody must help.
 pub(super) const RETRIES: i32 = 3;
 /// First wait before a run that ended in `Error` is tried again; doubles.
@@ -33,7 +31,9 @@ pub fn plan(observed: &Observed, now: Timestamp) -> Plan<EvaluationStatus> {
         now,
         status: observed.evaluation.status.clone().unwrap_or_default(),
         plan: Plan::default(),
+        wrong_schedule: None,
     };
+    decider.next_run();
     decider.status.observed_generation = observed.evaluation.metadata.generation;
     decider.decide();
     decider.plan
@@ -58,10 +58,12 @@ pub(super) struct Decider<'a> {
     pub(super) now: Timestamp,
     pub(super) status: EvaluationStatus,
     pub(super) plan: Plan<EvaluationStatus>,
+    /// Why the schedule can't be kept.
+    pub(super) wrong_schedule: Option<String>,
 }
 
 /// What is to be measured now, or why nothing is.
-enum Wanted {
+pub(super) enum Wanted {
     Run(Box<EvaluationRun>),
     Nothing(String),
     Waiting(String),
@@ -69,13 +71,25 @@ enum Wanted {
 
 impl Decider<'_> {
     fn decide(&mut self) {
-        let wanted = self.wanted();
+        self.drop_reports();
+        let target = &self.observed.evaluation.spec.target;
+        let revision = target.model_deployment.as_ref().and_then(|t| t.revision);
+        let wanted = self.wanted(revision);
         let running = self
             .status
             .last_run
             .clone()
             .filter(|r| !r.verdict.is_final());
         if let Some(run) = running {
+            if run.scheduled_time.is_some() {
+                match self.turn_of_scheduled(&run, &wanted) {
+                    Turn::GoesOn => return self.follow(run),
+                    Turn::Later => self.status.next_run_time = run.scheduled_time.clone(),
+                    Turn::Gone => {}
+                }
+                self.abandon(&run);
+                return self.unless_running(wanted);
+            }
             match &wanted {
                 Wanted::Run(key) if same_key(key, &run) => return self.follow(run),
                 // A candidate that starts again, or briefly has no pod, is still the one that is measured.
@@ -83,28 +97,41 @@ impl Decider<'_> {
                 _ => self.abandon(&run),
             }
         }
+        self.unless_running(wanted);
+    }
+
+    /// Nothing is being measured now.
+    fn unless_running(&mut self, wanted: Wanted) {
         match wanted {
-            Wanted::Nothing(why) => self.settled(true, reason::IDLE, why),
-            Wanted::Waiting(why) => self.settled(true, reason::IDLE, why),
-            Wanted::Run(key) => {
-                let before = self
-                    .status
-                    .runs
-                    .iter()
-                    .rev()
-                    .find(|r| same_key(&key, r) || measured_as_candidate(&key, r))
-                    .cloned();
-                match before {
-                    Some(run) if run.verdict == Verdict::Error => self.after_error(*key, &run),
-                    Some(run) => self.measured(&run),
-                    None => self.begin(*key, 0),
+            Wanted::Nothing(why) | Wanted::Waiting(why) => {
+                if !self.begin_scheduled() {
+                    self.settled(true, reason::IDLE, why);
                 }
             }
+            Wanted::Run(key) => match self.before(&key) {
+                Some(run) if run.verdict == Verdict::Error => self.after_error(*key, &run),
+                Some(run) => {
+                    if !self.begin_scheduled() {
+                        self.measured(&run);
+                    }
+                }
+                None => {
+                    let key = self.with_schedule(*key);
+                    self.begin(key, 0);
+                }
+            },
         }
     }
 
+    /// The last run of this key, or the one that measured stable when it was the candidate.
+    pub(super) fn before(&self, key: &EvaluationRun) -> Option<EvaluationRun> {
+        let runs = self.status.runs.iter().rev();
+        let mut those = runs.filter(|r| same_key(key, r) || measured_as_candidate(key, r));
+        those.next().cloned()
+    }
+
     /// The run that the target asks for, without number and results.
-    fn wanted(&self) -> Wanted {
+    pub(super) fn wanted(&self, revision: Option<TargetRevision>) -> Wanted {
         let spec = &self.observed.evaluation.spec;
         let generation = self
             .observed
@@ -130,7 +157,7 @@ impl Decider<'_> {
         };
         let status = release.status.clone().unwrap_or_default();
         let stable = status.stable.clone();
-        let side = match target.revision {
+        let side = match revision {
             None => status
                 .candidate
                 .clone()
@@ -143,7 +170,7 @@ impl Decider<'_> {
             return Wanted::Nothing(format!(
                 "ModelDeployment {} has no {} yet",
                 target.name,
-                if target.revision == Some(TargetRevision::Candidate) {
+                if revision == Some(TargetRevision::Candidate) {
                     "candidate"
                 } else {
                     "revision"
@@ -208,9 +235,12 @@ impl Decider<'_> {
     }
 
     /// Writes the run's number, then makes its Job.
-    fn begin(&mut self, key: EvaluationRun, failures: i32) {
+    pub(super) fn begin(&mut self, key: EvaluationRun, failures: i32) {
         if let Some(message) = claim::missing(&self.observed.claims) {
             return self.settled(false, reason::CLAIM_NOT_FOUND, message);
+        }
+        if key.scheduled_time.is_some() {
+            self.advance();
         }
         self.status.count += 1;
         let run = EvaluationRun {
@@ -240,7 +270,10 @@ impl Decider<'_> {
 
     fn after_error(&mut self, key: EvaluationRun, run: &EvaluationRun) {
         if run.failures >= RETRIES {
-            return self.measured(run);
+            if !self.begin_scheduled() {
+                self.measured(run);
+            }
+            return;
         }
         let doublings = u32::try_from(run.failures.max(1) - 1).unwrap_or(0).min(8);
         let retry = run.completion_time.as_ref().map_or(self.now, |t| t.0)
@@ -273,9 +306,7 @@ impl Decider<'_> {
         run.failures += i32::from(verdict == Verdict::Error);
         run.completion_time = Some(Time(self.now));
         run.message = bounded(message.clone());
-        self.status.runs.push(run.clone());
-        let surplus = self.status.runs.len().saturating_sub(RUNS);
-        self.status.runs.drain(..surplus);
+        self.keep(&run);
         self.event(verdict != Verdict::Passed, reason, message);
         if let Some(retry) = run
             .completion_time
@@ -313,6 +344,9 @@ impl Decider<'_> {
     }
 
     fn settled(&mut self, ready: bool, reason: &'static str, message: String) {
+        if let Some(wrong) = self.wrong_schedule.take().filter(|_| ready) {
+            return self.conditions(false, false, true, reason::INVALID_SCHEDULE, &wrong);
+        }
         let stalled = !ready && reason != reason::CLAIM_NOT_FOUND;
         self.conditions(ready, false, stalled, reason, &message);
     }
@@ -371,7 +405,7 @@ impl Decider<'_> {
 }
 
 /// Whether two runs are for the same key.
-fn same_key(a: &EvaluationRun, b: &EvaluationRun) -> bool {
+pub(super) fn same_key(a: &EvaluationRun, b: &EvaluationRun) -> bool {
     a.release == b.release
         && a.revision == b.revision
         && a.attempt == b.attempt

@@ -6,20 +6,18 @@ use kube::ResourceExt;
 use super::{
     children,
     decide::{Decider, RETRIES},
-    judge, reason,
+    reason, record,
 };
 use crate::{
     api::{
         condition::bounded,
-        evaluation::EvaluationRun,
+        evaluation::{EvaluationRun, ReportStatus},
         gate::Verdict,
-        run::{Report, Summary},
+        run::{Page, Report, Summary},
+        verdict,
     },
-    plan::{claim, earlier, pod, run as runs},
+    plan::{Action, claim, earlier, pod, run as runs},
 };
-
-/// Metrics kept of a run.
-const METRICS: usize = 100;
 
 impl Decider<'_> {
     pub(super) fn follow(&mut self, mut run: EvaluationRun) {
@@ -97,8 +95,9 @@ impl Decider<'_> {
     }
 
     fn judged(&mut self, mut run: EvaluationRun, report: &Report) {
-        run.metrics = report.metrics.iter().take(METRICS).cloned().collect();
+        run.metrics = record::kept(&report.metrics, &self.observed.evaluation.spec.gates);
         run.rows = report.summary.rows;
+        run.report = report.page.as_ref().map(|page| self.report(&run, page));
         run.dataset_digest = report.summary.dataset_digest.clone();
         // Judged on everything that was measured, not on what is kept.
         run.gates = self
@@ -107,9 +106,9 @@ impl Decider<'_> {
             .spec
             .gates
             .iter()
-            .map(|g| judge::judge(g, &report.metrics))
+            .map(|g| verdict::judge(g, &report.metrics))
             .collect();
-        let verdict = judge::verdict(&run.gates);
+        let verdict = verdict::verdict(&run.gates);
         let worst = run
             .gates
             .iter()
@@ -129,6 +128,21 @@ impl Decider<'_> {
             _ => reason::PASSED,
         };
         self.end(run, verdict, reason, message);
+    }
+
+    /// Keeps the report, under a name that status then says.
+    fn report(&mut self, run: &EvaluationRun, page: &Page) -> ReportStatus {
+        let owner = &self.observed.evaluation;
+        if let Some(html) = &page.html {
+            let map = children::report_config_map(owner, run.number, html);
+            self.plan.actions.push(Action::Create(map));
+        }
+        let name = children::report_name(&owner.name_any(), run.number);
+        ReportStatus {
+            config_map: page.html.as_ref().map(|_| name),
+            uri: page.uri.clone(),
+            message: page.message.clone().map(bounded),
+        }
     }
 
     fn unmeasured(&mut self, mut run: EvaluationRun, summary: &Summary) {

@@ -6,13 +6,14 @@
 mod children;
 mod decide;
 mod follow;
-mod judge;
 mod observed;
 pub mod reason;
+mod record;
+mod schedule;
 #[cfg(test)]
 mod tests;
 
-pub use children::job_name;
+pub use crate::api::verdict::{judge, verdict};
+pub use children::{REPORT_ROLE, job_name, local_run, report_name};
 pub use decide::{plan, refused};
-pub use judge::{judge, verdict};
 pub use observed::Observed;

@@ -6,7 +6,7 @@ use k8s_openapi::api::{batch::v1::Job, core::v1::Pod};
 
 use crate::{
     api::{Evaluation, ModelDeployment, revision::ModelRevision},
-    plan::{claim::Claim, training_job::Answers},
+    plan::{Reference, claim::Claim, training_job::Answers},
 };
 
 /// All that a decision about an Evaluation may look at.
@@ -20,6 +20,8 @@ pub struct Observed {
     pub revisions: BTreeMap<String, ModelRevision>,
     /// Jobs of runs that this object owns, by name.
     pub jobs: BTreeMap<String, Job>,
+    /// ConfigMaps with reports that this object owns.
+    pub reports: Vec<Reference>,
     /// Pods of those Jobs.
     pub pods: Vec<Pod>,
     /// Each claim that a `pvc://` URI of the spec names, or a pod uses.

@@ -18,5 +18,7 @@ pub const RUN_FAILED: &str = "RunFailed";
 pub const CLAIM_NOT_FOUND: &str = "ClaimNotFound";
 /// The run's pod can't start because a PersistentVolumeClaim can't be shared as it needs to be; the message has the remedy.
 pub const VOLUME_NOT_SHAREABLE: &str = "VolumeNotShareable";
+/// `schedule` or `timeZone` can't be read: only candidates are measured.
+pub const INVALID_SCHEDULE: &str = "InvalidSchedule";
 /// `activeDeadlineSeconds` have passed.
 pub const DEADLINE_EXCEEDED: &str = "DeadlineExceeded";

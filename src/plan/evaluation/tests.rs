@@ -1,5 +1,7 @@
 //! Lives of an Evaluation, decision by decision.
 
+mod schedule;
+
 use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
@@ -38,6 +40,7 @@ fn observed() -> Observed {
             .map(|r| (r.to_owned(), Default::default()))
             .collect(),
         jobs: BTreeMap::new(),
+        reports: Vec::new(),
         pods: Vec::new(),
         claims: BTreeMap::from([("data".to_owned(), Claim::Found)]),
         answers: Answers::default(),
@@ -257,4 +260,49 @@ fn a_run_without_an_end_is_ended() {
     step(&mut world, start() + SignedDuration::from_hours(2));
     assert_eq!(status(&world).verdict, Verdict::Error);
     assert!(world.jobs.is_empty());
+}
+
+#[test]
+fn a_report_is_kept_in_a_config_map_before_status_names_it_and_the_last_two_stay() {
+    let mut world = observed();
+    release(&mut world, serving());
+    step(&mut world, start());
+    answer(&mut world, 0.7);
+    let report = world.answers.report.as_mut().unwrap();
+    report.page = Some(crate::api::run::Page {
+        html: Some(k8s_openapi::ByteString(vec![1, 2, 3])),
+        uri: Some("s3://reports/quality-1.html".to_owned()),
+        message: None,
+    });
+    let plan = plan(&world, start());
+    let [Action::Create(map), Action::Status(status)] = plan.actions.as_slice() else {
+        panic!("{:?}", plan.actions)
+    };
+    assert_eq!(map["kind"], "ConfigMap");
+    assert_eq!(map["binaryData"]["report.html.gz"], "AQID");
+    assert_eq!(map["metadata"]["ownerReferences"][0]["uid"], "e");
+    let kept = status.last_run.as_ref().unwrap().report.clone().unwrap();
+    assert_eq!(kept.config_map.as_deref(), map["metadata"]["name"].as_str());
+    assert_eq!(kept.uri.as_deref(), Some("s3://reports/quality-1.html"));
+    world.evaluation.status = Some((**status).clone());
+    world.answers = Answers::default();
+    world.reports = [10, 1, 9]
+        .map(|number| crate::plan::Reference {
+            api_version: "v1".to_owned(),
+            kind: "ConfigMap".to_owned(),
+            namespace: "team-a".to_owned(),
+            name: format!("quality-{number}-report"),
+            uid: number.to_string(),
+        })
+        .to_vec();
+    let plan = super::plan(&world, start());
+    let Action::Delete(gone) = &plan.actions[0] else {
+        panic!("{:?}", plan.actions)
+    };
+    assert_eq!(gone.name, "quality-1-report");
+    let Some(Action::Status(status)) = plan.actions.last() else {
+        panic!("{:?}", plan.actions)
+    };
+    let report = status.last_run.as_ref().unwrap().report.clone().unwrap();
+    assert_eq!((report.config_map, report.uri.is_some()), (None, true));
 }

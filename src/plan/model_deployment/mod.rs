@@ -15,7 +15,6 @@ pub mod resolve;
 pub mod retraining;
 mod route;
 mod scale;
-pub mod schedule;
 mod signature;
 pub mod trigger;
 mod triggers;

@@ -5,10 +5,9 @@
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::schedule;
 use crate::{
     api::model_deployment::{Trigger, TriggerStatus},
-    plan::earlier,
+    plan::{earlier, schedule},
 };
 
 /// Waits for its bound to be broken.

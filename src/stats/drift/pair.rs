@@ -159,6 +159,15 @@ impl Sample {
         })
     }
 
+    /// Rows by category; none for numbers.
+    #[must_use]
+    pub fn categories_counted(&self) -> Option<&BTreeMap<String, u64>> {
+        match &self.values {
+            Values::Category(counts) => Some(counts),
+            _ => None,
+        }
+    }
+
     /// The numbers in ascending order; empty for categories.
     #[must_use]
     pub fn sorted(&self) -> Vec<f64> {

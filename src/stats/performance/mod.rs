@@ -25,7 +25,10 @@ mod regression;
 
 pub use binary::{Binary, BinaryReport, Confusion};
 pub use bootstrap::bootstrap;
-pub use calibration::{Calibration, EstimatedPerformance, calibration, estimate_performance};
+pub use calibration::{
+    Calibration, CalibrationBin, EstimatedPerformance, calibration, calibration_curve,
+    estimate_performance, share_interval,
+};
 pub use multiclass::{ClassReport, Multiclass, MulticlassReport, Scores};
 pub use regression::{Regression, RegressionReport};
 

@@ -2,6 +2,7 @@
 
 mod bleu;
 mod edit;
+pub mod pii;
 mod rouge;
 
 pub use bleu::{Bleu, chrf, chrf_corpus, corpus_bleu, sentence_bleu};

@@ -1,18 +1,19 @@
-//! The small tables: CSV, JSON lines and Parquet, as the README here defines them.
+//! The small tables: CSV, JSON lines and Parquet, as the README of the vectors defines them. What can't be read is remembered as the case's
+//! problem, and has no values.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::rc::Rc;
 
+use crate::stats::drift::Sample;
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Float32Type, Float64Type, Int8Type, Int64Type};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-use perennial::stats::drift::Sample;
 use serde_json::Value;
 
 /// One value of a table.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Cell {
+pub(super) enum Cell {
     Null,
     Bool(bool),
     Integer(i64),
@@ -23,48 +24,49 @@ pub enum Cell {
 
 /// One column.
 #[derive(Clone, Debug, Default)]
-pub struct Column {
-    pub cells: Vec<Cell>,
+pub(super) struct Column {
+    pub(super) cells: Vec<Cell>,
     single: bool,
 }
 
 impl Column {
-    pub fn numbers(&self) -> Vec<f64> {
+    pub(super) fn numbers(&self) -> Vec<f64> {
         self.cells
             .iter()
             .map(|cell| cell.number().unwrap_or(f64::NAN))
             .collect()
     }
 
-    pub fn booleans(&self) -> Vec<bool> {
+    pub(super) fn booleans(&self) -> Vec<bool> {
         self.cells
             .iter()
             .map(|cell| matches!(cell, Cell::Integer(1) | Cell::Bool(true)))
             .collect()
     }
 
-    pub fn texts(&self) -> Vec<Option<String>> {
+    pub(super) fn texts(&self) -> Vec<Option<String>> {
         let text = |cell: &Cell| match cell {
             Cell::Null => None,
             Cell::Bool(b) => Some(b.to_string()),
             Cell::Integer(i) => Some(i.to_string()),
             Cell::Float(x) => Some(x.to_string()),
             Cell::Text(text) => Some(text.clone()),
-            Cell::List(_) => panic!("a list isn't a category"),
+            // No category: it will differ from what is expected.
+            Cell::List(_) => None,
         };
         self.cells.iter().map(text).collect()
     }
 
-    pub fn lists(&self) -> Vec<Vec<f64>> {
+    pub(super) fn lists(&self) -> Vec<Vec<f64>> {
         let list = |cell: &Cell| match cell {
             Cell::List(items) => items.clone(),
-            other => panic!("{other:?} isn't a list"),
+            _ => Vec::new(),
         };
         self.cells.iter().map(list).collect()
     }
 
     /// The column as a sample of the given type (`num` or `cat`).
-    pub fn sample(&self, kind: &str) -> Sample {
+    pub(super) fn sample(&self, kind: &str) -> Sample {
         if kind == "cat" {
             return Sample::categories(self.texts());
         }
@@ -91,12 +93,12 @@ impl Cell {
             Self::Bool(b) => Some(f64::from(u8::from(*b))),
             Self::Integer(i) => Some(*i as f64),
             Self::Float(x) => Some(*x),
-            Self::List(_) => panic!("a list isn't a number"),
+            Self::List(_) => None,
             Self::Text(text) => match text.as_str() {
                 "NaN" => Some(f64::NAN),
                 "Infinity" => Some(f64::INFINITY),
                 "-Infinity" => Some(f64::NEG_INFINITY),
-                other => panic!("{other:?} isn't a number"),
+                _ => None,
             },
         }
     }
@@ -105,25 +107,33 @@ impl Cell {
 type Table = BTreeMap<String, Column>;
 
 /// The tables read so far.
-pub struct Tables {
+pub(super) struct Tables {
     folder: PathBuf,
     read: BTreeMap<String, Rc<Table>>,
+    problem: Option<String>,
 }
 
 impl Tables {
-    pub fn new(folder: PathBuf) -> Self {
+    pub(super) fn new(folder: PathBuf) -> Self {
         Self {
             folder,
             read: BTreeMap::new(),
+            problem: None,
         }
     }
 
-    pub fn column(&mut self, file: &str, column: &str) -> Column {
+    pub(super) fn column(&mut self, file: &str, column: &str) -> Column {
         let table = self.table(file);
-        table
-            .get(column)
-            .unwrap_or_else(|| panic!("{file} has no column {column}"))
-            .clone()
+        table.get(column).cloned().unwrap_or_else(|| {
+            self.problem
+                .get_or_insert(format!("{file} has no column {column}"));
+            Column::default()
+        })
+    }
+
+    /// What could not be read since this was last asked.
+    pub(super) fn problem(&mut self) -> Option<String> {
+        self.problem.take()
     }
 
     fn table(&mut self, file: &str) -> Rc<Table> {
@@ -133,19 +143,27 @@ impl Tables {
         let path = self.folder.join(file);
         let table = match path.extension().and_then(|e| e.to_str()) {
             Some("parquet") => parquet(&path),
-            Some("csv") => csv(&std::fs::read_to_string(&path).expect(file)),
-            _ => json_lines(&std::fs::read_to_string(&path).expect(file)),
+            Some("csv") => text(&path).map(|text| csv(&text)),
+            _ => text(&path).and_then(|text| json_lines(&text)),
         };
-        self.read.insert(file.to_string(), Rc::new(table));
-        self.read[file].clone()
+        let table = Rc::new(table.unwrap_or_else(|error| {
+            self.problem.get_or_insert(format!("{file}: {error}"));
+            Table::new()
+        }));
+        self.read.insert(file.to_string(), table.clone());
+        table
     }
+}
+
+fn text(path: &std::path::Path) -> Result<String, String> {
+    std::fs::read_to_string(path).map_err(|e| e.to_string())
 }
 
 fn csv(text: &str) -> Table {
     let mut rows = fields(text).into_iter();
     let names: Vec<String> = rows
         .next()
-        .expect("a header")
+        .unwrap_or_default()
         .into_iter()
         .map(|f| f.0)
         .collect();
@@ -160,11 +178,7 @@ fn csv(text: &str) -> Table {
             } else {
                 unquoted(&text)
             };
-            table
-                .get_mut(name)
-                .expect("a column of the header")
-                .cells
-                .push(cell);
+            table.entry(name.clone()).or_default().cells.push(cell);
         }
     }
     table
@@ -211,10 +225,11 @@ fn fields(text: &str) -> Vec<Vec<(String, bool)>> {
     rows
 }
 
-fn json_lines(text: &str) -> Table {
+fn json_lines(text: &str) -> Result<Table, String> {
     let mut table = Table::new();
     for line in text.lines() {
-        let row: serde_json::Map<String, Value> = serde_json::from_str(line).expect(line);
+        let row: serde_json::Map<String, Value> =
+            serde_json::from_str(line).map_err(|e| format!("{line}: {e}"))?;
         for (name, value) in row {
             let cell = match value {
                 Value::Null => Cell::Null,
@@ -223,25 +238,25 @@ fn json_lines(text: &str) -> Table {
                     .as_i64()
                     .map_or(Cell::Float(n.as_f64().unwrap_or(f64::NAN)), Cell::Integer),
                 Value::String(text) => Cell::Text(text),
-                other => panic!("{name}: {other}"),
+                Value::Array(items) => Cell::List(items.iter().filter_map(Value::as_f64).collect()),
+                Value::Object(_) => return Err(format!("{name} holds an object")),
             };
             table.entry(name).or_default().cells.push(cell);
         }
     }
-    table
+    Ok(table)
 }
 
-fn parquet(path: &std::path::Path) -> Table {
-    let file = std::fs::File::open(path).expect("the file is in the repository");
+fn parquet(path: &std::path::Path) -> Result<Table, String> {
+    let file = std::fs::File::open(path).map_err(|e| e.to_string())?;
     let reader = ParquetRecordBatchReaderBuilder::try_new(file)
-        .expect("it is Parquet")
-        .build()
-        .expect("it can be read");
+        .and_then(ParquetRecordBatchReaderBuilder::build)
+        .map_err(|e| e.to_string())?;
     let mut table = Table::new();
     for batch in reader {
-        append(&mut table, &batch.expect("a batch"));
+        append(&mut table, &batch.map_err(|e| e.to_string())?);
     }
-    table
+    Ok(table)
 }
 
 fn append(table: &mut Table, batch: &RecordBatch) {
@@ -274,10 +289,7 @@ fn append(table: &mut Table, batch: &RecordBatch) {
 }
 
 fn singles(items: &dyn Array) -> Vec<f64> {
-    items
-        .as_primitive::<Float32Type>()
-        .values()
-        .iter()
-        .map(|&x| f64::from(x))
-        .collect()
+    let singles = items.as_primitive_opt::<Float32Type>();
+    let values = singles.into_iter().flat_map(|items| items.values());
+    values.map(|&x| f64::from(x)).collect()
 }

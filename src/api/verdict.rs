@@ -1,6 +1,6 @@
-//! Gates of an Evaluation, judged on a run's metrics.
+//! Gates of an Evaluation, judged on a run's metrics: pure, and the same for planner, report and command line.
 
-use crate::api::gate::{Gate, GateStatus, MetricValue, Verdict};
+use super::gate::{Gate, GateStatus, MetricValue, Verdict};
 
 /// Judges one gate. Comparisons look at `stable.<metric>` of the same run, measured on the same rows.
 pub fn judge(gate: &Gate, metrics: &[MetricValue]) -> GateStatus {
@@ -145,7 +145,7 @@ pub fn bound_words(gate: &Gate) -> String {
 }
 
 /// Four significant digits.
-fn short(value: f64) -> String {
+pub fn short(value: f64) -> String {
     let digits = if value == 0.0 || !value.is_finite() {
         4
     } else {

@@ -1,15 +1,15 @@
 //! Classification, regression, calibration.
 
-use perennial::stats::fairness::fairness;
-use perennial::stats::performance::{
+use crate::stats::fairness::fairness;
+use crate::stats::performance::{
     Binary, Confusion, Multiclass, Regression, Scores, calibration, estimate_performance,
 };
 use serde_json::{Map, Value, json};
 
-use crate::compare::number;
-use crate::table::Tables;
+use super::compare::number;
+use super::table::Tables;
 
-pub fn compute(tables: &mut Tables, case: &Value) -> Option<Value> {
+pub(super) fn compute(tables: &mut Tables, case: &Value) -> Option<Value> {
     let input = &case["input"];
     let file = input["file"].as_str()?;
     let mut column = |key: &str| tables.column(file, input[key].as_str().unwrap_or_default());
@@ -106,7 +106,8 @@ fn multiclass(tables: &mut Tables, case: &Value) -> Value {
         let index = |text: &Option<String>| labels.iter().position(|l| Some(l) == text.as_ref());
         texts
             .iter()
-            .map(|text| index(text).expect("a known label"))
+            // A label without probabilities is no class of this case: the numbers will differ.
+            .map(|text| index(text).unwrap_or_default())
             .collect()
     };
     let (truth, predicted) = (classes("y_true"), classes("y_pred"));
@@ -142,7 +143,7 @@ fn multiclass(tables: &mut Tables, case: &Value) -> Value {
 }
 
 /// Groups of one column.
-pub fn fairness_of(tables: &mut Tables, case: &Value) -> Option<Value> {
+pub(super) fn fairness_of(tables: &mut Tables, case: &Value) -> Option<Value> {
     let input = &case["input"];
     let file = input["file"].as_str()?;
     let mut column = |key: &str| tables.column(file, input[key].as_str().unwrap_or_default());

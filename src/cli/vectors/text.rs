@@ -1,11 +1,11 @@
 //! Texts against references.
 
-use perennial::stats::text;
+use crate::stats::text;
 use serde_json::{Value, json};
 
-use crate::table::Tables;
+use super::table::Tables;
 
-pub fn compute(tables: &mut Tables, case: &Value) -> Option<Value> {
+pub(super) fn compute(tables: &mut Tables, case: &Value) -> Option<Value> {
     let file = case["input"]["file"].as_str()?;
     let mut all = |name: &str| -> Vec<String> {
         tables

@@ -1,14 +1,12 @@
 //! Drift of two columns, of data sets, and of counts.
 
-use perennial::stats::drift::{
-    Method, Pair, Sample, bins, compare_columns, distance, embedding, test,
-};
+use crate::stats::drift::{Method, Pair, Sample, bins, compare_columns, distance, embedding, test};
 use serde_json::{Value, json};
 
-use crate::compare::number;
-use crate::table::Tables;
+use super::compare::number;
+use super::table::Tables;
 
-pub fn compute(tables: &mut Tables, case: &Value) -> Option<Value> {
+pub(super) fn compute(tables: &mut Tables, case: &Value) -> Option<Value> {
     let input = &case["input"];
     let text = |key: &str| input[key].as_str().unwrap_or_default();
     match case["metric"].as_str()? {

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 /// A number as JSON can hold it.
-pub fn number(x: f64) -> Value {
+pub(super) fn number(x: f64) -> Value {
     if x.is_nan() {
         "NaN".into()
     } else if x.is_infinite() {
@@ -18,7 +18,12 @@ pub fn number(x: f64) -> Value {
 }
 
 /// One line for each value that is missing or differs by more than the tolerance.
-pub fn differences(expected: &Value, got: &Value, tolerance: &Value, at: &str) -> Vec<String> {
+pub(super) fn differences(
+    expected: &Value,
+    got: &Value,
+    tolerance: &Value,
+    at: &str,
+) -> Vec<String> {
     let differs = || vec![format!("{at}: expected {expected}, got {got}")];
     match (expected, got) {
         (Value::Object(fields), _) => fields

@@ -1,14 +1,14 @@
 //! Detectors on streams.
 
-use perennial::stats::drift::online::{
+use crate::stats::drift::online::{
     Adwin, Ddm, Detector, Direction, Eddm, Hddm, Kswin, PageHinkley,
 };
 use serde_json::{Value, json};
 
-use crate::compare::number;
-use crate::table::Tables;
+use super::compare::number;
+use super::table::Tables;
 
-pub fn compute(tables: &mut Tables, case: &Value) -> Option<Value> {
+pub(super) fn compute(tables: &mut Tables, case: &Value) -> Option<Value> {
     let (stream, field) = (
         case["input"]["stream"].as_str()?,
         case["input"]["field"].as_str()?,

@@ -1,0 +1,156 @@
+//! What a run found beyond its metrics: for its report. All lists are bounded.
+
+use serde::Serialize;
+
+use crate::stats::{
+    drift::Report as DriftReport,
+    fairness::GroupReport,
+    performance::{CalibrationBin, Confusion},
+};
+
+/// What a run found.
+#[derive(Clone, Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Details {
+    /// The confusion matrix, of a classifier.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub confusion: Option<Confusion>,
+    /// The calibration curve.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub calibration: Vec<CalibrationBin>,
+    /// Groups of each sensitive column.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub fairness: Vec<Groups>,
+    /// What the model loses without each column, most first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub importance: Vec<Importance>,
+    /// Where the model does worst, worst first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub slices: Vec<Slice>,
+    /// Answers that scored worst.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub examples: Vec<Example>,
+    /// Columns against the reference.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub drift: Option<DriftReport>,
+    /// Their distributions, in the order of `drift`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub distributions: Vec<Distribution>,
+    /// The data itself, column by column.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub quality: Vec<QualityColumn>,
+    /// What is to be known of the numbers.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
+}
+
+/// Groups of one sensitive column.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Groups {
+    /// The column.
+    pub column: String,
+    /// Rows below which a group says too little.
+    pub min_group_size: u64,
+    /// Its groups, largest first.
+    pub groups: Vec<Group>,
+    /// How many groups there are in all.
+    pub count: usize,
+}
+
+/// One group.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Group {
+    /// The value of the column.
+    pub group: String,
+    /// Its rates.
+    #[serde(flatten)]
+    pub rates: GroupReport,
+    /// 95 % interval of the share predicted positive (Wilson).
+    pub selection_interval: Option<(f64, f64)>,
+    /// 95 % interval of the true positive rate.
+    pub true_positive_interval: Option<(f64, f64)>,
+    /// 95 % interval of the false positive rate.
+    pub false_positive_interval: Option<(f64, f64)>,
+    /// Why it isn't compared: too few rows, or none of one class.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub insufficient: Option<String>,
+}
+
+/// What shuffling a column costs.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Importance {
+    /// The column.
+    pub column: String,
+    /// Mean loss over the repeats.
+    pub mean: f64,
+    /// Standard deviation over the repeats.
+    pub std: f64,
+}
+
+/// Some rows that share a value.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Slice {
+    /// The column.
+    pub column: String,
+    /// The value, or range of values.
+    pub value: String,
+    /// Rows.
+    pub count: usize,
+    /// Mean error of these rows: share of wrong answers, or mean absolute error.
+    pub error: f64,
+    /// Mean error of all rows.
+    pub overall: f64,
+}
+
+/// One answer.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Example {
+    /// Its row, from 1.
+    pub row: usize,
+    /// What is wrong with it.
+    pub why: String,
+    /// The answer, shortened.
+    pub answer: String,
+    /// What it is compared with, shortened.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reference: Option<String>,
+}
+
+/// A column's values on both sides, in the same bins.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Distribution {
+    /// The column.
+    pub column: String,
+    /// Names of the bins.
+    pub bins: Vec<String>,
+    /// Share of the reference in each.
+    pub reference: Vec<f64>,
+    /// Share of the current data in each.
+    pub current: Vec<f64>,
+}
+
+/// One column of the data.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct QualityColumn {
+    /// The column.
+    pub column: String,
+    /// What it holds.
+    pub kind: String,
+    /// Share of rows without a value.
+    pub missing_share: f64,
+    /// Infinite values.
+    pub infinite: u64,
+    /// Different values; as many or more than counted, if `more`.
+    pub distinct: usize,
+    /// Counting of different values ended.
+    pub more: bool,
+    /// Share of values that the reference doesn't have: categories that are new, numbers beyond its range.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unseen_share: Option<f64>,
+}

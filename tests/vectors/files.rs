@@ -1,0 +1,354 @@
+//! `perennial drift`, `eval` and `stats vectors` on files: the program itself, its output beside files in `golden/`, its exit code.
+//!
+//! `UPDATE_GOLDEN=1 cargo test --test vectors` writes the files anew.
+
+use std::{
+    path::Path,
+    process::{Command, Output},
+};
+
+use serde_json::Value;
+
+use crate::folder;
+
+fn perennial(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_perennial"))
+        .args(arguments)
+        .current_dir(folder())
+        .env_remove("KUBECONFIG")
+        .output()
+        .expect("the program starts")
+}
+
+fn code(output: &Output) -> i32 {
+    output.status.code().unwrap_or(-1)
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn golden(name: &str, got: &str) {
+    let path = folder().join("golden").join(name);
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(&path, got).expect("it can be written");
+    }
+    let want = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(want == got, "{name} differs:\n{got}");
+}
+
+fn json(output: &Output) -> Value {
+    serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|e| panic!("{e}: {}", text(&output.stderr)))
+}
+
+#[test]
+fn two_files_are_compared_and_the_exit_code_says_whether_there_is_drift() {
+    let columns = "--columns=norm,same,const_moved,cat3,unseen,zipf,flag,nullcur";
+    let sides = [
+        "drift",
+        "--reference",
+        "data/small_ref.csv",
+        "--current",
+        "data/small_cur.csv",
+        columns,
+    ];
+    let with = |more: &[&str]| perennial(&[&sides[..], more].concat());
+    let table = with(&[]);
+    golden("drift-small.txt", &text(&table.stdout));
+    let found = with(&["-o", "json"]);
+    golden("drift-small.json", &text(&found.stdout));
+    let value = json(&found);
+    assert_eq!(code(&found), i32::from(value["drifted"] == true));
+    assert_eq!(code(&found), code(&table));
+    let column = &value["columns"][0];
+    for key in [
+        "column",
+        "kind",
+        "method",
+        "score",
+        "pValue",
+        "threshold",
+        "drifted",
+    ] {
+        assert!(!column[key].is_null(), "{key} in {column}");
+    }
+    for side in ["reference", "current"] {
+        assert!(
+            column[side]["count"].is_u64() && column[side]["nulls"].is_u64(),
+            "{column}"
+        );
+    }
+    // The same numbers as the reference libraries gave.
+    let expected: Value = serde_json::from_str(
+        &std::fs::read_to_string(folder().join("expected.json")).expect("it is there"),
+    )
+    .expect("it is JSON");
+    let mut compared = 0;
+    for column in value["columns"].as_array().expect("columns") {
+        let id = format!(
+            "small/{}/auto",
+            column["column"].as_str().unwrap_or_default()
+        );
+        let case = expected["cases"]
+            .as_array()
+            .expect("cases")
+            .iter()
+            .find(|c| c["id"] == id.as_str());
+        let Some(want) = case.and_then(|c| c["expect"]["score"].as_f64()) else {
+            continue;
+        };
+        let got = column["score"].as_f64().expect("a score");
+        assert!(
+            (got - want).abs() <= 1e-9 * want.abs().max(1e-3),
+            "{id}: {got}, not {want}"
+        );
+        compared += 1;
+    }
+    assert!(compared >= 6, "only {compared} columns were compared");
+    let page = with(&["-o", "html"]);
+    let html = text(&page.stdout);
+    assert!(
+        html.starts_with("<!doctype html>") && html.matches("<svg class=\"bars\"").count() >= 6
+    );
+    assert!(
+        !html.contains("<script") && !html.contains("http://") && !html.contains("https://"),
+        "nothing from elsewhere"
+    );
+}
+
+#[test]
+fn equal_files_have_no_drift_and_what_can_not_be_compared_is_no_verdict() {
+    let same = [
+        "drift",
+        "--reference",
+        "data/equal_ref.csv",
+        "--current",
+        "data/equal_ref.csv",
+    ];
+    assert_eq!(code(&perennial(&same)), 0);
+    for (arguments, word) in [
+        (
+            vec![
+                "drift",
+                "--reference",
+                "data/no.csv",
+                "--current",
+                "data/equal_ref.csv",
+            ],
+            "no.csv",
+        ),
+        (
+            vec![
+                "drift",
+                "--reference",
+                "data/emptycur_ref.csv",
+                "--current",
+                "data/emptycur_cur.csv",
+            ],
+            "no rows",
+        ),
+        (
+            vec![
+                "drift",
+                "--reference",
+                "data/equal_ref.csv",
+                "--current",
+                "data/equal_cur.csv",
+                "--columns",
+                "nrm",
+            ],
+            "no column `nrm`",
+        ),
+        (
+            vec![
+                "drift",
+                "--reference",
+                "data/equal_ref.csv",
+                "--current",
+                "data/equal_cur.csv",
+                "--method",
+                "KSS",
+            ],
+            "it is one of KS",
+        ),
+        (
+            vec!["drift", "--reference", "data/equal_ref.csv"],
+            "--current",
+        ),
+        (vec!["drift"], "<RELEASE>"),
+        (
+            vec!["eval", "-f", "golden/evaluation.yaml"],
+            "write --predictions FILE",
+        ),
+        (vec!["eval", "-f", "README.md"], "README.md"),
+    ] {
+        let output = perennial(&arguments);
+        let said = text(&output.stderr);
+        assert_eq!(code(&output), 2, "{arguments:?}: {said}");
+        assert!(said.contains(word), "{arguments:?}: {said}");
+    }
+}
+
+#[test]
+fn methods_and_thresholds_can_be_given_by_column() {
+    let sides = [
+        "drift",
+        "--reference",
+        "data/equal_ref.csv",
+        "--current",
+        "data/equal_cur.csv",
+        "--columns=norm,ties",
+        "--method=psi",
+        "-o",
+        "json",
+    ];
+    let low = json(&perennial(
+        &[
+            &sides[..],
+            &["--threshold=0.000001", "--threshold=ties=1000"],
+        ]
+        .concat(),
+    ));
+    assert_eq!(low["columns"][0]["method"], "PSI");
+    assert_eq!(low["columns"][0]["drifted"], true);
+    assert_eq!(
+        (
+            &low["columns"][1]["threshold"],
+            &low["columns"][1]["drifted"]
+        ),
+        (&1000.0.into(), &false.into())
+    );
+}
+
+/// The metrics of an evaluation, without the time of measuring.
+fn measured(arguments: &[&str]) -> (i32, Value) {
+    let output = perennial(arguments);
+    let mut value = json(&output);
+    for metric in value["metrics"].as_array_mut().expect("metrics") {
+        metric.as_object_mut().expect("an object").remove("time");
+    }
+    (code(&output), value)
+}
+
+#[test]
+fn an_evaluation_of_a_file_is_measured_without_a_cluster() {
+    let arguments = [
+        "eval",
+        "-f",
+        "golden/evaluation.yaml",
+        "--predictions",
+        "data/binary_0.csv",
+    ];
+    let (exit, value) = measured(&[&arguments[..], &["-o", "json"]].concat());
+    assert_eq!((exit, &value["verdict"]), (0, &"Passed".into()));
+    golden("evaluation.json", &format!("{value:#}\n"));
+    let number = |name: &str| {
+        let metrics = value["metrics"].as_array().expect("metrics");
+        let found = metrics.iter().find(|m| m["name"] == name);
+        found.and_then(|m| m["value"].as_f64()).unwrap_or(f64::NAN)
+    };
+    // What scikit-learn and fairlearn say of this file.
+    for (name, want) in [
+        ("accuracy", 0.775),
+        ("logLoss", 0.499_383_107_017_583_04),
+        ("ece", 0.072_185_505_544_030_16),
+        (
+            "demographicParityDifference.group",
+            0.027_050_814_113_018_018,
+        ),
+        ("equalizedOddsDifference.group", 0.018_181_818_181_818_188),
+        ("equalizedOddsRatio.age", 0.733_333_333_333_333_3),
+    ] {
+        assert!(
+            (number(name) - want).abs() < 1e-9,
+            "{name}: {}",
+            number(name)
+        );
+    }
+    let html = text(&perennial(&[&arguments[..], &["-o", "html"]].concat()).stdout);
+    for part in [
+        "svg class=\"calibration\"",
+        "Confusion matrix",
+        "Groups of age",
+        "equalizedOddsDifference.group",
+    ] {
+        assert!(html.contains(part), "{part}");
+    }
+    // Another bound, another verdict.
+    let strict = std::fs::read_to_string(folder().join("golden/evaluation.yaml"))
+        .expect("it is there")
+        .replace("min: 0.7", "min: 0.9");
+    let place = tempfile::tempdir().expect("a folder");
+    let path = place.path().join("strict.yaml");
+    std::fs::write(&path, strict).expect("it can be written");
+    let path = path.to_str().expect("a name");
+    let (exit, value) = measured(&[
+        "eval",
+        "-f",
+        path,
+        "--predictions",
+        "data/binary_0.csv",
+        "-o",
+        "json",
+    ]);
+    assert_eq!((exit, &value["verdict"]), (1, &"Failed".into()));
+}
+
+#[test]
+fn a_field_that_there_is_not_is_an_error_and_not_ignored() {
+    let place = tempfile::tempdir().expect("a folder");
+    let path = place.path().join("e.yaml");
+    let text_of =
+        std::fs::read_to_string(folder().join("golden/evaluation.yaml")).expect("it is there");
+    std::fs::write(
+        &path,
+        text_of.replace("calibration: {bins: 10}", "calibration: {bin: 10}"),
+    )
+    .expect("it can be written");
+    let output = perennial(&[
+        "eval",
+        "-f",
+        path.to_str().expect("a name"),
+        "--predictions",
+        "data/binary_0.csv",
+    ]);
+    assert_eq!(code(&output), 2);
+    assert!(
+        text(&output.stderr).contains("spec.evaluators[1].calibration.bin"),
+        "{}",
+        text(&output.stderr)
+    );
+}
+
+#[test]
+fn a_file_of_vectors_is_run_and_each_mismatch_printed() {
+    let whole = perennial(&["stats", "vectors", "expected.json"]);
+    assert_eq!(code(&whole), 0, "{}", text(&whole.stdout));
+    let wrong = serde_json::json!({"cases": [
+        {"id": "a", "family": "performance", "metric": "ece", "input": {"file": "data/binary_0.csv", "y_true": "y_true", "y_score": "y_score"},
+         "params": {"bins": 10}, "expect": {"ece": 0.5}, "tol": {"rel": 0.0, "abs": 1e-9}},
+        {"id": "b", "family": "performance", "metric": "ece", "input": {"file": "data/none.csv", "y_true": "y_true", "y_score": "y_score"},
+         "params": {"bins": 10}, "expect": {"ece": 0.5}, "tol": {"rel": 0.0, "abs": 1e-9}},
+        {"id": "c", "family": "performance", "metric": "nobody", "input": {"file": "data/binary_0.csv"}, "expect": {}, "tol": {}},
+    ]});
+    let place = tempfile::tempdir().expect("a folder");
+    std::os::unix::fs::symlink(folder().join("data"), place.path().join("data")).expect("a link");
+    let path = place.path().join("wrong.json");
+    std::fs::write(&path, wrong.to_string()).expect("it can be written");
+    let output = perennial(&["stats", "vectors", path.to_str().expect("a name")]);
+    let said = text(&output.stdout);
+    assert_eq!(code(&output), 1, "{said}");
+    assert!(said.contains("a.ece: expected 0.5, got 0.0721"), "{said}");
+    assert!(said.contains("b: data/none.csv"), "{said}");
+    assert!(
+        said.contains("1 cases checked, 2 mismatches, 1 not computed here: performance/nobody (1)"),
+        "{said}"
+    );
+    let none = perennial(&[
+        "stats",
+        "vectors",
+        Path::new("data").to_str().expect("a name"),
+    ]);
+    assert_eq!(code(&none), 2);
+}
