@@ -19,6 +19,7 @@ mod crds;
 mod kill;
 mod kill_rollout;
 mod lease;
+mod live;
 mod memory;
 mod program;
 mod rejections;

@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{DynamicObject, Patch, PatchParams};
 use serde_json::{Value, json};
 
@@ -545,5 +546,121 @@ fn an_abort_ends_at_stable_while_gateways_hear_nothing_and_they_follow_once_they
         .await;
         drop(nodes);
         operator.kill().await;
+    });
+}
+
+/// A CRD of the Gateway API, as its module has it; `hack/cluster/tools gateway-api` fetches it.
+fn gateway_api(kind: &str) -> Value {
+    let cache = std::env::var("PERENNIAL_CACHE").unwrap_or_else(|_| {
+        format!(
+            "{}/.cache/perennial",
+            std::env::var("HOME").unwrap_or_default()
+        )
+    });
+    let path = format!("{cache}/gateway-api/{kind}.yaml");
+    let text = std::fs::read_to_string(&path)
+        .unwrap_or_else(|e| panic!("{path}: {e}; `hack/cluster/tools gateway-api` fetches it"));
+    let mut documents = serde_yaml::Deserializer::from_str(&text);
+    let crd = documents.find_map(|d| {
+        let value: Value = serde::Deserialize::deserialize(d).unwrap();
+        value.is_object().then_some(value)
+    });
+    crd.unwrap()
+}
+
+#[test]
+fn a_route_is_made_once_the_cluster_knows_routes_and_says_what_becomes_of_it() {
+    on_cluster(|place| async move {
+        const ROUTES: &str = "gateway.networking.k8s.io/v1";
+        let crds: kube::Api<CustomResourceDefinition> = kube::Api::all(place.client.clone());
+        let name = "httproutes.gateway.networking.k8s.io";
+        let _ = crds.delete(name, &Default::default()).await;
+        eventually("the cluster knows no routes", || async {
+            crds.get_opt(name).await.ok()?.is_none().then_some(())
+        })
+        .await;
+        let _nodes = Nodes::start(&place);
+        let operator = operator(&place).await;
+        let route = json!({"parentRefs": [{"name": "web", "namespace": "infra"}], "hostnames": ["m.example.com"]});
+        release(&place, "m", json!({"route": route})).await;
+        let said = until(&place, "m", "it says what is missing", |s| {
+            condition(s, "Routed")["reason"] == "GatewayApiMissing"
+        })
+        .await;
+        let message = condition(&said, "Routed")["message"].as_str().unwrap();
+        assert!(message.contains("install its CRDs"), "{message}");
+        served(&place, "m").await;
+        quiet(&operator, Duration::from_secs(3)).await;
+
+        // The real CRD comes, and the route with it.
+        let crd = gateway_api("httproutes");
+        crds.patch(
+            name,
+            &PatchParams::apply("test").force(),
+            &Patch::Apply(&crd),
+        )
+        .await
+        .unwrap();
+        let made = eventually("the route is there", || async {
+            place.api(ROUTES, "HTTPRoute").get_opt("m").await.ok()?
+        })
+        .await;
+        let made = serde_json::to_value(made).unwrap();
+        assert_eq!(made["spec"]["hostnames"], json!(["m.example.com"]));
+        assert_eq!(made["spec"]["rules"][0]["backendRefs"][0]["name"], "m");
+        until(&place, "m", "nobody has said anything of it", |s| {
+            condition(s, "Routed")["reason"] == "RoutePending"
+        })
+        .await;
+        quiet(&operator, Duration::from_secs(3)).await;
+
+        // What an implementation says.
+        for (status, reason, words) in [
+            (
+                "False",
+                "RouteRefused",
+                "example.com/controller says of web: Accepted is False (NotAllowedByListeners): not from this namespace",
+            ),
+            (
+                "True",
+                "RouteAccepted",
+                "its HTTPRoute is accepted by example.com/controller",
+            ),
+        ] {
+            let parents = json!({"status": {"parents": [{
+                "parentRef": {"name": "web", "namespace": "infra"}, "controllerName": "example.com/controller",
+                "conditions": [{
+                    "type": "Accepted", "status": status, "reason": "NotAllowedByListeners",
+                    "message": "not from this namespace", "lastTransitionTime": jiff::Timestamp::now(),
+                }],
+            }]}});
+            let api = place.api(ROUTES, "HTTPRoute");
+            api.patch_status("m", &PatchParams::default(), &Patch::Merge(&parents))
+                .await
+                .unwrap();
+            let said = until(&place, "m", "it is said", |s| {
+                condition(s, "Routed")["reason"] == reason
+            })
+            .await;
+            assert_eq!(condition(&said, "Routed")["message"], words);
+            assert_eq!(condition(&said, "Routed")["status"], status);
+        }
+        edit(&place, "m", json!({"spec": {"route": null}})).await;
+        until(&place, "m", "there is none", |s| {
+            condition(s, "Routed")["reason"] == "NoRoute"
+        })
+        .await;
+        eventually("the route is gone", || async {
+            place
+                .api(ROUTES, "HTTPRoute")
+                .get_opt("m")
+                .await
+                .ok()?
+                .is_none()
+                .then_some(())
+        })
+        .await;
+        operator.kill().await;
+        crds.delete(name, &Default::default()).await.unwrap();
     });
 }

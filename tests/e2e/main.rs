@@ -14,6 +14,7 @@ mod prompts;
 mod retraining;
 mod rollout;
 mod s3;
+mod serving;
 mod space;
 mod survival;
 mod within;

@@ -38,6 +38,8 @@ fn resource(kind: &str) -> ApiResource {
         "Job" => ("batch", "v1", "jobs"),
         "Deployment" => ("apps", "v1", "deployments"),
         "ControllerRevision" => ("apps", "v1", "controllerrevisions"),
+        "HorizontalPodAutoscaler" => ("autoscaling", "v2", "horizontalpodautoscalers"),
+        "HTTPRoute" => ("gateway.networking.k8s.io", "v1", "httproutes"),
         "Pod" => ("", "v1", "pods"),
         "Service" => ("", "v1", "services"),
         "Namespace" => ("", "v1", "namespaces"),

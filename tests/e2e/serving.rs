@@ -1,0 +1,155 @@
+//! What stands around a server, with real pods: warm-up, autoscalers, the way in from outside.
+
+use serde_json::{Value, json};
+
+use crate::{
+    installation,
+    space::{Space, claim_of, condition, fill_job},
+    words,
+};
+
+const STEPS: &str = r#"{"steps": [{"setWeight": 50}, {"pause": {"duration": "3s"}}], "bake": "3s", "analysis": {"interval": "2s", "minRequests": 0, "gates": []}}"#;
+
+/// A release of an artifact that is there already: nothing is trained.
+fn deployment() -> Value {
+    let mut deployment = words::deployment(serde_json::from_str(STEPS).unwrap());
+    deployment["spec"]["model"] = json!({"uri": "pvc://models/m"});
+    deployment
+}
+
+/// The artifact, and the deployment that serves it: gives the deployment, Ready.
+async fn served(space: &Space, deployment: &Value) -> Value {
+    let fill = fill_job(
+        "models",
+        words::BUSYBOX,
+        &["sh", "-c", "mkdir -p /to/m && echo words > /to/m/words"],
+    );
+    let list = json!({"apiVersion": "v1", "kind": "List", "items": [claim_of("models"), fill]});
+    space.apply(&list.to_string()).await;
+    space.until_complete("fill-models", 120).await;
+    space.apply(&deployment.to_string()).await;
+    space
+        .until_condition("ModelDeployment", "words", 120, "Ready", "True")
+        .await
+}
+
+#[tokio::test]
+async fn a_server_is_warmed_up_before_its_pod_is_ready_and_a_refused_warm_up_is_told_in_its_words()
+{
+    let _peace = installation::in_peace().await;
+    let space = Space::new("warm").await;
+    let mut deployment = deployment();
+    deployment["spec"]["server"]["minReadySeconds"] = json!(2);
+    deployment["spec"]["server"]["warmUp"] = json!({"requests": [{"path": "/words"}], "rounds": 3});
+    let release = served(&space, &deployment).await;
+    let stable = words::revision(&release, "stable");
+    let server = space
+        .read("Deployment", &format!("words-{stable}"))
+        .await
+        .unwrap();
+    assert_eq!(server["spec"]["minReadySeconds"], 2);
+    let pods = space
+        .list("Pod", &format!("perennial.dev/revision={stable}"))
+        .await;
+    let beside = |pod: &Value| {
+        let containers = pod["status"]["initContainerStatuses"].as_array().cloned();
+        let mut containers = containers.into_iter().flatten();
+        containers.any(|c| c["name"] == "perennial-warm-up" && c["ready"] == true)
+    };
+    assert!(pods.iter().all(beside), "{pods:?}");
+
+    // A candidate whose warm-up is a mistake gets nobody, and says why.
+    deployment["spec"]["server"]["warmUp"] = json!({"requests": [{"path": "/nothing"}]});
+    space.apply(&deployment.to_string()).await;
+    let said = space
+        .until(
+            "ModelDeployment",
+            "words",
+            120,
+            "the warm-up is refused",
+            |d| {
+                let message = d["status"]["candidate"]["message"].as_str();
+                message.is_some_and(|m| {
+                    m.contains("server.warmUp: request 1 (/nothing) was answered with 404")
+                })
+            },
+        )
+        .await;
+    assert_eq!(said["status"]["rollout"]["weight"], 0);
+    assert_eq!(condition(&said, "Available").0, "True");
+}
+
+/// A CRD of the Gateway API, as its module has it.
+fn gateway_api(kind: &str) -> String {
+    let cache = std::env::var("PERENNIAL_CACHE").unwrap_or_else(|_| {
+        let home = std::env::var("HOME").unwrap_or_default();
+        format!("{home}/.cache/perennial")
+    });
+    let path = format!("{cache}/gateway-api/{kind}.yaml");
+    std::fs::read_to_string(&path)
+        .unwrap_or_else(|e| panic!("{path}: {e}; `hack/cluster/tools gateway-api` fetches it"))
+}
+
+#[tokio::test]
+async fn autoscaling_and_a_route_come_and_go_without_a_rollout() {
+    let _peace = installation::in_peace().await;
+    let space = Space::new("scaled").await;
+    space
+        .kubectl(
+            &["apply", "--server-side", "-f", "-"],
+            &gateway_api("httproutes"),
+        )
+        .await
+        .unwrap();
+    let mut deployment = deployment();
+    deployment["spec"]["autoscaling"] = json!({"minReplicas": 2, "maxReplicas": 4});
+    deployment["spec"]["route"] =
+        json!({"parentRefs": [{"name": "web"}], "hostnames": ["words.example"]});
+    let release = served(&space, &deployment).await;
+    let stable = format!("words-{}", words::revision(&release, "stable"));
+    space
+        .until("Deployment", &stable, 60, "two pods are available", |d| {
+            d["status"]["availableReplicas"] == 2
+        })
+        .await;
+    let autoscaler = space
+        .read("HorizontalPodAutoscaler", &stable)
+        .await
+        .unwrap();
+    assert_eq!(autoscaler["spec"]["maxReplicas"], 4);
+    let route = space
+        .until("HTTPRoute", "words", 60, "it is there", |_| true)
+        .await;
+    assert_eq!(route["spec"]["rules"][0]["backendRefs"][0]["name"], "words");
+    // Its number is its own.
+    space
+        .kubectl(&["scale", "deployment", &stable, "--replicas=3"], "")
+        .await
+        .unwrap();
+    space
+        .until(
+            "ModelDeployment",
+            "words",
+            60,
+            "stable has three pods",
+            |d| d["status"]["stable"]["availableReplicas"] == 3,
+        )
+        .await;
+    deployment["spec"]
+        .as_object_mut()
+        .unwrap()
+        .remove("autoscaling");
+    deployment["spec"].as_object_mut().unwrap().remove("route");
+    deployment["spec"]["replicas"] = json!(1);
+    space.apply(&deployment.to_string()).await;
+    space
+        .until_gone("HorizontalPodAutoscaler", &stable, 60)
+        .await;
+    space.until_gone("HTTPRoute", "words", 60).await;
+    let settled = space
+        .until("ModelDeployment", "words", 60, "there is one pod", |d| {
+            d["status"]["replicas"] == 1 && condition(d, "Routed").1 == "NoRoute"
+        })
+        .await;
+    assert_eq!(words::history(&settled).len(), 1, "no rollout");
+}
