@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::{
+    caller::{self, Callers},
     installation,
     space::{Space, claim_of, condition, fill_job},
     words,
@@ -152,4 +153,64 @@ async fn autoscaling_and_a_route_come_and_go_without_a_rollout() {
         })
         .await;
     assert_eq!(words::history(&settled).len(), 1, "no rollout");
+}
+
+#[tokio::test]
+async fn load_scales_stable_up_and_a_rollout_goes_through_meanwhile_without_a_lost_request() {
+    let _peace = installation::in_peace().await;
+    let space = Space::new("loaded").await;
+    let manifest = installation::root().join("hack/cluster/etc/metrics-server.yaml");
+    let manifest = std::fs::read_to_string(manifest).unwrap();
+    let system = Space::at(&space.client, "kube-system");
+    system.apply(&manifest).await;
+    system
+        .until_condition("Deployment", "metrics-server", 120, "Available", "True")
+        .await;
+
+    let mut deployment = deployment();
+    let spec = &mut deployment["spec"];
+    let container = &mut spec["server"]["template"]["spec"]["containers"][0];
+    container["resources"] = json!({"requests": {"cpu": "20m"}});
+    spec["autoscaling"] = json!({
+        "minReplicas": 1, "maxReplicas": 4,
+        "metrics": [{"type": "ContainerResource", "containerResource": {"container": "server", "name": "cpu", "target": {"type": "Utilization", "averageUtilization": 60}}}],
+    });
+    let release = served(&space, &deployment).await;
+    let stable = words::revision(&release, "stable");
+    let address = caller::address(&space, "words").await;
+    let callers = Callers::start(&format!("{address}/words"), &Value::Null, 60);
+    space
+        .until(
+            "ModelDeployment",
+            "words",
+            240,
+            "load has scaled stable up",
+            |d| {
+                d["status"]["stable"]["availableReplicas"].as_i64() >= Some(3)
+                    && condition(d, "Autoscaled").0 == "True"
+            },
+        )
+        .await;
+    deployment["spec"]["server"]["template"]["spec"]["containers"][0]["env"] =
+        json!([{"name": "N", "value": "2"}]);
+    space.apply(&deployment.to_string()).await;
+    let promoted = space
+        .until(
+            "ModelDeployment",
+            "words",
+            240,
+            "the candidate is stable",
+            |d| words::history(d).len() == 2 && d["status"]["rollout"]["state"] == "Idle",
+        )
+        .await;
+    assert_ne!(words::revision(&promoted, "stable"), stable);
+    assert_eq!(words::history(&promoted)[1].1, "Promoted");
+    assert!(
+        promoted["status"]["stable"]["replicas"].as_i64() >= Some(3),
+        "it has as many as stable had: {}",
+        promoted["status"]["stable"]
+    );
+    let seen = callers.stop().await;
+    assert_eq!(seen.failed, 0, "{seen:?}");
+    assert_eq!(seen.by_revision.len(), 2, "{seen:?}");
 }
