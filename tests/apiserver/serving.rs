@@ -549,7 +549,7 @@ fn an_abort_ends_at_stable_while_gateways_hear_nothing_and_they_follow_once_they
     });
 }
 
-/// A CRD of the Gateway API, as its module has it; `hack/cluster/tools gateway-api` fetches it.
+/// A CRD of the Gateway API, as its module has it; `hack/cluster/extras gateway-api` fetches it.
 fn gateway_api(kind: &str) -> Value {
     let cache = std::env::var("PERENNIAL_CACHE").unwrap_or_else(|_| {
         format!(
@@ -559,7 +559,7 @@ fn gateway_api(kind: &str) -> Value {
     });
     let path = format!("{cache}/gateway-api/{kind}.yaml");
     let text = std::fs::read_to_string(&path)
-        .unwrap_or_else(|e| panic!("{path}: {e}; `hack/cluster/tools gateway-api` fetches it"));
+        .unwrap_or_else(|e| panic!("{path}: {e}; `hack/cluster/extras gateway-api` fetches it"));
     let mut documents = serde_yaml::Deserializer::from_str(&text);
     let crd = documents.find_map(|d| {
         let value: Value = serde::Deserialize::deserialize(d).unwrap();

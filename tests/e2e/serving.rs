@@ -88,7 +88,7 @@ fn gateway_api(kind: &str) -> String {
     });
     let path = format!("{cache}/gateway-api/{kind}.yaml");
     std::fs::read_to_string(&path)
-        .unwrap_or_else(|e| panic!("{path}: {e}; `hack/cluster/tools gateway-api` fetches it"))
+        .unwrap_or_else(|e| panic!("{path}: {e}; `hack/cluster/extras gateway-api` fetches it"))
 }
 
 #[tokio::test]
