@@ -274,7 +274,14 @@ fn compute(
             let data = Binary::new(&compared.classes, &compared.own.predicted, None);
             details.confusion = Some(data.measure(None).confusion);
         }
-        details.slices = slices::worst(rows, truth, &compared);
+        let said = match &spec.target {
+            EvaluationTarget::Predictions(target) => {
+                let (prediction, score) = prediction_columns(target);
+                vec![prediction, score]
+            }
+            EvaluationTarget::Model { .. } => Vec::new(),
+        };
+        details.slices = slices::worst(rows, truth, &compared, &said);
     } else if let Some(current) = &loaded.current {
         count = usize::try_from(current.source.rows()).unwrap_or(usize::MAX);
     }

@@ -94,7 +94,7 @@ fn luhn(text: &str) -> bool {
             _ => d * 2 / 10 + d * 2 % 10,
         })
         .sum();
-    sum % 10 == 0 && digits(text).iter().any(|d| *d != 0)
+    sum.is_multiple_of(10) && digits(text).iter().any(|d| *d != 0)
 }
 
 /// Remainder of the rearranged number by 97.
