@@ -49,35 +49,41 @@ pub fn project(observed: &Value, desired: &Value) -> Value {
 
 /// SHA-256 (hex, 16 digits) of the canonical JSON: keys sorted, no spaces.
 pub fn digest(value: &Value) -> String {
-    let mut text = String::new();
+    let mut text = Vec::with_capacity(4096);
     canonical(value, &mut text);
-    hex::encode(&Sha256::digest(text.as_bytes())[..8])
+    hex::encode(&Sha256::digest(&text)[..8])
 }
 
-fn canonical(value: &Value, out: &mut String) {
+fn canonical(value: &Value, out: &mut Vec<u8>) {
     match value {
         Value::Object(map) => {
-            let mut keys: Vec<&String> = map.keys().collect();
-            keys.sort();
-            out.push('{');
-            for key in keys {
-                out.push_str(&Value::String(key.clone()).to_string());
-                out.push(':');
-                canonical(&map[key], out);
-                out.push(',');
+            let mut members: Vec<(&String, &Value)> = map.iter().collect();
+            members.sort_unstable_by_key(|(key, _)| *key);
+            out.push(b'{');
+            for (key, value) in members {
+                write(key, out);
+                out.push(b':');
+                canonical(value, out);
+                out.push(b',');
             }
-            out.push('}');
+            out.push(b'}');
         }
         Value::Array(items) => {
-            out.push('[');
+            out.push(b'[');
             for item in items {
                 canonical(item, out);
-                out.push(',');
+                out.push(b',');
             }
-            out.push(']');
+            out.push(b']');
         }
-        scalar => out.push_str(&scalar.to_string()),
+        scalar => write(scalar, out),
     }
+}
+
+/// A key or a scalar as JSON.
+fn write(value: &impl serde::Serialize, out: &mut Vec<u8>) {
+    // Nothing can go wrong: it goes into memory, and strings, numbers, booleans and null are all JSON.
+    let _ = serde_json::to_writer(out, value);
 }
 
 fn named(items: &[Value]) -> bool {

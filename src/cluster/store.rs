@@ -359,6 +359,8 @@ pub trait AnyStore: Send + Sync {
     fn seen(&self, namespace: &str) -> u64;
     /// The object as JSON.
     fn json(&self, key: &Key) -> Option<Value>;
+    /// The object's resourceVersion.
+    fn version(&self, key: &Key) -> Option<String>;
     /// The object's metadata.
     fn meta(&self, key: &Key) -> Option<ObjectMeta>;
     /// Number of objects.
@@ -409,6 +411,12 @@ where
         value["apiVersion"] = K::api_version(&()).into();
         value["kind"] = K::kind(&()).into();
         Some(value)
+    }
+
+    fn version(&self, key: &Key) -> Option<String> {
+        let inner = self.read();
+        let meta = inner.objects.get(key)?.meta();
+        meta.resource_version.clone()
     }
 
     fn meta(&self, key: &Key) -> Option<ObjectMeta> {

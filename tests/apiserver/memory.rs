@@ -39,11 +39,11 @@ fn the_simulators_api_server_answers_as_the_real_one_does() {
         let simulated = conformance::answers(|request, body| {
             let body: Value = serde_json::from_str(&body).unwrap();
             let path = request.url(&place.namespace);
-            let answer = api
-                .lock()
-                .unwrap()
-                .serve(request.method, &path, &request.query, &body);
-            async move { answer }
+            let (code, answer) =
+                api.lock()
+                    .unwrap()
+                    .serve(request.method, &path, &request.query, &body);
+            async move { (code, std::sync::Arc::unwrap_or_clone(answer)) }
         })
         .await;
         let differ: Vec<String> = real

@@ -297,3 +297,77 @@ fn without_data_each_policy_does_what_it_says() {
     assert!(waits.run_until(1200, idle), "{}", waits.trace);
     assert_eq!(last(&waits), (Outcome::Promoted, "Promoted"));
 }
+
+/// In the bake as before it: the operator and the gateways were restarted, and nobody calls any more.
+#[test]
+fn a_bake_in_which_nothing_was_measured_is_never_a_pass() {
+    let with = |analysis: &str| {
+        let rollout = format!(
+            "{{steps: [{{setWeight: 20}}, {{pause: {{duration: 1m}}}}], bake: 2m, progressDeadline: 5m, \
+             analysis: {{minRequests: 50, {analysis}}}}}"
+        );
+        let mut world = serving(&rollout, Some(1));
+        world.wants("bbb", CandidateSource::Spec);
+        world.tick();
+        assert!(world.run_until(1200, |s| s.rollout.state == RolloutState::Baking));
+        world.rate = 0.0;
+        world.input.live.buckets.clear();
+        world
+    };
+    let gates = "gates: [{metric: errorRate, max: 0.2}]";
+    let mut inconclusive = with(gates);
+    inconclusive.run(180);
+    assert_eq!(state(&inconclusive), RolloutState::Baking);
+    let said = &inconclusive.decision.summary.progressing.message;
+    assert!(said.contains("waits for data"), "{said}");
+    assert!(inconclusive.run_until(600, idle), "{}", inconclusive.trace);
+    assert_eq!(last(&inconclusive), (Outcome::Aborted, "NotEnoughData"));
+    assert_eq!(inconclusive.input.state.stable_revision(), Some("aaa"));
+    assert!(inconclusive.input.state.rejected.is_empty());
+
+    let mut fails = with(&format!("noData: Fail, {gates}"));
+    assert!(fails.run_until(180, idle), "{}", fails.trace);
+    assert_eq!(last(&fails), (Outcome::RolledBack, "NoData"));
+
+    let mut waits = with(&format!("noData: Wait, {gates}"));
+    waits.run(4 * 3600);
+    assert_eq!(state(&waits), RolloutState::Baking);
+    assert!(waits.input.state.rollout.deadline.is_none());
+    waits.say("morning");
+    waits.rate = 10.0;
+    assert!(waits.run_until(120, idle), "{}", waits.trace);
+    assert_eq!(last(&waits), (Outcome::Promoted, "Promoted"));
+
+    // Nobody wants to know.
+    let mut unarmed = with("gates: []");
+    assert!(unarmed.run_until(180, idle), "{}", unarmed.trace);
+    assert_eq!(last(&unarmed), (Outcome::Promoted, "Promoted"));
+}
+
+/// Hours later it is another time of day: comparisons stop ten minutes after stable's last callers, absolute gates don't.
+#[test]
+fn in_a_long_bake_only_absolute_gates_still_judge() {
+    let with = |gates: &str| {
+        let rollout = format!(
+            "{{steps: [{{setWeight: 50}}, {{pause: {{duration: 5m}}}}], bake: 2h, progressDeadline: 5m, \
+             analysis: {{minRequests: 50, gates: [{gates}]}}}}"
+        );
+        let mut world = serving(&rollout, Some(1));
+        world.wants("bbb", CandidateSource::Spec);
+        world.tick();
+        assert!(world.run_until(1200, |s| s.rollout.state == RolloutState::Baking));
+        world.run(900);
+        world.say("the busy hours: everything takes twice as long");
+        world.nature("bbb", |n| n.latency = 80.0);
+        world
+    };
+    let mut compared = with("{metric: latencyP50, maxRatio: 1.2}");
+    assert!(compared.run_until(3 * 3600, idle), "{}", compared.trace);
+    assert_eq!(last(&compared), (Outcome::Promoted, "Promoted"));
+    let gate = &compared.input.state.rollout.gates[0];
+    assert!(gate.message.contains("too long ago"), "{}", gate.message);
+
+    let mut absolute = with("{metric: latencyP50, max: 0.06}");
+    assert!(absolute.run_until(3 * 3600, idle), "{}", absolute.trace);
+    assert_eq!(last(&absolute), (Outcome::RolledBack, "GateFailed"));
+}

@@ -11,8 +11,9 @@ use serde_json::{Value, json};
 
 use crate::merge;
 
-/// Kinds of which the operator watches only what has its label.
-const UNLABELLED: [Kind; 5] = [
+/// Kinds of which the operator watches all, not only what has its label; of ConfigMaps, the names.
+const UNLABELLED: [Kind; 6] = [
+    Kind::ConfigMap,
     Kind::TrainingJob,
     Kind::ModelDeployment,
     Kind::Evaluation,
@@ -85,11 +86,11 @@ pub struct Commit {
 }
 
 /// An answer: HTTP status and body.
-pub type Answer = (u16, Value);
+pub type Answer = (u16, Arc<Value>);
 
 /// The API server.
 pub struct Api {
-    objects: BTreeMap<(Kind, Key), Object>,
+    objects: BTreeMap<Kind, BTreeMap<Key, Object>>,
     log: BTreeMap<Kind, Vec<Entry>>,
     version: u64,
     uids: u64,
@@ -166,14 +167,14 @@ fn key_of(value: &Value) -> Key {
 
 fn failure(code: u16, reason: &str, message: String) -> Answer {
     let body = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "message": message, "reason": reason, "code": code});
-    (code, body)
+    (code, Arc::new(body))
 }
 
 impl Api {
     /// An empty one; uids depend on `salt`.
     pub fn new(now: Timestamp, salt: u64) -> Self {
         Self {
-            objects: BTreeMap::new(),
+            objects: Kind::ALL.iter().map(|k| (*k, BTreeMap::new())).collect(),
             log: Kind::ALL.iter().map(|k| (*k, Vec::new())).collect(),
             version: 1000,
             uids: 0,
@@ -185,16 +186,17 @@ impl Api {
     }
 
     pub fn get(&self, kind: Kind, key: &Key) -> Option<&Arc<Value>> {
-        self.objects.get(&(kind, key.clone())).map(|o| &o.value)
+        self.object(kind, key).map(|o| &o.value)
+    }
+
+    fn object(&self, kind: Kind, key: &Key) -> Option<&Object> {
+        self.objects.get(&kind)?.get(key)
     }
 
     /// Every object of a kind, by name.
     pub fn all(&self, kind: Kind) -> impl Iterator<Item = (&Key, &Arc<Value>)> {
-        let from = (kind, Key::default());
-        self.objects
-            .range(from..)
-            .take_while(move |((k, _), _)| *k == kind)
-            .map(|((_, key), object)| (key, &object.value))
+        let objects = self.objects.get(&kind).into_iter().flatten();
+        objects.map(|(key, object)| (key, &object.value))
     }
 
     /// What happened to a kind, oldest first.
@@ -206,17 +208,19 @@ impl Api {
     pub fn lives(&self, uid: &str) -> bool {
         self.objects
             .values()
+            .flat_map(BTreeMap::values)
             .any(|o| text(&o.value, "/metadata/uid") == uid)
     }
 
     /// Whether the operator's watch shows this object.
     pub fn is_watched(kind: Kind, value: &Value) -> bool {
-        UNLABELLED.contains(&kind)
-            || value
-                .pointer("/metadata/labels")
-                .and_then(|l| l.get(MANAGED_BY))
-                .and_then(Value::as_str)
-                == Some(MANAGED_BY_US)
+        UNLABELLED.contains(&kind) || Self::is_ours(value)
+    }
+
+    /// Whether an object has the operator's label.
+    pub fn is_ours(value: &Value) -> bool {
+        let labels = value.pointer("/metadata/labels");
+        labels.and_then(|l| l.get(MANAGED_BY)?.as_str()) == Some(MANAGED_BY_US)
     }
 
     fn uid(&mut self) -> String {
@@ -246,7 +250,8 @@ impl Api {
             value: value.clone(),
             applied,
         };
-        let old = self.objects.insert((kind, key.clone()), object);
+        let objects = self.objects.entry(kind).or_default();
+        let old = objects.insert(key.clone(), object);
         if Self::is_watched(kind, &value) {
             self.log.entry(kind).or_default().push(Entry {
                 value: value.clone(),
@@ -265,7 +270,7 @@ impl Api {
     }
 
     fn remove(&mut self, who: Who, kind: Kind, key: &Key) -> Option<Arc<Value>> {
-        let old = self.objects.remove(&(kind, key.clone()))?;
+        let old = self.objects.get_mut(&kind)?.remove(key)?;
         self.version += 1;
         if Self::is_watched(kind, &old.value) {
             let mut last = (*old.value).clone();
@@ -303,7 +308,7 @@ impl Api {
         let applied = (who == Who::Operator).then(|| Arc::new(value.clone()));
         self.dress(kind, &mut value);
         let value = self.commit(who, kind, "create", value, applied);
-        (201, (*value).clone())
+        (201, value)
     }
 
     /// What a new object gets.
@@ -356,7 +361,7 @@ impl Api {
             );
             failure(409, "Conflict", message)
         };
-        let Some(object) = self.objects.get(&(kind, key.clone())).cloned() else {
+        let Some(object) = self.object(kind, key).cloned() else {
             if !wanted.is_empty() {
                 return conflict("");
             }
@@ -366,7 +371,7 @@ impl Api {
             let applied = Arc::new(desired.clone());
             self.dress(kind, &mut desired);
             let value = self.commit(who, kind, "apply", desired, Some(applied));
-            return (201, (*value).clone());
+            return (201, value);
         };
         let is = text(&object.value, "/metadata/uid");
         if !wanted.is_empty() && wanted != is {
@@ -375,9 +380,10 @@ impl Api {
                 kind.as_str(),
                 key.name
             );
-            let (code, mut answer) = failure(422, "Invalid", message);
+            let (code, answer) = failure(422, "Invalid", message);
+            let mut answer = Arc::unwrap_or_clone(answer);
             answer["details"] = json!({"causes": [{"reason": "FieldValueInvalid", "message": "field is immutable", "field": "metadata.uid"}]});
-            return (code, answer);
+            return (code, Arc::new(answer));
         }
         if let Some(refused) = self.refuses(kind, &desired) {
             return refused;
@@ -396,11 +402,11 @@ impl Api {
             return refused;
         }
         if after == *object.value {
-            return (200, after);
+            return (200, object.value);
         }
         self.count(kind, &object.value, &mut after);
         let value = self.commit(who, kind, "apply", after, Some(Arc::new(desired)));
-        (200, (*value).clone())
+        (200, value)
     }
 
     /// A new spec is a new generation.
@@ -412,7 +418,7 @@ impl Api {
 
     /// `PUT …/status`.
     pub fn put_status(&mut self, who: Who, kind: Kind, key: &Key, sent: &Value) -> Answer {
-        let Some(object) = self.objects.get(&(kind, key.clone())).cloned() else {
+        let Some(object) = self.object(kind, key).cloned() else {
             return failure(
                 404,
                 "NotFound",
@@ -440,10 +446,10 @@ impl Api {
         let mut after = (*object.value).clone();
         after["status"] = sent.get("status").cloned().unwrap_or(Value::Null);
         if after == *object.value {
-            return (200, after);
+            return (200, object.value);
         }
         let value = self.commit(who, kind, "status", after, object.applied);
-        (200, (*value).clone())
+        (200, value)
     }
 
     /// `DELETE`, with or without a uid.
@@ -463,7 +469,7 @@ impl Api {
             return failure(409, "Conflict", message);
         }
         let gone = self.remove(who, kind, key);
-        (200, gone.map_or(Value::Null, |v| (*v).clone()))
+        (200, gone.unwrap_or_default())
     }
 
     /// A read-modify-write that can't conflict: of users and of the cluster's own controllers. True if something changed.
@@ -474,7 +480,7 @@ impl Api {
         key: &Key,
         change: impl FnOnce(&mut Value),
     ) -> bool {
-        let Some(object) = self.objects.get(&(kind, key.clone())).cloned() else {
+        let Some(object) = self.object(kind, key).cloned() else {
             return false;
         };
         let mut after = (*object.value).clone();
@@ -513,7 +519,7 @@ impl Api {
         let key = Key::new(*namespace, name.unwrap_or_default());
         match (method, name, parts.get(base + 4).copied()) {
             ("GET", Some(_), None) => match self.get(kind, &key) {
-                Some(value) => (200, (**value).clone()),
+                Some(value) => (200, value.clone()),
                 None => failure(
                     404,
                     "NotFound",
@@ -547,11 +553,11 @@ impl Api {
                         format!("events \"{name}\" already exists"),
                     );
                 }
-                (201, body.clone())
+                (201, Arc::new(body.clone()))
             }
             (_, Some(name)) if self.events.contains(name) => (
                 200,
-                json!({"metadata": {"name": name}, "eventTime": self.now.to_string()}),
+                Arc::new(json!({"metadata": {"name": name}, "eventTime": self.now.to_string()})),
             ),
             _ => failure(404, "NotFound", "there is no such Event".to_owned()),
         }

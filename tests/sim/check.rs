@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use crate::{
     api::{Commit, Who, number, owner, text},
+    ladder, retrainings,
     world::{NAMESPACE, World},
 };
 
@@ -26,9 +27,11 @@ pub struct Check {
     down: BTreeMap<String, u64>,
     /// Stable of a release whose status was lost, until it is there again.
     lost: Option<String>,
+    /// What people have said.
+    said: ladder::Said,
 }
 
-type Broken = Option<String>;
+pub type Broken = Option<String>;
 
 macro_rules! must {
     ($holds:expr, $($words:tt)*) => {
@@ -37,6 +40,7 @@ macro_rules! must {
         }
     };
 }
+pub(crate) use must;
 
 impl Check {
     /// What a write breaks, if it breaks something.
@@ -46,6 +50,7 @@ impl Check {
         }
         if commit.who != Who::Operator {
             self.lose(world, commit);
+            self.said.hear(commit);
             return None;
         }
         if commit.kind.is_own() {
@@ -199,6 +204,9 @@ impl Check {
             "" | "Idle" | "Paused" => true,
             "Preparing" => new["spec"]["replicas"] == 0,
             "Stepping" => text(new, "/spec/rollout/analysis/noData") == "Wait",
+            "Baking" => {
+                text(new, "/spec/rollout/analysis/noData") == "Wait" || new["spec"]["replicas"] == 0
+            }
             _ => false,
         };
         must!(
@@ -235,6 +243,11 @@ impl Check {
                 number(after, "/retraining/firing"),
             );
             must!(b - a <= 1, "{} firings at once", b - a);
+        }
+        let broken = ladder::check(&self.said, before, after, models)
+            .or_else(|| retrainings::check(before, after, &new["spec"]["retraining"]));
+        if broken.is_some() {
+            return broken;
         }
         let count = |list: &str| after[list].as_array().map_or(0, Vec::len);
         must!(
@@ -348,6 +361,7 @@ fn job(world: &World, new: &Value) -> Broken {
     let unfinished = world.api.all(Kind::Job).filter(|(_, job)| {
         owner(job).is_some_and(|(.., other)| other == uid)
             && job.pointer("/status/conditions").is_none()
+            && !world.cluster.has_reported(text(job, "/metadata/uid"))
     });
     let unfinished = unfinished.count();
     match kind {

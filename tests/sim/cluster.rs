@@ -20,6 +20,7 @@ use serde_json::{Value, json};
 use crate::{
     api::{Api, Commit, Who, number, owner, text},
     faults::Fault,
+    inputs,
     nature::{self, Nature},
     world::{Event, NAMESPACE, World},
 };
@@ -40,6 +41,8 @@ pub struct Cluster {
     pub data: u64,
     /// Words for what is trained from now on, where the TrainingJob doesn't say.
     pub trains: String,
+    /// Whether the training data are of the shifted kind.
+    pub shifted: bool,
 }
 
 /// Pods of a Deployment.
@@ -102,6 +105,13 @@ pub fn react(world: &mut World, commit: &Commit) {
         },
         Kind::ModelDeployment | Kind::PromptRelease => {
             crate::gateway::tell(world, commit.kind, &commit.key)
+        }
+        // What waited for it starts.
+        Kind::ConfigMap if commit.old.is_none() => {
+            let servers = world.api.all(Kind::Deployment).map(|(key, _)| key.clone());
+            for key in servers.collect::<Vec<_>>() {
+                world.after(soon, Event::Server(key));
+            }
         }
         _ => {}
     }
@@ -202,6 +212,13 @@ impl Cluster {
         self.nature_of(image.map_or("", |c| text(c, "/image")), &digest)
     }
 
+    /// Whether a Job's pod has done its work, and only waits for its report to be read.
+    pub fn has_reported(&self, uid: &str) -> bool {
+        self.jobs
+            .get(uid)
+            .is_some_and(|job| job.stage == Stage::Reported)
+    }
+
     fn address(&mut self) -> String {
         self.addresses += 1;
         format!("10.0.{}.{}", self.addresses / 250, self.addresses % 250 + 1)
@@ -251,6 +268,7 @@ pub fn sync(world: &mut World, key: &Key) {
         return;
     };
     let nature = world.cluster.nature_of_pods(&deployment);
+    let missing = missing_settings(&world.api, &deployment).is_some();
     let (now, want) = (world.ms(), number(&deployment, "/spec/replicas"));
     let server = world
         .cluster
@@ -258,7 +276,10 @@ pub fn sync(world: &mut World, key: &Key) {
         .entry(text(&deployment, "/metadata/uid").to_owned())
         .or_default();
     let mut again = None;
-    if nature.never || now < server.down_until {
+    if missing && want > server.ready {
+        // Its containers can't be made; those that run go on.
+        server.starting = None;
+    } else if nature.never || now < server.down_until {
         server.ready = 0;
         server.starting = None;
         if now < server.down_until {
@@ -306,6 +327,18 @@ pub fn sync(world: &mut World, key: &Key) {
     } else {
         world.with_api(|api| api.delete(Who::Cluster, Kind::Pod, &sick, ""));
     }
+}
+
+/// A ConfigMap that a Deployment's pods read, and that isn't there.
+pub fn missing_settings<'v>(api: &Api, deployment: &'v Value) -> Option<&'v str> {
+    let containers = deployment["spec"]["template"]["spec"]["containers"].as_array();
+    let sources = containers.into_iter().flatten();
+    let sources = sources.flat_map(|c| c["envFrom"].as_array().into_iter().flatten());
+    let mut names = sources.filter_map(|s| s["configMapRef"]["name"].as_str());
+    names.find(|name| {
+        api.get(Kind::ConfigMap, &Key::new(NAMESPACE, *name))
+            .is_none()
+    })
 }
 
 /// All pods of a server are gone for a while.
@@ -571,6 +604,10 @@ fn trained(world: &mut World, run: &TrainingRun) -> Report {
             ..ModelReference::default()
         }),
         datasets: datasets.collect(),
+        profile: world
+            .gateways
+            .sees_inputs
+            .then(|| inputs::PROFILES[usize::from(world.cluster.shifted)].clone()),
         ..Report::default()
     }
 }

@@ -11,6 +11,7 @@ use serde_json::Value;
 use crate::{
     api::{number, text},
     life::NAME,
+    script::SETTINGS,
     world::{NAMESPACE, World},
 };
 
@@ -33,12 +34,17 @@ fn content(world: &World, hash: &str) -> String {
         return "gone".to_owned();
     };
     let data = &revision["data"];
+    let copy = text(data, &format!("/configMaps/{SETTINGS}/copy"));
+    let copy = world.api.get(Kind::ConfigMap, &Key::new(NAMESPACE, copy));
+    let settings = copy.map_or(String::new(), |c| {
+        format!(" with settings {}", text(c, "/data/LEVEL"))
+    });
     let image = [
         text(data, "/server/template/spec/containers/0/image"),
         text(data, "/prompt/messages/0/content"),
     ]
     .concat();
-    format!("{image} of {}", text(data, "/model/trainingJob"))
+    format!("{image} of {}{settings}", text(data, "/model/trainingJob"))
 }
 
 /// Whether a release waits for a person.
@@ -49,13 +55,31 @@ pub fn is_paused(world: &World, kind: Kind) -> bool {
         .is_some_and(|r| text(r, "/status/rollout/state") == "Paused")
 }
 
-/// Whether nothing is under way.
-pub fn is_at_rest(world: &World) -> bool {
+/// Whether it waits for an approval.
+pub fn is_at_approval(world: &World, kind: Kind) -> bool {
+    let release = world.api.get(kind, &Key::new(NAMESPACE, NAME));
+    release.is_some_and(|r| {
+        let rollout = &r["status"]["rollout"];
+        let step = usize::try_from(number(rollout, "/step")).unwrap_or(usize::MAX);
+        rollout["steps"][step]["approval"].is_object()
+    })
+}
+
+/// Whether nothing is under way; `patient`: nor will be when a retraining's cooldown or limit is over.
+pub fn is_at_rest(world: &World, patient: bool) -> bool {
     let Some((_, release)) = release(world) else {
         return true;
     };
     let state = text(release, "/status/rollout/state");
-    let scaled_away = state == "Preparing" && release["spec"]["replicas"] == 0;
+    let scaled_away = matches!(state, "Preparing" | "Baking") && release["spec"]["replicas"] == 0;
+    let triggers = release.pointer("/status/retraining/triggers");
+    let triggers = triggers.and_then(Value::as_array).into_iter().flatten();
+    let due = patient
+        && !scaled_away
+        && state != "Paused"
+        && triggers
+            .into_iter()
+            .any(|t| text(t, "/message").starts_with("due ("));
     let jobs = world
         .api
         .all(Kind::Job)
@@ -75,6 +99,7 @@ pub fn is_at_rest(world: &World) -> bool {
     let serves = !text(release, "/status/stable/revision").is_empty();
     let seen = release["status"]["observedGeneration"] == release["metadata"]["generation"];
     (matches!(state, "Idle" | "Paused") || scaled_away)
+        && !due
         && jobs
         && trained
         && measured
@@ -134,6 +159,8 @@ pub fn state(world: &World) -> String {
             text(run, "/result")
         );
     }
+    // In an order that doesn't depend on hashes.
+    let mut pods = Vec::new();
     for (_, deployment) in world.api.all(Kind::Deployment) {
         let hash = deployment["metadata"]["labels"][label::REVISION]
             .as_str()
@@ -143,13 +170,14 @@ pub fn state(world: &World) -> String {
         } else {
             content(world, hash)
         };
-        let _ = writeln!(
-            out,
-            "pods of {what}: {} of {}",
+        pods.push(format!(
+            "pods of {what}: {} of {}\n",
             number(deployment, "/status/availableReplicas"),
             deployment["spec"]["replicas"]
-        );
+        ));
     }
+    pods.sort();
+    out.extend(pods);
     for (key, job) in world.api.all(Kind::TrainingJob) {
         let _ = writeln!(out, "training {}: {}", key.name, text(job, "/status/phase"));
     }
@@ -201,6 +229,15 @@ pub fn wrong(world: &World, kind: Kind, wanted: Option<&str>, firings: usize) ->
                 route.stable,
                 route.weight,
                 route.candidate,
+                state_of()
+            ));
+        }
+    }
+    for (key, deployment) in world.api.all(Kind::Deployment) {
+        if let Some(name) = crate::cluster::missing_settings(&world.api, deployment) {
+            return Some(format!(
+                "{} reads ConfigMap {name}, which is gone:\n{}",
+                key.name,
                 state_of()
             ));
         }

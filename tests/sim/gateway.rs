@@ -21,6 +21,7 @@ use crate::{
     api::{Who, number, text},
     cluster::{available, nature_of_revision},
     faults::Fault,
+    inputs,
     world::{Event, NAMESPACE, Sim, World},
 };
 
@@ -38,6 +39,9 @@ pub struct Gateways {
     pub rate: f64,
     /// By how much every model has become worse.
     pub decay: f64,
+    /// Whether inputs are looked at, and whether they are of the shifted kind.
+    pub sees_inputs: bool,
+    pub shifted: bool,
 }
 
 struct Pod {
@@ -70,6 +74,8 @@ impl Gateways {
             random: Generator::new(seed ^ 0x6a7e),
             rate: 4.0,
             decay: 0.0,
+            sees_inputs: false,
+            shifted: false,
         }
     }
 
@@ -307,6 +313,10 @@ fn count(world: &mut World, pod: &str) {
                 minute,
                 ..Bucket::default()
             });
+            if world.gateways.sees_inputs {
+                let n = world.gateways.random.below(10_000);
+                inputs::add(&mut bucket.features, n, world.gateways.shifted);
+            }
             let traffic = &mut bucket.traffic;
             traffic.requests += 1;
             traffic.errors += u64::from(failed);

@@ -15,7 +15,7 @@ use crate::{
     faults::{Fault, Faults, Weather},
     gateway,
     process::Process,
-    script::{Action, Script, Shape, Which},
+    script::{Action, SETTINGS, Script, Shape, Which},
     world::{Event, NAMESPACE, Sim},
 };
 
@@ -57,6 +57,8 @@ pub fn live(seed: u64, script: &Script, weather: Weather, traced: bool) -> Ended
             steps: 0,
             spec: script.release(),
             before: Value::Null,
+            rollout: script.rollout,
+            analysis: script.analysis,
         };
         life.whole().await;
         life.process = None;
@@ -80,6 +82,9 @@ struct Life<'a> {
     /// The spec as people want it, and as it was before their last edit.
     spec: Value,
     before: Value,
+    /// Numbers of the ladder and of `analysis`.
+    rollout: usize,
+    analysis: usize,
 }
 
 impl Life<'_> {
@@ -157,6 +162,18 @@ impl Life<'_> {
             });
             world.with_api(|api| api.create(Who::User, Kind::Evaluation, evaluation));
         }
+        if self.script.shape != Shape::Prompt {
+            let evaluation = json!({
+                "metadata": {"name": "deep", "namespace": NAMESPACE},
+                "spec": {"target": {"modelDeployment": {"name": NAME}}, "dataset": {"uri": "pvc://data/holdout.csv", "label": "late"},
+                    "gates": [{"metric": "accuracy", "min": 0.45}], "activeDeadlineSeconds": 900},
+            });
+            world.with_api(|api| api.create(Who::User, Kind::Evaluation, evaluation));
+        }
+        if self.script.settings {
+            settings(&mut world, 0);
+        }
+        world.gateways.sees_inputs = self.script.trigger == 3;
         let release = self.release();
         let kind = self.kind();
         world.with_api(|api| api.create(Who::User, kind, release));
@@ -176,17 +193,26 @@ impl Life<'_> {
         world.faults.weather = Weather::Calm;
         world.gateways.rate = 4.0;
         world.gateways.decay = 0.0;
+        world.gateways.shifted = false;
         world.cluster.trains = "good".to_owned();
+        world.cluster.shifted = false;
         // Later than everything before, also by the operator's clock.
-        let skew = world.skew.max(0);
+        let skew = world.furthest;
         world.set_skew(skew);
         cluster::mend(&mut world);
+        let key = Key::new(NAMESPACE, SETTINGS);
+        if self.script.settings
+            && world.api.get(Kind::ConfigMap, &key).is_none()
+            && !self.script.paced
+        {
+            settings(&mut world, 0);
+        }
     }
 
     /// Something good is asked for last, and people promote it where they are asked to.
     async fn last_wish(&mut self) {
         self.pass(20_000).await;
-        let rollout = self.script.rollout(0);
+        let rollout = self.script.rollout(0, 0);
         self.spec["rollout"] = rollout;
         if self.script.shape != Shape::Prompt {
             self.spec["replicas"] = json!(2);
@@ -224,11 +250,15 @@ impl Life<'_> {
                     // Somebody looks at it and says yes.
                     asked += 1;
                     since = world.ms();
+                    let approval = end::is_at_approval(&world, life.kind());
                     drop(world);
-                    life.act(&Action::Command("promote", Which::Candidate));
+                    life.act(&match approval {
+                        true => Action::Approve("jane"),
+                        false => Action::Command("promote", Which::Candidate),
+                    });
                     return false;
                 }
-                still && end::is_at_rest(&world)
+                still && end::is_at_rest(&world, life.script.paced)
             })
             .await;
         if !rested && !self.broken() {
@@ -249,8 +279,8 @@ impl Life<'_> {
             world.written.clear();
             (world.ms(), world.writes - world.refreshes)
         };
-        if self.script.shape == Shape::Followed && self.script.trigger < 2 {
-            return; // Time goes on, and retrains.
+        if self.script.shape == Shape::Followed && self.script.trigger != 2 {
+            return; // Time goes on, and retrains, or drift is looked at.
         }
         self.until(from + STILL, |_| false).await;
         let mut world = self.sim.lock();
@@ -365,15 +395,17 @@ impl Life<'_> {
             gateway::replace_one(&mut world);
         }
         if world.strikes(Fault::Clock) {
-            let step =
-                [30_000, -30_000, 3_600_000, -3_600_000, 5_000, -5_000][world.faults.below(6)];
-            let skew = if world.skew == 0 { step } else { 0 };
+            let step = [30_000, -30_000, 3_600_000, -3_600_000, -86_400_000, -5_000]
+                [world.faults.below(6)];
+            // Back to the right time, or further astray.
+            let skew = match world.faults.below(3) {
+                0 => 0,
+                _ => (world.skew + step).clamp(-2 * 86_400_000, 2 * 3_600_000),
+            };
+            let before = world.skew;
             world.say(|| {
-                format!(
-                    "the operator's clock goes from {} s to {} s",
-                    world_skew(step, skew),
-                    skew / 1000
-                )
+                let (from, to) = (before / 1000, skew / 1000);
+                format!("the operator's clock goes from {from} s to {to} s")
             });
             world.set_skew(skew);
         }
@@ -428,6 +460,7 @@ impl Life<'_> {
                     members.remove("replicas");
                 }
                 self.before = std::mem::replace(&mut self.spec, spec);
+                (self.rollout, self.analysis) = (self.script.rollout, self.script.analysis);
                 self.apply();
             }
             Action::Revert => {
@@ -441,10 +474,24 @@ impl Life<'_> {
                 self.apply();
             }
             Action::Rollout(n) => {
-                self.spec["rollout"] = self.script.rollout(*n);
+                self.rollout = *n;
+                self.spec["rollout"] = self.script.rollout(self.rollout, self.analysis);
+                self.apply();
+            }
+            Action::Analysis(m) => {
+                self.analysis = *m;
+                self.spec["rollout"] = self.script.rollout(self.rollout, self.analysis);
                 self.apply();
             }
             Action::Command(name, which) => self.command(name, *which),
+            Action::Approve(user) => self.approve(user),
+            Action::Settings(level) => settings(&mut self.sim.lock(), *level),
+            Action::DropSettings => {
+                let key = Key::new(NAMESPACE, SETTINGS);
+                let mut world = self.sim.lock();
+                world.with_api(|api| api.delete(Who::User, Kind::ConfigMap, &key, ""));
+            }
+            Action::Drift(shifted) => self.sim.lock().gateways.shifted = *shifted,
             Action::Train(nature) => {
                 let mut world = self.sim.lock();
                 let name = format!("by-hand-{}", world.api.all(Kind::TrainingJob).count());
@@ -455,6 +502,7 @@ impl Life<'_> {
                 let mut world = self.sim.lock();
                 world.cluster.data += 1;
                 world.cluster.trains = (*nature).to_owned();
+                world.cluster.shifted = world.gateways.shifted;
             }
             Action::Decay(by) => {
                 let mut world = self.sim.lock();
@@ -488,6 +536,23 @@ impl Life<'_> {
             }
             Action::Rate(rate) => self.sim.lock().gateways.rate = *rate,
         }
+    }
+
+    /// The annotation that a person's approval is.
+    fn approve(&mut self, user: &str) {
+        let (kind, key) = (self.kind(), Key::new(NAMESPACE, NAME));
+        let mut world = self.sim.lock();
+        let tried = |object: &Value| text(object, "/status/candidate/revision").to_owned();
+        let tried = world.api.get(kind, &key).map(|object| tried(object));
+        let Some(revision) = tried.filter(|revision| !revision.is_empty()) else {
+            return;
+        };
+        let value = format!("{revision}.{}/{user}", world.ms());
+        world.with_api(|api| {
+            api.edit(Who::User, kind, &key, |object| {
+                object["metadata"]["annotations"][annotation::APPROVE] = json!(value)
+            })
+        });
     }
 
     fn command(&mut self, name: &str, which: Which) {
@@ -537,8 +602,20 @@ impl Life<'_> {
     }
 }
 
-fn world_skew(step: i64, skew: i64) -> i64 {
-    if skew == 0 { step / 1000 } else { 0 }
+/// Somebody writes the ConfigMap that the template names.
+fn settings(world: &mut crate::world::World, level: usize) {
+    let key = Key::new(NAMESPACE, SETTINGS);
+    let data = json!({"LEVEL": level.to_string()});
+    world.with_api(|api| match api.get(Kind::ConfigMap, &key) {
+        Some(_) => {
+            api.edit(Who::User, Kind::ConfigMap, &key, |c| c["data"] = data);
+        }
+        None => {
+            let made =
+                json!({"metadata": {"name": SETTINGS, "namespace": NAMESPACE}, "data": data});
+            api.create(Who::User, Kind::ConfigMap, made);
+        }
+    });
 }
 
 /// Somebody deletes a child or scales it down by hand.

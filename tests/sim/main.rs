@@ -6,10 +6,13 @@ mod cluster;
 mod end;
 mod faults;
 mod gateway;
+mod inputs;
+mod ladder;
 mod life;
 mod merge;
 mod nature;
 mod process;
+mod retrainings;
 mod script;
 mod world;
 

@@ -174,7 +174,7 @@ impl Drop for Process {
 }
 
 fn decode<K: DeserializeOwned>(value: &Value) -> Box<K> {
-    match serde_json::from_value(value.clone()) {
+    match K::deserialize(value) {
         Ok(object) => Box::new(object),
         Err(error) => {
             panic!("the API server has an object that doesn't decode: {error}\n{value:#}")
@@ -278,10 +278,27 @@ fn put(caches: &Caches, kind: Kind, value: &Value, deleted: bool) -> Vec<Change>
             store.put("", Entry::Valid(object))
         }
     }
+    if kind == Kind::ConfigMap {
+        let mut changes = one(&caches.config_map_names, value, deleted);
+        if Api::is_ours(value) {
+            changes.extend(one(&caches.config_maps, value, deleted));
+        }
+        return changes;
+    }
     for_store!(caches, kind, store => one(store, value, deleted))
 }
 
 fn list(caches: &Caches, kind: Kind, objects: &[Arc<Value>], tell: impl Fn(Vec<Change>)) {
+    if kind == Kind::ConfigMap {
+        let store = &caches.config_map_names;
+        store.begin("");
+        for object in objects {
+            tell(store.put("", Entry::Valid(decode(object))));
+        }
+        tell(store.complete(""));
+    }
+    let ours = |object: &&Arc<Value>| kind != Kind::ConfigMap || Api::is_ours(object);
+    let objects: Vec<_> = objects.iter().filter(ours).collect();
     for_store!(caches, kind, store => {
         store.begin("");
         for object in objects {
@@ -337,7 +354,7 @@ impl Service<Request<Body>> for Front {
             match answer {
                 Some((code, body)) => Ok(Response::builder()
                     .status(code)
-                    .body(Full::from(body.to_string()))?),
+                    .body(Full::from(serde_json::to_vec(&*body)?))?),
                 None => std::future::pending().await,
             }
         })
@@ -367,7 +384,7 @@ fn answer(
         if world.strikes(Fault::ServerError) {
             let code = [429, 500, 503][world.faults.below(3)];
             let status = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "Unavailable", "message": "the API server is in trouble", "code": code});
-            return Some((code, status));
+            return Some((code, Arc::new(status)));
         }
         if path.ends_with("/status") && world.strikes(Fault::Raced) {
             race(&mut world, path);

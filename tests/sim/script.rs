@@ -44,6 +44,16 @@ pub enum Action {
     Decay(f64),
     /// An annotation.
     Command(&'static str, Which),
+    /// A person approves what is tried.
+    Approve(&'static str),
+    /// The ConfigMap that the template names holds this, and is made if it isn't there.
+    Settings(usize),
+    /// It is deleted.
+    DropSettings,
+    /// Callers send other inputs than before, or the same again.
+    Drift(bool),
+    /// What `analysis` says beside gates.
+    Analysis(usize),
     Replicas(i64),
     Rollout(usize),
     /// A TrainingJob that has ended is deleted.
@@ -62,10 +72,16 @@ pub struct Script {
     pub paced: bool,
     pub replicas: i64,
     pub rollout: usize,
+    /// Which of [`ANALYSES`].
+    pub analysis: usize,
     pub evaluated: bool,
     pub manual: bool,
-    /// 0: a schedule, 1: age, 2: a metric.
+    /// 0: a schedule, 1: age, 2: a metric, 3: drift.
     pub trigger: usize,
+    /// Whether retrainings are limited to two in twenty minutes.
+    pub limited: bool,
+    /// Whether the template names a ConfigMap.
+    pub settings: bool,
     /// Whether looking again from time to time is left out, so that nothing may depend on it.
     pub resync: bool,
     /// Milliseconds to wait before each (where it isn't paced), and what is done.
@@ -89,9 +105,12 @@ impl Script {
             paced,
             replicas: [1, 1, 2, 3][pick(4)],
             rollout: pick(ROLLOUTS.len()),
+            analysis: pick(if paced { CALM } else { ANALYSES.len() }),
             evaluated: shape == Shape::Followed || shape == Shape::Uri && pick(3) == 0,
             manual: pick(4) == 0,
-            trigger: [2, pick(3)][usize::from(!paced)],
+            trigger: [2, pick(4)][usize::from(!paced)],
+            limited: pick(2) == 0,
+            settings: shape != Shape::Prompt && pick(3) == 0,
             resync: pick(2) == 0,
             actions: Vec::new(),
         };
@@ -110,7 +129,7 @@ impl Script {
         };
         let wild = !self.paced;
         loop {
-            let action = match pick(22) {
+            let action = match pick(29) {
                 0..=5 if self.shape != Shape::Followed => {
                     Action::Image(format!("s:{}-{n}", word(pick)))
                 }
@@ -130,25 +149,34 @@ impl Script {
                     Which::Nonsense,
                 ),
                 16 if self.shape == Shape::Followed => Action::Command("retrain", Which::Stable),
-                17 if self.shape != Shape::Prompt => {
-                    Action::Replicas([0, 1, 2, 4][if wild { pick(4) } else { 1 + pick(3) }])
-                }
+                17 if self.shape != Shape::Prompt => Action::Replicas([0, 1, 2, 4][pick(4)]),
                 18 => Action::Rollout(pick(ROLLOUTS.len())),
                 19 if self.shape == Shape::Followed => Action::Forget,
                 20 if wild => Action::Recreate,
                 21 if wild => Action::Rate([0.0, 4.0][pick(2)]),
+                22..=24 => Action::Approve(["jane", "joe"][pick(2)]),
+                25 if self.settings => Action::Settings(pick(4)),
+                26 if self.settings => Action::DropSettings,
+                27 if self.trigger == 3 => Action::Drift(pick(3) > 0),
+                28 => Action::Analysis(pick(if wild { ANALYSES.len() } else { CALM })),
                 _ => continue,
             };
             return action;
         }
     }
 
-    /// `spec.rollout` number `n`.
-    pub fn rollout(&self, n: usize) -> Value {
+    /// `spec.rollout` number `n`, with `analysis` number `m`.
+    pub fn rollout(&self, n: usize, m: usize) -> Value {
         let mut rollout: Value = serde_json::from_str(ROLLOUTS[n]).expect("a constant");
         rollout["analysis"] = json!({"interval": "10s", "minRequests": 10, "gates": [{"metric": "errorRate", "max": 0.25}]});
-        if n == 4 && !self.paced {
-            rollout["analysis"]["noData"] = json!("Wait");
+        for (name, value) in ANALYSES[m] {
+            rollout["analysis"][*name] = serde_json::from_str(value).expect("a constant");
+        }
+        if self.shape == Shape::Prompt
+            && let Some(steps) = rollout["steps"].as_array_mut()
+        {
+            // Evaluations of prompts call an LLM, which isn't simulated.
+            steps.retain(|step| step.get("evaluate").is_none());
         }
         if self.evaluated {
             rollout["evaluations"] = json!(["quality"]);
@@ -176,26 +204,56 @@ impl Script {
                 let trigger = match self.trigger {
                     0 => json!({"name": "t", "schedule": "*/20 * * * *"}),
                     1 => json!({"name": "t", "maxAge": "15m"}),
-                    _ => json!({"name": "t", "metric": "accuracy", "min": 0.7}),
+                    2 => json!({"name": "t", "metric": "accuracy", "min": 0.7}),
+                    _ => json!({"name": "t", "drift": {"share": {"max": 0.3}}, "windows": 2}),
                 };
+                if self.trigger == 3 {
+                    spec["monitoring"] = json!({"drift": {"window": "3m", "minSamples": 100}});
+                }
                 spec["metrics"] = json!([{"name": "accuracy", "evaluation": {"name": "quality", "metric": "accuracy"}}]);
                 spec["retraining"] =
                     json!({"from": "first", "triggers": [trigger], "cooldown": "1m"});
+                if self.limited {
+                    spec["retraining"]["limit"] = json!({"runs": 2, "per": "20m"});
+                }
                 if self.manual {
                     spec["retraining"]["promotion"] = json!("Manual");
                 }
             }
             Shape::Prompt => {}
         }
-        spec["rollout"] = self.rollout(self.rollout);
+        if self.settings {
+            spec["server"]["template"]["spec"]["containers"][0]["envFrom"] =
+                json!([{"configMapRef": {"name": SETTINGS}}]);
+        }
+        spec["rollout"] = self.rollout(self.rollout, self.analysis);
         spec
     }
 }
 
-const ROLLOUTS: [&str; 5] = [
+/// The ConfigMap that templates name.
+pub const SETTINGS: &str = "settings";
+
+/// What `analysis` says beside gates.
+pub const ANALYSES: [&[(&str, &str)]; 6] = [
+    &[],
+    &[("failureLimit", "2")],
+    &[("noData", "\"Wait\"")],
+    &[("noData", "\"Fail\"")],
+    &[("onInconclusive", "\"Abort\"")],
+    &[("noData", "\"Wait\""), ("failureLimit", "1")],
+];
+/// So many of them end a life the same in every weather.
+const CALM: usize = 3;
+
+const ROLLOUTS: [&str; 9] = [
     r#"{"steps": [{"setWeight": 20}, {"pause": {"duration": "30s"}}, {"setWeight": 60}, {"pause": {"duration": "30s"}}], "bake": "60s", "progressDeadline": "4m"}"#,
     r#"{"steps": [{"setWeight": 100}], "bake": "90s", "progressDeadline": "4m"}"#,
     r#"{"steps": [{"setWeight": 30}, {"pause": {}}, {"setWeight": 60}, {"pause": {"duration": "20s"}}], "bake": "60s", "progressDeadline": "4m"}"#,
     r#"{"steps": [{"pause": {"duration": "20s"}}, {"setWeight": 50}, {"pause": {"duration": "40s"}}], "bake": "60s", "progressDeadline": "5m"}"#,
     r#"{"steps": [{"setWeight": 10}, {"pause": {"duration": "60s"}}], "bake": "70s", "progressDeadline": "4m"}"#,
+    r#"{"steps": [{"setMirror": {"percent": 30}}, {"pause": {"duration": "20s"}}, {"setWeight": 30}, {"pause": {"duration": "40s"}}], "bake": "60s", "progressDeadline": "4m"}"#,
+    r#"{"steps": [{"setWeight": 20}, {"pause": {"duration": "30s"}}, {"approval": {}}, {"setWeight": 60}, {"setMirror": {"percent": 10}}, {"pause": {"duration": "30s"}}], "bake": "60s", "progressDeadline": "4m"}"#,
+    r#"{"steps": [{"setWeight": 25}, {"evaluate": {"names": ["deep"]}}, {"setWeight": 60}, {"pause": {"duration": "30s"}}], "bake": "60s", "progressDeadline": "4m"}"#,
+    r#"{"steps": [{"approval": {}}, {"setMirror": {"percent": 50}}, {"evaluate": {"names": ["deep"]}}, {"setWeight": 50}, {"pause": {"duration": "40s"}}, {"approval": {}}], "bake": "60s", "progressDeadline": "4m"}"#,
 ];

@@ -78,6 +78,8 @@ pub struct World {
     start: Instant,
     /// What the operator's clock is ahead of the cluster's, in milliseconds.
     pub skew: i64,
+    /// The most that it ever was.
+    pub furthest: i64,
     agenda: BTreeMap<(u64, u64), Event>,
     sequence: u64,
     /// Kinds for which a delivery is on its way.
@@ -116,6 +118,7 @@ impl Sim {
             random: Generator::new(seed ^ 0x51),
             start,
             skew: 0,
+            furthest: 0,
             agenda: BTreeMap::new(),
             sequence: 0,
             delivering: BTreeMap::new(),
@@ -152,6 +155,7 @@ impl World {
     pub fn set_skew(&mut self, milliseconds: i64) {
         let begin: Timestamp = BEGIN.parse().expect("a constant");
         self.skew = milliseconds;
+        self.furthest = self.furthest.max(milliseconds);
         CLOCK.set(Some((self.start, begin.as_millisecond() + milliseconds)));
     }
 

@@ -30,6 +30,7 @@ pub struct Memory(Mutex<HashMap<String, Remembered>>);
 #[derive(Default)]
 struct Remembered {
     applied: HashMap<(Kind, Key), Applied>,
+    settled: HashMap<(Kind, Key), Settled>,
     pending: Vec<Pending>,
     refused: Option<Refused>,
     contests: HashMap<(Kind, Key), Contest>,
@@ -43,6 +44,13 @@ struct Contest {
     last: Instant,
     /// What is said of it, until it is set right again.
     held: Option<Refused>,
+}
+
+/// A child that was compared: at this resourceVersion it is as this (a digest) says, and is ours.
+#[derive(PartialEq, Eq)]
+pub(super) struct Settled {
+    pub version: String,
+    pub desired: String,
 }
 
 pub(super) struct Applied {
@@ -104,16 +112,18 @@ impl Memory {
     }
 
     pub(super) fn wrote(&self, uid: &str, kind: Kind, key: &Key, until: Echo) {
-        self.lock()
-            .entry(uid.to_owned())
-            .or_default()
-            .pending
-            .push(Pending {
-                kind,
-                key: key.clone(),
-                since: Instant::now(),
-                until,
-            });
+        let mut memory = self.lock();
+        let remembered = memory.entry(uid.to_owned()).or_default();
+        if matches!(until, Echo::Gone(_)) {
+            remembered.applied.remove(&(kind, key.clone()));
+            remembered.settled.remove(&(kind, key.clone()));
+        }
+        remembered.pending.push(Pending {
+            kind,
+            key: key.clone(),
+            since: Instant::now(),
+            until,
+        });
     }
 
     pub(super) fn applied(&self, uid: &str, kind: Kind, key: &Key, applied: Applied) {
@@ -122,6 +132,21 @@ impl Memory {
             .or_default()
             .applied
             .insert((kind, key.clone()), applied);
+    }
+
+    /// Whether this was found before: then nothing needs to be compared.
+    pub(super) fn is_settled(&self, uid: &str, kind: Kind, key: &Key, is: &Settled) -> bool {
+        let memory = self.lock();
+        let settled = memory
+            .get(uid)
+            .and_then(|r| r.settled.get(&(kind, key.clone())));
+        settled == Some(is)
+    }
+
+    pub(super) fn settle(&self, uid: &str, kind: Kind, key: &Key, is: Settled) {
+        let mut memory = self.lock();
+        let remembered = memory.entry(uid.to_owned()).or_default();
+        remembered.settled.insert((kind, key.clone()), is);
     }
 
     /// Whether exactly this was applied to the child of this uid, and came out as this projection.

@@ -46,7 +46,8 @@ pub async fn carry_out<O: Subject, S: Serialize + Clone>(
     enter: impl Fn(Option<S>, &Refusal) -> Option<S>,
 ) -> Result<Acted, Error> {
     let uid = object.uid();
-    let children: Vec<String> = actions.iter().filter_map(child_digest).collect();
+    let digests: Vec<Option<String>> = actions.iter().map(child_digest).collect();
+    let children: Vec<String> = digests.iter().flatten().cloned().collect();
     // A refusal that stands is entered into every status from the start, so that status doesn't say one thing and then another.
     let standing = shell.memory.standing(&uid, object.generation(), &children);
     let held = shell.memory.contested(&uid, &children);
@@ -56,8 +57,7 @@ pub async fn carry_out<O: Subject, S: Serialize + Clone>(
     };
     let mut writer = Writer::new(shell, object);
     let mut written: Option<S> = None;
-    for action in actions {
-        let child = child_digest(&action);
+    for (action, child) in actions.into_iter().zip(digests) {
         if let Some((refusal, refused)) = &standing
             && child.as_ref() == Some(refused)
         {
@@ -78,7 +78,10 @@ pub async fn carry_out<O: Subject, S: Serialize + Clone>(
                 written = Some(status);
                 done
             }
-            Action::Apply(value) => writer.apply(&value).await,
+            Action::Apply(value) => {
+                let digest = child.clone().unwrap_or_default();
+                writer.apply(&value, digest).await
+            }
             Action::Create(value) => writer.create(&value).await,
             Action::Delete(reference) => writer.delete(&reference).await,
             Action::DeleteSelf => writer.delete_self().await,

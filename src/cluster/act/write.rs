@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::{
     APPLIED, Acted,
-    memory::{Applied, Echo},
+    memory::{Applied, Echo, Settled},
 };
 use crate::{
     api::{MANAGER, SCALE_MANAGER, STATUS_MANAGER},
@@ -66,10 +66,20 @@ impl<'a> Writer<'a> {
         }
     }
 
-    pub(super) async fn apply(&mut self, desired: &Value) -> Result<(), Error> {
+    /// Applies a child; `digest` is its digest.
+    pub(super) async fn apply(&mut self, desired: &Value, digest: String) -> Result<(), Error> {
         let (kind, key) = self.child(desired)?;
-        let digest = digest(desired);
         let store = self.shell.caches.store(kind);
+        let memory = &self.shell.memory;
+        let settled = store.version(&key).map(|version| Settled {
+            version,
+            desired: digest.clone(),
+        });
+        if let Some(settled) = &settled
+            && memory.is_settled(&self.uid, kind, &key, settled)
+        {
+            return Ok(());
+        }
         let observed = match store.json(&key) {
             Some(observed) => observed,
             // The watch sees only what has our label: an object of somebody else would be missed.
@@ -81,6 +91,9 @@ impl<'a> Writer<'a> {
         if !observed.is_null() {
             self.check_ours(kind, &key, desired, &observed)?;
             if self.same(kind, &key, desired, &digest, &observed) {
+                if let Some(settled) = settled {
+                    memory.settle(&self.uid, kind, &key, settled);
+                }
                 return Ok(());
             }
             self.check_peace(kind, &key, &digest, &observed).await?;

@@ -241,28 +241,53 @@ impl Engine<'_> {
             self.waiting.push(format!("the pause lasts until {end}"));
             return;
         }
-        // Nothing live is measured while nobody is on the candidate.
-        let live = self.s.rollout.weight > 0;
-        let holding: Vec<String> = match live {
-            true => judgement.holding().cloned().collect(),
-            false => judgement.unmeasured.clone(),
-        };
-        let warming = live && self.s.rollout.measured_from.is_none();
-        if holding.is_empty() && !warming {
-            return self.advance();
+        if !self.holds("the step", judgement) {
+            self.advance();
         }
+    }
+
+    /// Whether data that isn't there keeps a timed pause or the bake from ending. Then `noData`, `onInconclusive` and the deadline decide
+    /// how long, and what comes of it.
+    pub(super) fn holds(&mut self, what: &str, judgement: &Judgement) -> bool {
+        let baking = self.s.rollout.state == RolloutState::Baking;
+        let stable = self.s.stable.as_ref();
+        let goes_back = stable.is_some_and(|s| s.source == Some(CandidateSource::Rollback));
+        if baking && (goes_back || self.policy.bake == 0) {
+            return false;
+        }
+        // Nothing live is measured while nobody is on the candidate, and Evaluations were asked before the bake.
+        let live = baking || self.s.rollout.weight > 0;
+        let holding: Vec<String> = match (baking, live) {
+            (true, _) => judgement.holding_bake().cloned().collect(),
+            (false, true) => judgement.holding().cloned().collect(),
+            (false, false) => judgement.unmeasured.clone(),
+        };
+        let warming = live && !baking && self.s.rollout.measured_from.is_none();
+        if holding.is_empty() && !warming {
+            return false;
+        }
+        if baking && self.is_scaled_to_zero() {
+            self.s.rollout.deadline = None;
+            let sentence = "replicas is 0: nothing can be measured until it is raised";
+            self.waiting.push(sentence.into());
+            return true;
+        }
+        let doubts = match baking {
+            true => judgement.missing.len() + judgement.unproven.len() > 0,
+            false => judgement.doubts().next().is_some(),
+        };
         let no_data = live && !judgement.missing.is_empty();
         self.waiting.extend(holding.iter().cloned());
         match (self.policy.no_data, self.policy.on_inconclusive) {
             (NoData::Fail, _) if no_data && !warming => {
                 let message = format!(
-                    "the step ended without enough data, and noData is Fail: {}",
+                    "{what} ended without enough data, and noData is Fail: {}",
                     judgement.missing.join("; ")
                 );
                 self.roll_back(ending(Outcome::RolledBack, reason::NO_DATA, message));
             }
             (NoData::Wait, _) if no_data => self.s.rollout.deadline = None,
-            (_, OnInconclusive::Abort) if !warming && judgement.doubts().next().is_some() => {
+            (_, OnInconclusive::Abort) if !warming && doubts => {
                 let message = format!("onInconclusive is Abort: {}", holding.join("; "));
                 self.roll_back(ending(Outcome::Aborted, reason::NOT_ENOUGH_DATA, message));
             }
@@ -273,6 +298,7 @@ impl Engine<'_> {
                 }
             }
         }
+        true
     }
 
     pub(super) fn paused(&mut self) {

@@ -62,7 +62,7 @@ impl Engine<'_> {
             self.waiting.push(format!("it bakes until {end}"));
         } else if !self.is_applied() && !self.is_late() {
             self.wait_for_gateways();
-        } else {
+        } else if !self.holds("the bake", &judgement) {
             let message = format!("{what} is stable{}", self.approved());
             self.conclude(ending(Outcome::Promoted, reason::PROMOTED, message));
         }

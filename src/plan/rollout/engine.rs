@@ -173,7 +173,9 @@ impl<'a> Engine<'a> {
 
     /// Before stable loses its last callers: what it did beside the candidate is kept in status, for the comparisons that follow.
     pub(super) fn keep_window(&mut self) {
-        let window = self.sides().and_then(|s| measure::window(self.input, s));
+        let window = self
+            .sides()
+            .and_then(|s| measure::window(self.input, s, self.now));
         if window.is_some() {
             self.s.rollout.window = window;
         }

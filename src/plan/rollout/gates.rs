@@ -17,6 +17,9 @@ const ERROR_BUDGET: f64 = 0.01;
 /// The line among the gates that shows `minRequests`.
 const REQUESTS: &str = "requests";
 
+/// What a comparison says when it is over.
+const PAST: &str = "stable's last callers are too long ago to compare more";
+
 /// Who is judged against whom.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sides<'a> {
@@ -92,9 +95,15 @@ pub(super) fn judge(
             .filter(|(_, bound)| sides.stable.is_some() || !bound.compares())
     };
     let built_in = armed().filter(|(gate, _)| measure::Metric::named(&gate.metric).is_some());
-    let alpha = share(ERROR_BUDGET, built_in.count());
+    let watched = built_in.count();
+    let alpha = share(ERROR_BUDGET, watched);
     let strata = measure::strata(input, sides);
+    let past = measure::is_past(sides, before.now);
     for (gate, bound) in armed() {
+        if past && bound.compares() && measure::Metric::named(&gate.metric).is_some() {
+            all.past(gate, bound, before);
+            continue;
+        }
         if let Some(metric) = measure::Metric::named(&gate.metric) {
             // The first revision has no callers before it serves, so nothing live can hold it back.
             if sides.stable.is_some() {
@@ -105,7 +114,10 @@ pub(super) fn judge(
                 {
                     (status.verdict, status.message) = (Verdict::Inconclusive, why);
                 }
-                all.live(gate, count(status, policy, before), policy.failure_limit);
+                // Stable says nothing new in the bake: only what the candidate itself shows can still be awaited.
+                let awaited = !(sides.baking && bound.compares());
+                let status = count(status, policy, before);
+                all.live(gate, status, policy.failure_limit, awaited);
             }
             continue;
         }
@@ -142,14 +154,21 @@ pub(super) fn judge(
         }
         all.push(status);
     }
-    if sides.stable.is_some() && sides.live && !sides.baking && policy.min_requests > 0 {
+    let wanted = match sides.baking {
+        false => policy.min_requests,
+        // Nobody looks at callers there: nothing is armed, or it is a way back, or it isn't to be watched.
+        true if watched == 0 || !sides.evaluated || policy.bake == 0 => 0,
+        true => policy.min_requests.max(1),
+    };
+    if sides.stable.is_some() && sides.live && wanted > 0 {
         // What came during the warm-up counts for nothing.
-        let seen = match sides.from {
-            Some(_) => measure::requests(input, sides.candidate, sides.epoch),
-            None => 0,
+        let seen = match (sides.from, sides.baking) {
+            (None, _) => 0,
+            (Some(_), false) => measure::requests(input, sides.candidate, sides.epoch),
+            (Some(_), true) => measure::requests_alone(input, sides),
         };
         let seen = i64::try_from(seen).unwrap_or(i64::MAX);
-        all.requests(seen, policy.min_requests, sides.seconds);
+        all.requests(seen, wanted, sides);
     }
     all
 }
@@ -166,6 +185,14 @@ impl Judgement {
             .iter()
             .chain(&self.missing)
             .chain(&self.unproven)
+    }
+
+    /// What keeps a bake from ending: Evaluations were asked before it.
+    pub fn holding_bake(&self) -> impl Iterator<Item = &String> {
+        self.missing
+            .iter()
+            .chain(&self.unproven)
+            .chain(&self.broken)
     }
 
     fn evaluation(&mut self, gate: EvaluationGate) {
@@ -195,9 +222,13 @@ impl Judgement {
         self.gates.push(gate);
     }
 
-    fn requests(&mut self, seen: i64, wanted: i64, seconds: Option<i64>) {
+    fn requests(&mut self, seen: i64, wanted: i64, sides: Sides) {
         let enough = seen >= wanted;
-        let more = match seconds {
+        let what = match sides.baking {
+            true => "the end of its bake",
+            false => "a step",
+        };
+        let more = match sides.seconds {
             Some(seconds) if seen > 0 && seconds > 0 => {
                 let more = (wanted - seen).saturating_mul(seconds) / seen;
                 format!("; at this rate that takes {} more", about(more))
@@ -205,9 +236,9 @@ impl Judgement {
             _ => String::new(),
         };
         let message = if enough {
-            format!("the candidate served the {wanted} requests that a step needs")
+            format!("the candidate served the {wanted} requests that {what} needs")
         } else {
-            format!("the candidate served {seen} of the {wanted} requests that a step needs{more}")
+            format!("the candidate served {seen} of the {wanted} requests that {what} needs{more}")
         };
         if !enough {
             self.missing.push(message.clone());
@@ -245,15 +276,39 @@ impl Judgement {
         self.push(status);
     }
 
-    fn live(&mut self, gate: &Gate, mut status: GateStatus, limit: i64) {
+    /// A comparison with what stable did too long ago stays as it was.
+    fn past(&mut self, gate: &Gate, bound: Bound, before: Before) {
+        let (metric, words) = (&gate.metric, status::bound(bound));
+        let mut gates = before.gates.iter();
+        let known = gates.find(|g| g.metric == *metric && g.bound == words);
+        let mut status = known.cloned().unwrap_or_else(|| {
+            let message = format!("{metric} was not compared");
+            status::gate(gate, bound, Verdict::Inconclusive, message)
+        });
+        if !status.message.ends_with(PAST) {
+            status.message = format!("{}; {PAST}", status.message);
+        }
+        if status.verdict == Verdict::Failed {
+            self.unproven.push(status.message.clone());
+        }
+        self.gates.push(status);
+    }
+
+    /// `awaited`: data that is missing now may still come.
+    fn live(&mut self, gate: &Gate, mut status: GateStatus, limit: i64, awaited: bool) {
         let wanted = gate.min_samples.unwrap_or(1);
         if status.samples < wanted {
-            self.missing.push(status.message.clone());
+            if awaited {
+                self.missing.push(status.message.clone());
+            }
         } else if tolerated(&mut status, limit) {
             self.unproven.push(status.message.clone());
             self.gates.push(status);
             return;
-        } else if gate.proof == Some(Proof::Safety) && status.verdict == Verdict::Inconclusive {
+        } else if awaited
+            && gate.proof == Some(Proof::Safety)
+            && status.verdict == Verdict::Inconclusive
+        {
             self.unproven.push(status.message.clone());
         }
         self.push(status);

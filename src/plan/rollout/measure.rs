@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use jiff::{SignedDuration, Timestamp};
+
 use super::{Input, gates::Sides, status};
 use crate::api::gate::{Gate, GateStatus, Verdict};
 use crate::stats::{
@@ -155,21 +157,52 @@ pub(super) fn strata(input: &Input, sides: Sides) -> Vec<Stratum> {
     }
     let kept = sides
         .window
-        .and_then(|text| serde_json::from_str::<Stratum>(text).ok());
+        .and_then(|text| serde_json::from_str::<Window>(text).ok());
     let alone: Vec<Stratum> = alone.iter().map(Stratum::of).collect();
     match kept {
-        Some(mut window) => {
-            alone.iter().for_each(|s| window.add_candidate(s));
-            vec![window]
+        Some(Window { mut stratum, .. }) => {
+            alone.iter().for_each(|s| stratum.add_candidate(s));
+            vec![stratum]
         }
         None => alone,
     }
 }
 
-/// The last epoch in which both sides served, as status keeps it.
-pub(super) fn window(input: &Input, sides: Sides) -> Option<String> {
+/// What status keeps when stable loses its last callers.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Window {
+    /// When that was.
+    until: Option<Timestamp>,
+    /// The last epoch in which both sides served.
+    #[serde(flatten)]
+    stratum: Stratum,
+}
+
+/// How long the candidate is still compared with what stable did last. Later it is another time of day, and what stable would have done
+/// then is not known.
+const COMPARED: SignedDuration = SignedDuration::from_mins(10);
+
+/// The last epoch in which both sides served, as status keeps it from `until` on.
+pub(super) fn window(input: &Input, sides: Sides, until: Timestamp) -> Option<String> {
     let (strata, last) = counted(input, sides);
-    serde_json::to_string(&Stratum::of(strata.get(last?)?)).ok()
+    let stratum = Stratum::of(strata.get(last?)?);
+    let until = Some(until);
+    serde_json::to_string(&Window { until, stratum }).ok()
+}
+
+/// Whether stable's last callers are too long ago for comparisons.
+pub(super) fn is_past(sides: Sides, now: Timestamp) -> bool {
+    /// All that is asked for here.
+    #[derive(Deserialize)]
+    struct Until {
+        until: Option<Timestamp>,
+    }
+    let kept = sides
+        .window
+        .and_then(|text| serde_json::from_str(text).ok());
+    let until = kept.and_then(|Until { until }| until);
+    until.is_some_and(|until| now.duration_since(until) > COMPARED)
 }
 
 /// What the gateways counted by epoch, and the place of the last epoch in which both sides served.
@@ -238,6 +271,13 @@ pub(super) fn request_rate(input: &Input, sides: Sides, gate: &Gate, bound: Boun
         samples: i64::try_from(requests).unwrap_or(i64::MAX),
         ..status::gate(gate, bound, verdict, message)
     }
+}
+
+/// Requests that the candidate served since it has all callers: after the last epoch in which stable served beside it.
+pub(super) fn requests_alone(input: &Input, sides: Sides) -> u64 {
+    let (strata, last) = counted(input, sides);
+    let alone = strata.iter().skip(last.map_or(0, |last| last + 1));
+    alone.map(|s| s.candidate.requests).sum()
 }
 
 /// Requests that a revision served in one epoch.

@@ -328,6 +328,17 @@ fn candidate_rejected(engine: &Engine, spec: &Spec) -> Option<Saying> {
 }
 
 /// Where the rollout is, without numbers that live.
+/// Gates that are not passed, by name.
+fn open(rollout: &RolloutStatus) -> String {
+    let open = rollout.gates.iter();
+    let open = open.filter(|g| g.verdict != Verdict::Passed);
+    let open: BTreeSet<&str> = open.map(|g| g.metric.as_str()).collect();
+    match open.is_empty() {
+        true => "the warm-up".to_owned(),
+        false => open.into_iter().collect::<Vec<_>>().join(", "),
+    }
+}
+
 fn progress(engine: &Engine) -> String {
     let RolloutStatus {
         state,
@@ -396,19 +407,7 @@ fn progress(engine: &Engine) -> String {
             match (step, end) {
                 (Some(_), Some(end)) if engine.now < end => format!("{place} until {end}"),
                 (Some(_), Some(_)) => {
-                    let open = s.rollout.gates.iter();
-                    let open: Vec<&str> = open
-                        .filter(|g| g.verdict != Verdict::Passed)
-                        .map(|g| g.metric.as_str())
-                        .collect::<BTreeSet<_>>()
-                        .into_iter()
-                        .collect();
-                    let what = if open.is_empty() {
-                        "the warm-up".to_owned()
-                    } else {
-                        open.join(", ")
-                    };
-                    format!("{place} and waits for data: {what}")
+                    format!("{place} and waits for data: {}", open(&s.rollout))
                 }
                 (Some(step), None) => match &step.evaluate {
                     Some(evaluate) => {
@@ -441,7 +440,11 @@ fn progress(engine: &Engine) -> String {
                 .map(|t| super::engine::plus(t.0, engine.policy.bake));
             match end {
                 Some(end) if engine.now < end => format!("{what} is stable and bakes until {end}"),
-                _ => format!("{what} is stable: {gateways}"),
+                _ if !applied => format!("{what} is stable: {gateways}"),
+                _ => format!(
+                    "{what} is stable, and its bake waits for data: {}",
+                    open(&s.rollout)
+                ),
             }
         }
         RolloutState::RollingBack => {
