@@ -368,7 +368,7 @@ impl World {
         let waits_for_a_person = match rollout.state {
             RolloutState::Idle | RolloutState::Paused => true,
             RolloutState::Preparing => self.input.replicas == Some(0),
-            RolloutState::Stepping => {
+            RolloutState::Stepping | RolloutState::Baking => {
                 let analysis = self.input.rollout.analysis.as_ref();
                 analysis.and_then(|a| a.no_data) == Some(perennial::api::rollout::NoData::Wait)
             }

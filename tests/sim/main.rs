@@ -28,6 +28,9 @@ use faults::{Fault, Weather};
 use life::{Ended, live};
 use script::Script;
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Seeds of a run that says nothing else: a life takes a second in code that isn't optimised.
 const SEEDS: u64 = 40;
 

@@ -18,8 +18,7 @@ use perennial::{
 /// Seconds between two looks: `interval` of the rollouts below.
 const INTERVAL: i64 = 600;
 
-/// Four gates whose bounds are what two equal versions have: each look is as likely as can be to be wrong. The bake is the default one:
-/// what stable did last is another time of day after hours, and those gates leave no room for it.
+/// Four gates whose bounds are what two equal versions have: each look is as likely as can be to be wrong. The bake is the default one.
 pub const EQUAL: &str = r"
 steps: [{setWeight: 10}, {pause: {duration: 6h}}, {setWeight: 50}, {pause: {duration: 6h}}]
 analysis:
@@ -31,6 +30,21 @@ analysis:
   - {metric: latencyP50, maxDifference: 0}
   - {metric: latencyP95, maxRatio: 1}
 bake: 10m
+progressDeadline: 2h
+";
+
+/// The same with a bake of an hour: at its end it is another time of day than stable's last, and those gates leave no room for it.
+pub const LONG_BAKE: &str = r"
+steps: [{setWeight: 10}, {pause: {duration: 6h}}, {setWeight: 50}, {pause: {duration: 6h}}]
+analysis:
+  interval: 10m
+  minRequests: 20
+  gates:
+  - {metric: errorRate, maxDifference: 0}
+  - {metric: errorRate, maxRatio: 1}
+  - {metric: latencyP50, maxDifference: 0}
+  - {metric: latencyP95, maxRatio: 1}
+bake: 1h
 progressDeadline: 2h
 ";
 
