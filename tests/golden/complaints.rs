@@ -349,7 +349,7 @@ fn a_bake_in_which_nothing_was_measured_is_never_a_pass() {
 fn in_a_long_bake_only_absolute_gates_still_judge() {
     let with = |gates: &str| {
         let rollout = format!(
-            "{{steps: [{{setWeight: 50}}, {{pause: {{duration: 5m}}}}], bake: 2h, progressDeadline: 5m, \
+            "{{steps: [{{setWeight: 50}}, {{pause: {{duration: 5m}}}}], bake: 30m, progressDeadline: 5m, \
              analysis: {{minRequests: 50, gates: [{gates}]}}}}"
         );
         let mut world = serving(&rollout, Some(1));
