@@ -93,7 +93,7 @@ pub fn check(said: &Said, before: &Value, after: &Value, models: bool) -> Broken
     if !matches!(state, "Idle" | "RollingBack") {
         for (index, step) in steps.iter().enumerate().take(at) {
             must!(
-                step["approval"].is_null() || approved.iter().any(|s| *s == index as i64),
+                step["approval"].is_null() || approved.contains(&(index as i64)),
                 "{revision} went beyond step {} without the approval that it asks for",
                 index + 1
             );
