@@ -6,6 +6,7 @@
 mod bad_input;
 mod caller;
 mod commands;
+mod evaluations;
 mod gateway;
 mod installation;
 mod minimal;
