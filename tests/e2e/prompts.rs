@@ -114,8 +114,11 @@ async fn a_prompt_that_errors_is_taken_back_by_its_gate_and_the_next_one_is_prom
     assert_eq!(entry["outcome"], "Promoted", "{entry}");
     assert_eq!(entry["revision"], promoted["status"]["stable"]["revision"]);
     let seen = callers.stop().await;
+    // By revision, not by number: a call that was under way when the canary ended may be answered, and counted, later.
+    let elsewhere = |words: &&String| !words.contains(&refused);
     assert_eq!(
-        seen.failed, after.failed,
+        seen.failures.keys().find(elsewhere),
+        None,
         "only the second version failed: {seen:?}"
     );
     assert_eq!(
