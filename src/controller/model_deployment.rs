@@ -17,10 +17,8 @@ use super::{
 };
 use crate::{
     api::{
-        ModelDeployment, label,
-        model_deployment::ModelDeploymentStatus,
-        revision::ModelRevision,
-        rollout::{RevisionStatus, RolloutState},
+        ModelDeployment, label, model_deployment::ModelDeploymentStatus, revision::ModelRevision,
+        rollout::RolloutState,
     },
     cluster::{
         AnyStore, Caches, Change, Error, Key, Kind, Refusal, Shell,
@@ -29,7 +27,7 @@ use crate::{
     plan::{
         Plan, Reference, config_map, gateway,
         model_deployment::{self, Observed, frozen, model},
-        rollout::{self, Asking, Input, Questions},
+        rollout::{self, Asking, Input, Questions, State},
     },
     stats::{bucket::ReleaseMeasurements, profile::Profile},
 };
@@ -398,24 +396,15 @@ fn reference(
 /// What the release asks of Prometheus now.
 fn questions(release: &ModelDeployment, key: &ReleaseKey) -> Questions {
     let spec = &release.spec;
-    let status = release.status.as_ref();
-    let rollout = status.and_then(|s| s.rollout.as_ref());
     let triggers = spec.retraining.iter().flat_map(|r| &r.triggers);
     let watched: Vec<String> = triggers.filter_map(|t| t.metric.clone()).collect();
-    let hash = |side: &'_ Option<RevisionStatus>| side.as_ref().map(|r| r.revision.clone());
-    let stable = status.and_then(|s| hash(&s.stable));
-    let candidate = status.and_then(|s| hash(&s.candidate));
     rollout::questions(Asking {
         namespace: &key.namespace,
         name: &key.name,
         rollout: spec.rollout.as_ref(),
         metrics: &spec.metrics,
         watched: &watched,
-        stable: stable.as_deref(),
-        candidate: candidate.as_deref(),
-        previous: rollout.and_then(|r| r.previous.as_deref()),
-        state: rollout.map(|r| r.state).unwrap_or_default(),
-        weight: rollout.map_or(0, |r| r.weight),
+        state: &State::of_model(release.status.as_ref()),
     })
 }
 

@@ -10,7 +10,7 @@ use crate::{
     api::{
         PromptRelease, label,
         prompt_release::PromptReleaseStatus,
-        rollout::{GatewayStatus, RevisionStatus, RolloutState},
+        rollout::{GatewayStatus, RolloutState},
     },
     cluster::{
         Caches, Change, Error, Key, Kind, Refusal, Shell,
@@ -19,7 +19,7 @@ use crate::{
     plan::{
         Plan, gateway,
         prompt_release::{self, Observed},
-        rollout::{self, Asking, Input, Questions},
+        rollout::{self, Asking, Input, Questions, State},
     },
     stats::bucket::ReleaseMeasurements,
 };
@@ -159,22 +159,13 @@ impl Controller for PromptReleases {
 
 /// What the release asks of Prometheus now.
 fn questions(release: &PromptRelease, key: &ReleaseKey) -> Questions {
-    let status = release.status.as_ref();
-    let rollout = status.and_then(|s| s.rollout.as_ref());
-    let hash = |side: &'_ Option<RevisionStatus>| side.as_ref().map(|r| r.revision.clone());
-    let stable = status.and_then(|s| hash(&s.stable));
-    let candidate = status.and_then(|s| hash(&s.candidate));
     rollout::questions(Asking {
         namespace: &key.namespace,
         name: &key.name,
         rollout: release.spec.rollout.as_ref(),
         metrics: &release.spec.metrics,
         watched: &[],
-        stable: stable.as_deref(),
-        candidate: candidate.as_deref(),
-        previous: rollout.and_then(|r| r.previous.as_deref()),
-        state: rollout.map(|r| r.state).unwrap_or_default(),
-        weight: rollout.map_or(0, |r| r.weight),
+        state: &State::of_prompt(release.status.as_ref()),
     })
 }
 

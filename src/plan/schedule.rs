@@ -15,8 +15,11 @@ pub fn next(
     time_zone: Option<&str>,
     after: Timestamp,
 ) -> Result<Timestamp, String> {
-    let cron = Cron::from_str(schedule).map_err(|error| {
-        format!("the schedule `{schedule}` can't be read: {error}; write for example \"0 3 * * 0\"")
+    // What the parser says of it is in words of its own.
+    let cron = Cron::from_str(schedule).map_err(|_| {
+        format!(
+            "the schedule `{schedule}` can't be read: write minute (0 to 59), hour (0 to 23), day of the month, month and weekday (0 is Sunday), such as \"0 3 * * 0\""
+        )
     })?;
     let zone: chrono_tz::Tz = time_zone.unwrap_or("UTC").parse().map_err(|_| {
         format!(

@@ -148,7 +148,7 @@ fn each_is_said_in_its_status_then_it_is_quiet_and_the_rest_goes_on() {
         })
         .await;
         assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-        quiet(&operator).await;
+        operator.quiet(Duration::from_secs(3)).await;
         operator.kill().await;
     });
 }
@@ -158,23 +158,4 @@ pub async fn ready(place: &Place, kind: &str, name: &str) -> Option<Value> {
     let object = place.get("perennial.dev/v1alpha1", kind, name).await?;
     let conditions = object.pointer("/status/conditions")?.as_array()?.clone();
     conditions.into_iter().find(|c| c["type"] == "Ready")
-}
-
-/// Waits until nothing was written for three seconds in a row.
-pub async fn quiet(operator: &Operator) {
-    let mut before = operator.faults.writes();
-    let end = tokio::time::Instant::now() + Duration::from_secs(20);
-    while tokio::time::Instant::now() < end {
-        tokio::time::sleep(Duration::from_secs(3)).await;
-        let now = operator.faults.writes();
-        if now == before {
-            return;
-        }
-        before = now;
-    }
-    let written = operator.faults.written();
-    panic!(
-        "it goes on writing: {:#?}",
-        &written[written.len().saturating_sub(20)..]
-    );
 }

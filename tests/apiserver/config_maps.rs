@@ -1,9 +1,11 @@
 //! ConfigMaps that a server's template names: editing one is a rollout, a missing one is said, and going back brings the old one back.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use crate::{
-    bad_input::{quiet, ready},
+    bad_input::ready,
     harness::{Place, eventually, faults::Faults, nodes::Nodes, on_cluster, operator::Operator},
 };
 
@@ -114,7 +116,7 @@ fn editing_one_is_a_rollout_and_going_back_brings_back_what_it_held() {
         place.create(&settings(&place, "1")).await.unwrap();
         // All that is left to say: the gateway of these nodes is at a loopback address, which no EndpointSlice may have.
         is_ready(&place, "ServiceUnreachable").await;
-        quiet(&operator).await;
+        operator.quiet(Duration::from_secs(3)).await;
         operator.kill().await;
     });
 }

@@ -108,18 +108,6 @@ fn another(number: i32) -> Value {
     json!({"spec": {"server": {"template": {"spec": {"containers": [container]}}}}})
 }
 
-/// Waits until the operator has written nothing for this long; panics if it always does.
-async fn quiet(operator: &Operator, time: Duration) {
-    for _ in 0..10 {
-        let before = operator.faults.written().len();
-        tokio::time::sleep(time).await;
-        if operator.faults.written().len() == before {
-            return;
-        }
-    }
-    panic!("it is never quiet: {:#?}", operator.faults.written());
-}
-
 async fn operator(place: &Place) -> Operator {
     Operator::new(place, Faults::none())
         .await
@@ -210,7 +198,7 @@ fn an_autoscalers_number_of_pods_is_never_fought_over_and_a_rollout_respects_it(
         .await;
         let message = condition(&said, "Autoscaled")["message"].as_str().unwrap();
         assert!(message.contains("FailedGetResourceMetric"), "{message}");
-        quiet(&operator, Duration::from_secs(5)).await;
+        operator.quiet(Duration::from_secs(5)).await;
 
         // Back to a number of one's own.
         edit(
@@ -267,7 +255,7 @@ fn an_autoscaler_of_the_users_on_the_scale_subresource_is_followed_without_a_fig
             object["spec"]["replicas"], 3,
             "written by the autoscaler, at `scale`"
         );
-        quiet(&operator, Duration::from_secs(20)).await;
+        operator.quiet(Duration::from_secs(20)).await;
         operator.kill().await;
     });
 }
@@ -328,7 +316,7 @@ fn children_that_a_user_edits_are_set_right_with_one_write_each() {
         let operator = operator(&place).await;
         release(&place, "m", json!({"replicas": 2})).await;
         let stable = served(&place, "m").await;
-        quiet(&operator, Duration::from_secs(2)).await;
+        operator.quiet(Duration::from_secs(2)).await;
         let rows = [
             (
                 "apps/v1",
@@ -426,7 +414,7 @@ fn of_two_releases_that_claim_one_service_the_first_has_it_and_the_other_says_so
             message.contains("Service both is there already and belongs to ModelDeployment both"),
             "{message}"
         );
-        quiet(&operator, Duration::from_secs(3)).await;
+        operator.quiet(Duration::from_secs(3)).await;
         let after = place.get("v1", "Service", "both").await.unwrap();
         assert_eq!(
             after["metadata"]["resourceVersion"],
@@ -590,7 +578,7 @@ fn a_route_is_made_once_the_cluster_knows_routes_and_says_what_becomes_of_it() {
         let message = condition(&said, "Routed")["message"].as_str().unwrap();
         assert!(message.contains("install its CRDs"), "{message}");
         served(&place, "m").await;
-        quiet(&operator, Duration::from_secs(3)).await;
+        operator.quiet(Duration::from_secs(3)).await;
 
         // The real CRD comes, and the route with it.
         let crd = gateway_api("httproutes");
@@ -612,7 +600,7 @@ fn a_route_is_made_once_the_cluster_knows_routes_and_says_what_becomes_of_it() {
             condition(s, "Routed")["reason"] == "RoutePending"
         })
         .await;
-        quiet(&operator, Duration::from_secs(3)).await;
+        operator.quiet(Duration::from_secs(3)).await;
 
         // What an implementation says.
         for (status, reason, words) in [

@@ -95,9 +95,9 @@ pub async fn ask(
             .map_err(|error| error.to_string())?;
         Ok((status, revision, body.to_bytes()))
     };
-    match tokio::time::timeout(Duration::from_secs(10), answer).await {
+    match tokio::time::timeout(Duration::from_secs(30), answer).await {
         Ok(answer) => answer,
-        Err(_) => Err("no answer within 10 s".to_owned()),
+        Err(_) => Err("no answer within 30 s".to_owned()),
     }
 }
 

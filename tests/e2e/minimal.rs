@@ -18,7 +18,9 @@ pub fn stand_in() -> String {
             "selector": {"matchLabels": {"app": "llm"}},
             "template": {"metadata": {"labels": {"app": "llm"}}, "spec": {"terminationGracePeriodSeconds": 1, "containers": [{
                 "name": "stand-in", "image": installation::quickstart_image(), "command": ["python3", "/app/llm.py"],
-                "readinessProbe": {"httpGet": {"path": "/healthz", "port": 8000}, "periodSeconds": 1},
+                // A busy machine must not take the only backend away: its callers would fail, and no release could help it.
+                "resources": {"requests": {"cpu": "100m"}},
+                "startupProbe": {"httpGet": {"path": "/healthz", "port": 8000}, "periodSeconds": 1, "failureThreshold": 90},
             }]}},
         }},
     ]})

@@ -14,7 +14,7 @@ use crate::{
 fn release(system: &str) -> String {
     json!({"apiVersion": "perennial.dev/v1alpha1", "kind": "PromptRelease", "metadata": {"name": "reply"}, "spec": {
         "prompt": {"messages": [{"role": "system", "content": system}, {"role": "user", "content": "Question: {{ question }}"}]},
-        "backend": {"url": "http://llm:8000/v1", "model": "stand-in-not-an-llm", "timeout": "5s"},
+        "backend": {"url": "http://llm:8000/v1", "model": "stand-in-not-an-llm", "timeout": "30s"},
         "rollout": {
             "steps": [{"setWeight": 30}, {"pause": {"duration": "6s"}}],
             "analysis": {"interval": "2s", "minRequests": 20, "gates": [{"metric": "errorRate", "max": 0.05}]},

@@ -1,5 +1,7 @@
 //! An operator inside the test: caches, driver and controllers as in the program, limited to one namespace.
 
+use std::time::Duration;
+
 use perennial::{
     cluster::{Caches, Settings, Shell, lease::Leadership, prometheus::Sources},
     controller::{Controller, gateway::Gateways, operator, round},
@@ -41,6 +43,20 @@ impl Operator {
             stop: CancellationToken::new(),
             tasks: JoinSet::new(),
         }
+    }
+
+    /// Waits until nothing was written for this long: there is nothing else by which one could see that no write comes.
+    pub async fn quiet(&self, time: Duration) {
+        for _ in 0..10 {
+            let before = self.faults.writes();
+            tokio::time::sleep(time).await;
+            if self.faults.writes() == before {
+                return;
+            }
+        }
+        let written = self.faults.written();
+        let last = written.len().saturating_sub(20);
+        panic!("it goes on writing: {:#?}", &written[last..]);
     }
 
     /// Adds a controller.

@@ -8,7 +8,8 @@ use perennial::stats::drift::live::{Drift, Rule, compare};
 use perennial::stats::profile::{Profile, ProfileBuilder};
 use perennial::stats::sketch::{Cell, ColumnKind, RowSketch};
 
-const COLUMNS: [(&str, ColumnKind); 9] = [
+/// Columns of the flights, as the model has them.
+pub const COLUMNS: [(&str, ColumnKind); 9] = [
     ("sched_dep_min", ColumnKind::Numeric),
     ("distance", ColumnKind::Numeric),
     ("carrier", ColumnKind::Categorical),

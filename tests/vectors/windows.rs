@@ -11,18 +11,8 @@ use perennial::stats::profile::{Profile, ProfileBuilder};
 use perennial::stats::random::Generator;
 use perennial::stats::sketch::{Cell, ColumnKind, RowSketch};
 
-/// As in the file; the minute is the time of the row, and the minute of the day a column.
-const COLUMNS: [(&str, ColumnKind); 9] = [
-    ("sched_dep_min", ColumnKind::Numeric),
-    ("distance", ColumnKind::Numeric),
-    ("carrier", ColumnKind::Categorical),
-    ("origin", ColumnKind::Categorical),
-    ("dest", ColumnKind::Categorical),
-    ("dow", ColumnKind::Categorical),
-    ("temp", ColumnKind::Numeric),
-    ("dewp", ColumnKind::Numeric),
-    ("wind_speed", ColumnKind::Numeric),
-];
+use crate::flights::COLUMNS;
+
 /// Requests that are sketched at once: windows are made of these.
 const CHUNK: usize = 500;
 /// Midnight of New York, 2013-01-01.

@@ -18,8 +18,11 @@ use perennial::{
 /// Seconds between two looks: `interval` of the rollouts below.
 const INTERVAL: i64 = 600;
 
-/// Four gates whose bounds are what two equal versions have: each look is as likely as can be to be wrong. The bake is the default one.
-pub const EQUAL: &str = r"
+/// Four gates whose bounds are what two equal versions have: each look is as likely as can be to be wrong.
+macro_rules! equal {
+    (bake: $bake:literal) => {
+        concat!(
+            r"
 steps: [{setWeight: 10}, {pause: {duration: 6h}}, {setWeight: 50}, {pause: {duration: 6h}}]
 analysis:
   interval: 10m
@@ -29,24 +32,18 @@ analysis:
   - {metric: errorRate, maxRatio: 1}
   - {metric: latencyP50, maxDifference: 0}
   - {metric: latencyP95, maxRatio: 1}
-bake: 10m
 progressDeadline: 2h
-";
+bake: ",
+            $bake
+        )
+    };
+}
 
-/// The same with a bake of an hour: at its end it is another time of day than stable's last, and those gates leave no room for it.
-pub const LONG_BAKE: &str = r"
-steps: [{setWeight: 10}, {pause: {duration: 6h}}, {setWeight: 50}, {pause: {duration: 6h}}]
-analysis:
-  interval: 10m
-  minRequests: 20
-  gates:
-  - {metric: errorRate, maxDifference: 0}
-  - {metric: errorRate, maxRatio: 1}
-  - {metric: latencyP50, maxDifference: 0}
-  - {metric: latencyP95, maxRatio: 1}
-bake: 1h
-progressDeadline: 2h
-";
+/// With the default bake.
+pub const EQUAL: &str = equal!(bake: "10m");
+
+/// With a bake of an hour: at its end it is another time of day than stable's last, and those gates leave no room for it.
+pub const LONG_BAKE: &str = equal!(bake: "1h");
 
 /// Gates as a user writes them, and time enough to find out.
 pub const USUAL: &str = r"

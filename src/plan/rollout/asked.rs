@@ -5,7 +5,7 @@
 use jiff::Timestamp;
 
 use super::{
-    Input,
+    Input, State,
     gates::{Before, Sides},
     policy::Policy,
     status::{finite, rounded},
@@ -65,26 +65,20 @@ pub struct Asking<'a> {
     pub metrics: &'a [MetricSource],
     /// Names of metrics that triggers watch.
     pub watched: &'a [String],
-    /// Hash of stable.
-    pub stable: Option<&'a str>,
-    /// Hash of the candidate.
-    pub candidate: Option<&'a str>,
-    /// Hash of the revision that was stable before the bake.
-    pub previous: Option<&'a str>,
-    /// Where the rollout is.
-    pub state: RolloutState,
-    /// The candidate's weight.
-    pub weight: i32,
+    /// Where it is.
+    pub state: &'a State,
 }
 
 /// What is to be asked now: gates' metrics of both sides while a candidate has callers, triggers' metrics of stable always.
 pub fn questions(of: Asking) -> Questions {
     let policy = Policy::of(&of.rollout.cloned().unwrap_or_default());
-    let baking = of.state == RolloutState::Baking;
-    let live = baking || of.weight > 0;
+    let rollout = &of.state.rollout;
+    let baking = rollout.state == RolloutState::Baking;
+    let live = baking || rollout.weight > 0;
+    let serving = of.state.stable_revision();
     let (tried, against) = match baking {
-        true => (of.stable, of.previous),
-        false => (of.candidate, of.stable),
+        true => (serving, rollout.previous.as_deref()),
+        false => (of.state.candidate_revision(), serving),
     };
     let (mut all, mut every, mut refused) = (Vec::new(), Vec::new(), None);
     for source in of.metrics {
@@ -95,10 +89,10 @@ pub fn questions(of: Asking) -> Questions {
         let watched = of.watched.contains(&source.name);
         let sides = match (gated, watched) {
             (true, _) => [tried, against],
-            (false, true) => [of.stable, None],
+            (false, true) => [serving, None],
             (false, false) => [None, None],
         };
-        let stable = against.or(of.stable).unwrap_or_default();
+        let stable = against.or(serving).unwrap_or_default();
         let question = |revision: &str| {
             let query = metric.render(Names {
                 revision,
@@ -249,6 +243,7 @@ fn number(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::rollout::{RevisionStatus, RolloutStatus};
 
     fn metric(name: &str, query: &str) -> MetricSource {
         MetricSource {
@@ -272,17 +267,28 @@ mod tests {
             metric("watched", "z{r=\"{{ revision }}\"}"),
             metric("broken", "z{r=\"{{ what }}\"}"),
         ];
+        let side = |hash: &str| RevisionStatus {
+            revision: hash.into(),
+            ..RevisionStatus::default()
+        };
+        let state = State {
+            stable: Some(side("s")),
+            candidate: Some(side("c")),
+            rollout: RolloutStatus {
+                previous: (state == RolloutState::Baking).then(|| "p".into()),
+                state,
+                weight,
+                ..RolloutStatus::default()
+            },
+            ..State::default()
+        };
         let found = questions(Asking {
             namespace: "team",
             name: "words",
             rollout: Some(&rollout),
             metrics: &metrics,
             watched,
-            stable: Some("s"),
-            candidate: Some("c"),
-            previous: (state == RolloutState::Baking).then_some("p"),
-            state,
-            weight,
+            state: &state,
         });
         assert_eq!(found.every.len(), 3);
         assert!(found.refused.unwrap().contains("broken"));
