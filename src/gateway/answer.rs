@@ -1,10 +1,12 @@
 //! Answers that the gateway gives itself: a sentence, in the shape that the caller's protocol has for errors.
 
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header, request::Parts};
+use http_body_util::BodyExt;
 use serde_json::{Value, json};
 
 use super::{
     body::{Body, empty, full},
+    open_inference,
     table::Revision,
 };
 
@@ -107,6 +109,19 @@ fn grpc(status: StatusCode, message: &str) -> Response<Body> {
     if let Ok(text) = HeaderValue::from_str(&text) {
         headers.insert("grpc-message", text);
     }
+    answer
+}
+
+/// An answer to a gRPC call: one message.
+pub fn message(message: &[u8]) -> Response<Body> {
+    let mut trailers = HeaderMap::new();
+    trailers.insert(GRPC_STATUS, HeaderValue::from_static("0"));
+    let body = full(open_inference::framed(message)).with_trailers(async { Some(Ok(trailers)) });
+    let mut answer = Response::new(body.boxed_unsync());
+    answer.headers_mut().insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/grpc"),
+    );
     answer
 }
 

@@ -120,9 +120,63 @@ pub struct Unfinished {
     pub caller_is_slow: bool,
 }
 
+/// A caller's body: what was read of it to know where it goes, and what still comes.
+pub struct Arriving {
+    read: Option<Bytes>,
+    rest: Incoming,
+}
+
+impl From<Incoming> for Arriving {
+    fn from(rest: Incoming) -> Self {
+        Self { read: None, rest }
+    }
+}
+
+impl Arriving {
+    /// As [`From<Incoming>`], with these bytes before.
+    pub fn after(read: Bytes, rest: Incoming) -> Self {
+        let read = Some(read).filter(|bytes| !bytes.is_empty());
+        Self { read, rest }
+    }
+
+    /// What is still coming, and what was read before.
+    pub fn split(self) -> (Bytes, Incoming) {
+        (self.read.unwrap_or_default(), self.rest)
+    }
+}
+
+impl HttpBody for Arriving {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        match self.read.take() {
+            Some(read) => Poll::Ready(Some(Ok(Frame::data(read)))),
+            None => Pin::new(&mut self.rest).poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.read.is_none() && self.rest.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let mut hint = self.rest.size_hint();
+        let read = self.read.as_ref().map_or(0, |bytes| bytes.len() as u64);
+        if let Some(upper) = hint.upper() {
+            hint.set_upper(upper + read);
+        }
+        hint.set_lower(hint.lower() + read);
+        hint
+    }
+}
+
 /// A caller's body on its way up.
 pub struct Upload {
-    inner: Incoming,
+    inner: Arriving,
     left: u64,
     kept: usize,
     overheard: Arc<Overheard>,
@@ -130,7 +184,7 @@ pub struct Upload {
 
 impl Upload {
     /// Passes at most `limit` bytes; keeps the first MiB if `keep`.
-    pub fn new(inner: Incoming, limit: u64, keep: bool) -> (Self, Arc<Overheard>) {
+    pub fn new(inner: Arriving, limit: u64, keep: bool) -> (Self, Arc<Overheard>) {
         let overheard = Arc::new(Overheard {
             pieces: Mutex::new(keep.then(Vec::new)),
             ended: AtomicBool::new(inner.is_end_stream()),

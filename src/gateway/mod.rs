@@ -7,6 +7,7 @@
 //! | [`keeper`], [`watch`] | the task that takes changes in and swaps the table; the watches that feed it |
 //! | [`listen`], [`proxy`], [`pool`], [`body`] | from a caller's connection to an endpoint's and back, nothing gathered on the way |
 //! | [`policy`], [`breaker`], [`signature`], [`certificates`] | what a release's `spec.traffic` says of its callers and pods |
+//! | [`open_inference`], [`protobuf`] | what is read of gRPC calls |
 //! | [`prompt`] | PromptReleases: an OpenAI-compatible endpoint |
 //! | [`tally`], [`record`], [`features`] | measuring, never in the way of a request |
 //! | [`admin`], [`telemetry`] | what the operator and Prometheus read |
@@ -24,9 +25,11 @@ pub mod feedback;
 pub mod keeper;
 pub mod listen;
 pub mod objects;
+pub mod open_inference;
 pub mod policy;
 pub mod pool;
 pub mod prompt;
+pub mod protobuf;
 pub mod proxy;
 pub mod record;
 pub mod route;
@@ -173,6 +176,8 @@ pub struct Shared {
     feedback: Feedback,
     features: Features,
     telemetry: Telemetry,
+    /// Where the turns of callers without a key begin: elsewhere in each process.
+    start: u64,
     /// Places for copies of requests.
     mirrors: Arc<Semaphore>,
     limits: Limits,
@@ -207,6 +212,11 @@ impl Shared {
 
     fn is_leaving(&self) -> bool {
         *self.leaving.borrow()
+    }
+
+    /// The place of the next caller of this release that has no key.
+    fn next_place(&self, release: &Release) -> u64 {
+        route::place(self.start, release.turns.fetch_add(1, Ordering::Relaxed))
     }
 
     /// A release's metrics.
@@ -268,6 +278,7 @@ impl Gateway {
             recorder,
             feedback: Feedback::default(),
             telemetry: Telemetry::new()?,
+            start: proxy::random(),
             mirrors: Arc::new(Semaphore::new(proxy::mirror::MOST)),
             limits: settings.limits,
             ready: AtomicBool::new(false),

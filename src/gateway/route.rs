@@ -23,13 +23,23 @@ pub fn unit(bits: u64) -> f64 {
     (bits >> 11) as f64 / (1u64 << 53) as f64
 }
 
+/// 2^64 divided by the golden ratio, to the next odd number.
+const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
+
+/// The n-th of places that fill [0, 2^64) as evenly as places can that come one after another: n/φ mod 1 from `start` (Knuth, The Art
+/// of Computer Programming, volume 3, section 6.4, theorem S). Of any 10,000 in a row the share below a bound is that bound within
+/// a tenth of a percentage point.
+pub fn place(start: u64, n: u64) -> u64 {
+    start.wrapping_add(n.wrapping_mul(GOLDEN))
+}
+
 /// Why a request goes where it goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Why {
     /// By the caller's key.
     Key,
-    /// The caller has no key.
-    Random,
+    /// The caller has no key: by turns.
+    Turn,
     /// The caller sent a version back that is being served.
     Version,
     /// The caller chose the side.
@@ -67,13 +77,13 @@ pub fn choose_side(release: &Release, side: &str) -> Option<Chosen> {
     })
 }
 
-/// Chooses the revision for a request; `None` if the release has none that could serve. `random` is used for callers without a key;
-/// `version` is what the caller sent as `x-perennial-version`.
+/// Chooses the revision for a request; `None` if the release has none that could serve. `turn` is asked for the next place of those
+/// without a key; `version` is what the caller sent as `x-perennial-version`.
 pub fn choose(
     release: &Release,
     key: Option<&str>,
     version: Option<&str>,
-    random: u64,
+    turn: impl FnOnce() -> u64,
 ) -> Option<Chosen> {
     let stable = |why| {
         release.stable.as_ref().map(|revision| Chosen {
@@ -89,7 +99,7 @@ pub fn choose(
             why,
         })
     };
-    let by_caller = if key.is_some() { Why::Key } else { Why::Random };
+    let by_caller = if key.is_some() { Why::Key } else { Why::Turn };
     let Some(tried) = release.candidate.as_ref().filter(|_| release.weight > 0) else {
         return stable(by_caller);
     };
@@ -107,7 +117,7 @@ pub fn choose(
     }
     let place = match key {
         Some(key) => bucket(&release.uid, &tried.hash, key),
-        None => unit(random),
+        None => unit(turn()),
     };
     if place >= f64::from(release.weight) / 100.0 {
         return stable(by_caller);

@@ -1,9 +1,10 @@
-//! Whether an inference request is what the model was trained on: names and types of its inputs, or the width of its only tensor.
+//! Whether an inference request is what the model was trained on: names, types and order of its inputs, or the width of its only tensor.
 
 use bytes::Bytes;
 use http::HeaderMap;
 use serde_json::Value;
 
+use super::open_inference::{self, Tensor};
 use crate::api::revision::{Feature, Signature};
 
 /// Header with the length of the JSON before binary tensors (binary data extension of the Open Inference Protocol).
@@ -27,10 +28,25 @@ pub fn check(headers: &HeaderMap, body: &Bytes, signature: &Signature) -> Result
         .map(Input::of)
         .collect::<Option<_>>()
         .ok_or("an input lacks its name, datatype or shape")?;
+    compare(&inputs, signature)
+}
+
+/// As [`check`], of a gRPC message.
+///
+/// # Errors
+/// That sentence.
+pub fn check_message(body: &Bytes, signature: &Signature) -> Result<(), String> {
+    let inputs = open_inference::inputs(body)?;
+    let inputs: Vec<Input<'_>> = inputs.into_iter().map(Input).collect();
+    compare(&inputs, signature)
+}
+
+fn compare(inputs: &[Input<'_>], signature: &Signature) -> Result<(), String> {
     let features = &signature.features;
     let known = |name: &str| features.iter().find(|f| f.name == name);
     // An unnamed table: columns in the signature's order.
-    if let [only] = inputs.as_slice()
+    if let [input] = inputs
+        && let Input(only) = input
         && known(only.name).is_none()
         && let [_, width] = only.shape[..]
     {
@@ -42,68 +58,72 @@ pub fn check(headers: &HeaderMap, body: &Bytes, signature: &Signature) -> Result
                 names(features)
             ));
         }
-        return features.iter().try_for_each(|f| only.is(f));
+        return features.iter().try_for_each(|f| input.is(f));
     }
-    for input in &inputs {
-        match known(input.name) {
+    for input in inputs {
+        match known(input.0.name) {
             Some(feature) => input.is(feature)?,
             None => {
                 return Err(format!(
                     "the model takes no input `{}`: it takes {}",
-                    input.name,
+                    input.0.name,
                     names(features)
                 ));
             }
         }
     }
-    let given = |f: &&Feature| !inputs.iter().any(|i| i.name == f.name);
-    match features.iter().find(given) {
-        Some(missing) => Err(format!("input `{}` is missing", missing.name)),
-        None => Ok(()),
+    let given = |f: &&Feature| !inputs.iter().any(|i| i.0.name == f.name);
+    if let Some(missing) = features.iter().find(given) {
+        return Err(format!("input `{}` is missing", missing.name));
     }
+    let order = inputs.iter().map(|i| i.0.name);
+    if !order.eq(features.iter().map(|f| f.name.as_str())) {
+        let sent = listed(inputs.iter().map(|i| i.0.name));
+        return Err(format!(
+            "the inputs come as {sent}, and the model was trained on {} in that order, once each",
+            names(features)
+        ));
+    }
+    Ok(())
 }
 
 /// The features, at most ten of them.
 fn names(features: &[Feature]) -> String {
-    let mut text = features
-        .iter()
-        .take(10)
-        .map(|f| f.name.as_str())
-        .collect::<Vec<_>>()
-        .join(", ");
-    if features.len() > 10 {
+    listed(features.iter().map(|f| f.name.as_str()))
+}
+
+fn listed<'a>(mut names: impl Iterator<Item = &'a str>) -> String {
+    let mut text = names.by_ref().take(10).collect::<Vec<_>>().join(", ");
+    if names.next().is_some() {
         text.push_str(", …");
     }
     text
 }
 
-struct Input<'a> {
-    name: &'a str,
-    datatype: &'a str,
-    shape: Vec<u64>,
-}
+struct Input<'a>(Tensor<'a>);
 
 impl<'a> Input<'a> {
     fn of(input: &'a Value) -> Option<Self> {
         let shape = input.get("shape")?.as_array()?;
-        Some(Self {
+        Some(Self(Tensor {
             name: input.get("name")?.as_str()?,
             datatype: input.get("datatype")?.as_str()?,
             shape: shape.iter().map(Value::as_u64).collect::<Option<_>>()?,
-        })
+        }))
     }
 
     /// Whether the datatype can carry the feature.
     fn is(&self, feature: &Feature) -> Result<(), String> {
+        let datatype = self.0.datatype;
         let number = ["FP", "BF", "INT", "UINT"]
             .iter()
-            .any(|prefix| self.datatype.starts_with(prefix));
+            .any(|prefix| datatype.starts_with(prefix));
         let fits = match feature.kind.as_str() {
             "Number" => number,
-            "Boolean" => self.datatype == "BOOL" || number,
-            "String" => self.datatype == "BYTES",
+            "Boolean" => datatype == "BOOL" || number,
+            "String" => datatype == "BYTES",
             // A time is text, or a number of seconds.
-            "Time" => self.datatype == "BYTES" || number,
+            "Time" => datatype == "BYTES" || number,
             // Of a newer operator.
             _ => true,
         };
@@ -111,7 +131,7 @@ impl<'a> Input<'a> {
             true => Ok(()),
             false => Err(format!(
                 "input `{}` is {}, and the model's feature `{}` is a {}",
-                self.name, self.datatype, feature.name, feature.kind
+                self.0.name, datatype, feature.name, feature.kind
             )),
         }
     }
@@ -141,14 +161,19 @@ mod tests {
     }
 
     #[test]
-    fn names_and_types_are_those_of_the_training_data_in_any_order() {
+    fn names_types_and_order_are_those_of_the_training_data() {
         let (temp, carrier) = (
             input("temp", "FP64", &[2]),
             input("carrier", "BYTES", &[2, 1]),
         );
-        assert_eq!(checked(json!([carrier, temp])), Ok(()));
+        assert_eq!(checked(json!([temp, carrier])), Ok(()));
         for (inputs, word) in [
             (json!([temp]), "`carrier` is missing"),
+            (
+                json!([carrier, temp]),
+                "come as carrier, temp, and the model was trained on temp, carrier in that order",
+            ),
+            (json!([temp, carrier, temp]), "once each"),
             (
                 json!([temp, carrier, input("tmp", "FP64", &[2])]),
                 "no input `tmp`",

@@ -19,6 +19,7 @@ use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::{TokioExecutor, TokioIo},
 };
+use perennial::gateway::open_inference;
 use serde_json::json;
 use tokio::sync::mpsc;
 
@@ -26,6 +27,18 @@ use crate::harness::*;
 
 type Body = BoxBody<Bytes, Infallible>;
 type Grpc = Client<HttpConnector, Body>;
+
+/// A ModelInferRequest of the model `m`: `temp`, an FP64, and `carrier`, BYTES or what it is told.
+fn infer(carrier: &[u8; 5]) -> Vec<u8> {
+    let carrier = [
+        b"\x2a\x14\x0a\x07carrier\x12\x05",
+        &carrier[..],
+        b"\x1a\x02\x01\x01",
+    ]
+    .concat();
+    let temp = b"\x2a\x10\x0a\x04temp\x12\x04FP64\x1a\x02\x01\x01";
+    open_inference::framed(&[b"\x0a\x01m", &temp[..], &carrier].concat())
+}
 
 const INFER: &str = "/inference.GRPCInferenceService/ModelInfer";
 
@@ -180,7 +193,7 @@ async fn what_the_gateway_itself_refuses_is_said_in_grpcs_words() {
 }
 
 #[tokio::test]
-async fn a_server_may_have_a_port_for_grpc_beside_that_for_http() {
+async fn one_port_speaks_http1_http2_and_grpc_and_a_server_may_have_another_port_for_grpc() {
     let gateway = Harness::start(settings(None)).await;
     let rpc = echo(Arc::default()).await;
     let mut revision = model_revision(STABLE, "OpenInference");
@@ -207,4 +220,100 @@ async fn a_server_may_have_a_port_for_grpc_beside_that_for_http() {
         .http2_only(true)
         .build_http();
     assert_eq!(call(&plain, get(gateway.url("/"))).await.text(), "http");
+}
+
+/// How a call ended, and what it answered.
+async fn ended(request: Request<Body>) -> (String, http::response::Parts, Bytes) {
+    let (parts, body) = grpc().request(request).await.unwrap().into_parts();
+    let collected = body.collect().await.unwrap();
+    let said = collected.trailers().unwrap_or(&parts.headers);
+    let status = said["grpc-status"].to_str().unwrap().to_owned();
+    (status, parts, collected.to_bytes())
+}
+
+fn common(gateway: &Harness, path: &str, body: &[u8]) -> Request<Body> {
+    let url = format!("http://{}{path}", gateway.gateway.shared_address);
+    // In pieces of two bytes, so that the name comes in the middle of one.
+    let pieces = body.chunks(2).map(Bytes::copy_from_slice);
+    Request::post(url)
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .body(frames(pieces.map(Frame::data).collect()))
+        .unwrap()
+}
+
+#[tokio::test]
+async fn the_shared_port_finds_the_release_of_a_grpc_call_by_the_model_that_it_names() {
+    let gateway = Harness::start(settings(None)).await;
+    gateway.model(&[echo(Arc::default()).await], &[]).await;
+    gateway.weight(0, 1).await;
+    // By the release's name, and by the model's: `arrival`.
+    let whole = infer(b"BYTES");
+    let by_model = open_inference::framed(b"\x0a\x07arrival");
+    for (path, body) in [
+        (INFER, &whole),
+        ("/inference.GRPCInferenceService/ModelReady", &by_model),
+    ] {
+        let (status, parts, came) = ended(common(&gateway, path, body)).await;
+        assert_eq!((status.as_str(), &came[..]), ("0", &body[..]), "{path}");
+        assert_eq!(parts.headers["x-perennial-revision"], STABLE);
+    }
+    // Of another service, by metadata.
+    let mut request = common(
+        &gateway,
+        "/tensorflow.serving.PredictionService/Predict",
+        b"any",
+    );
+    let (status, parts, _) = ended(request).await;
+    assert_eq!(status, "5");
+    let sentence = parts.headers["grpc-message"].to_str().unwrap();
+    assert!(sentence.contains("x-perennial-release"), "{sentence}");
+    request = common(
+        &gateway,
+        "/tensorflow.serving.PredictionService/Predict",
+        b"any",
+    );
+    let name = HeaderValue::from_static("m");
+    request.headers_mut().insert("x-perennial-release", name);
+    let (status, _, came) = ended(request).await;
+    assert_eq!((status.as_str(), &came[..]), ("0", &b"any"[..]));
+    // Nobody's, nobody at all, and cut off.
+    for (message, wanted) in [(&b"\x0a\x06nobody"[..], "5"), (b"", "3")] {
+        let body = open_inference::framed(message);
+        assert_eq!(ended(common(&gateway, INFER, &body)).await.0, wanted);
+    }
+    assert_eq!(ended(common(&gateway, INFER, &whole[..7])).await.0, "3");
+    // What is asked of the server itself, the gateway is.
+    // This one wasn't told yet that it knows all there is.
+    for (method, says) in [("ServerLive", 1), ("ServerReady", 0)] {
+        let path = format!("/inference.GRPCInferenceService/{method}");
+        let (status, _, came) = ended(common(&gateway, &path, &open_inference::framed(b""))).await;
+        assert_eq!(
+            (status.as_str(), &came[..]),
+            ("0", &[0, 0, 0, 0, 2, 8, says][..])
+        );
+    }
+}
+
+#[tokio::test]
+async fn the_inputs_of_grpc_calls_are_compared_with_the_signature_too() {
+    let gateway = Harness::start(settings(None)).await;
+    gateway.model(&[echo(Arc::default()).await], &[]).await;
+    let send = |body: Vec<u8>| message(&gateway, "0", frames(vec![Frame::data(body.into())]));
+    for (epoch, check) in [(1, "Warn"), (2, "Enforce")] {
+        let policy = json!({"signature": check});
+        gateway.traffic_policy(0, epoch, policy).await;
+        let (status, parts, came) = ended(send(infer(b"BYTES"))).await;
+        assert_eq!((status.as_str(), &came[..]), ("0", &infer(b"BYTES")[..]));
+        assert!(!parts.headers.contains_key("x-perennial-signature"));
+        let (status, parts, _) = ended(send(infer(b"INT32"))).await;
+        let (wanted, place) = match check {
+            "Warn" => ("0", "x-perennial-signature"),
+            _ => ("3", "grpc-message"),
+        };
+        assert_eq!(status, wanted);
+        let sentence = parts.headers[place].to_str().unwrap();
+        assert!(sentence.contains("`carrier` is INT32"), "{sentence}");
+    }
+    assert_eq!(gateway.traffic(STABLE).await.errors, 0);
 }

@@ -44,6 +44,11 @@ async fn a_request_with_other_inputs_is_passed_on_with_a_warning() {
         (fine.text(), fine.header("x-perennial-signature")),
         ("stable", "")
     );
+    let mut turned = good();
+    turned.as_array_mut().unwrap().reverse();
+    let warned = infer(&gateway, turned).await;
+    let sentence = warned.header("x-perennial-signature");
+    assert!(sentence.contains("come as carrier, temp"), "{sentence}");
     let warned = infer(&gateway, bad()).await;
     assert_eq!(warned.text(), "stable");
     let sentence = warned.header("x-perennial-signature");
@@ -51,12 +56,12 @@ async fn a_request_with_other_inputs_is_passed_on_with_a_warning() {
         sentence.contains("`temp` is BYTES") && sentence.contains(STABLE),
         "{sentence}"
     );
-    assert_eq!(gateway.count(MISMATCHES).await, 1);
-    // Drift sees both.
-    until("both were looked at", || async {
+    assert_eq!(gateway.count(MISMATCHES).await, 2);
+    // Drift sees all of them.
+    until("all were looked at", || async {
         let all = gateway.buckets().await.buckets;
         let rows = all.iter().filter_map(|b| b.features.as_ref());
-        (rows.map(|r| r.rows).sum::<u64>() == 2).then_some(())
+        (rows.map(|r| r.rows).sum::<u64>() == 3).then_some(())
     })
     .await;
 }

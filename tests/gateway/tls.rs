@@ -34,6 +34,9 @@ async fn secure(port: u16, trusted: &Certificates, http2: bool) -> (u16, Bytes) 
         .connect(name, stream)
         .await
         .unwrap();
+    let agreed = stream.get_ref().1.alpn_protocol();
+    let wanted: &[u8] = if http2 { b"h2" } else { b"http/1.1" };
+    assert_eq!(agreed, Some(wanted), "the protocol is agreed on by ALPN");
     let request = http::Request::get("https://localhost/").header("host", "localhost");
     let request = request.body(Full::<Bytes>::default()).unwrap();
     let answer = if http2 {

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use axum::{body::Body, response::Response};
+use axum::{body::Body, response::Response, serve::ListenerExt};
 use bytes::Bytes;
 use futures::{StreamExt, stream};
 use http_body_util::{BodyExt, Full, StreamBody, combinators::BoxBody};
@@ -221,10 +221,10 @@ async fn headers_are_passed_on_but_for_those_of_one_connection() {
     assert_eq!((header("x-private"), header("x-other")), (None, Some("2")));
     assert_eq!(header("x-forwarded-for"), Some("10.9.9.9, 127.0.0.1"));
     assert_eq!(header("x-forwarded-proto"), Some("http"));
-    assert_eq!(
-        header("host"),
-        Some(format!("127.0.0.1:{}", gateway.port).as_str())
-    );
+    let host = format!("127.0.0.1:{}", gateway.port);
+    for name in ["host", "x-forwarded-host"] {
+        assert_eq!(header(name), Some(host.as_str()), "{name}");
+    }
 }
 
 #[tokio::test]
@@ -242,6 +242,59 @@ async fn a_pod_that_takes_no_connections_costs_no_request() {
     }
     let traffic = gateway.traffic(STABLE).await;
     assert_eq!((traffic.requests, traffic.errors), (20, 0));
+}
+
+#[tokio::test]
+async fn a_connection_to_a_pod_is_kept_and_used_again() {
+    let gateway = Harness::start(settings(None)).await;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let connections = Arc::new(AtomicUsize::new(0));
+    let counted = connections.clone();
+    let listener = listener.tap_io(move |_| {
+        counted.fetch_add(1, Ordering::SeqCst);
+    });
+    let router = axum::Router::new().fallback(async || "stable");
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    gateway.model(&[address], &[]).await;
+    gateway.weight(0, 1).await;
+    // Each caller has a connection of its own to the gateway; to the pod there is one.
+    for _ in 0..20 {
+        let answer = call(&client(), get(gateway.url("/"))).await;
+        assert_eq!(answer.text(), "stable");
+    }
+    let made = connections.load(Ordering::SeqCst);
+    assert!(made <= 2, "{made} connections for 20 requests");
+}
+
+#[tokio::test]
+async fn a_pod_that_lets_a_connection_wait_for_too_long_is_left_for_another() {
+    let gateway = Harness::start(settings(None)).await;
+    // Nobody takes connections here, and there is place for one or two that wait: the others aren't answered at all.
+    let full = tokio::net::TcpSocket::new_v4().unwrap();
+    full.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let full = full.listen(1).unwrap();
+    let address = full.local_addr().unwrap();
+    let mut waiting = Vec::new();
+    let connect = || {
+        tokio::time::timeout(
+            Duration::from_millis(300),
+            tokio::net::TcpStream::connect(address),
+        )
+    };
+    while let Ok(connected) = connect().await {
+        waiting.push(connected.unwrap());
+        assert!(waiting.len() < 10, "the queue has no end");
+    }
+    gateway.model(&[address, named("stable").await], &[]).await;
+    let rule = json!({"timeouts": {"connect": "200ms"}});
+    gateway.traffic_policy(0, 1, rule).await;
+    for _ in 0..4 {
+        let answer = call(&gateway.http, post(gateway.url("/"), &json!({}))).await;
+        assert_eq!((answer.status, answer.text()), (200, "stable"));
+    }
+    assert!(gateway.count("perennial_gateway_retries_total").await > 0);
+    assert_eq!(gateway.traffic(STABLE).await.errors, 0);
 }
 
 #[tokio::test]

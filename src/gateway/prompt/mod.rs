@@ -119,7 +119,7 @@ pub async fn answer(
             &message,
         );
     }
-    let Some(chosen) = proxy::choose(table, release, &call, key.as_deref(), version) else {
+    let Some(chosen) = proxy::choose(shared, table, release, &call, key.as_deref(), version) else {
         return proxy::nobody(release, &call);
     };
     let mut tally = Tally::open(shared, release, &chosen, key, call.started, call.live);

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use super::Call;
 use crate::gateway::{
-    answer,
+    Shared, answer,
     policy::KeyPlace,
     route::{self, Chosen, Why},
     table::{Release, Table},
@@ -74,8 +74,9 @@ fn field(body: &Map<String, Value>, path: &[String]) -> Option<String> {
     }
 }
 
-/// Chooses the revision: what was asked for by address, else the side that the caller chose, else by the caller's key.
+/// Chooses the revision: what was asked for by address, else the side that the caller chose, else by the caller's key, else by turns.
 pub fn choose(
+    shared: &Shared,
     table: &Table,
     release: &Release,
     call: &Call,
@@ -100,11 +101,13 @@ pub fn choose(
         return Some(chosen);
     }
     let sent = headers.get(answer::VERSION).and_then(|v| v.to_str().ok());
-    route::choose(release, key, version.or(sent), random())
+    route::choose(release, key, version.or(sent), || {
+        shared.next_place(release)
+    })
 }
 
 /// 64 random bits: the standard library's hasher is keyed anew each time, from the system's randomness.
-pub(super) fn random() -> u64 {
+pub fn random() -> u64 {
     use std::hash::{BuildHasher, Hasher, RandomState};
     RandomState::new().build_hasher().finish()
 }

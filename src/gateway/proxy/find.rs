@@ -5,16 +5,21 @@ use std::sync::Arc;
 use http::{Method, Response, StatusCode, request::Parts};
 use serde_json::{Value, json};
 
-use super::{Call, Found, Payload, read, unknown};
+use super::{Call, Found, Payload, read, read::peek, unknown};
 use crate::{
     api::model_deployment::Protocol,
     gateway::{
-        answer,
+        Shared,
+        answer::{self, Shape},
         body::Body,
         objects::Kind,
+        open_inference as rpc,
         table::{Backend, Release, Table},
     },
 };
+
+/// Metadata by which gRPC calls choose a ModelDeployment on the shared port.
+const RELEASE: &str = "x-perennial-release";
 
 /// `/revisions/<models|prompts>/<release>/<revision>/…`
 pub(super) fn by_address(table: &Table, mut call: Call) -> Found {
@@ -38,7 +43,10 @@ pub(super) fn by_address(table: &Table, mut call: Call) -> Found {
 }
 
 /// By `/models/<release>/…`, `/prompts/<release>/…`, `/v2/models/<model>…`, or the body's `prompt.id` or `model`.
-pub(super) async fn by_content(table: &Table, mut call: Call) -> Found {
+pub(super) async fn by_content(shared: &Shared, table: &Table, mut call: Call) -> Found {
+    if Shape::of(&call.parts) == Shape::Grpc {
+        return by_message(shared, table, call).await;
+    }
     let path = call.parts.uri.path().to_owned();
     let segments: Vec<&str> = path.splitn(4, '/').skip(1).collect();
     match segments.as_slice() {
@@ -57,12 +65,7 @@ pub(super) async fn by_content(table: &Table, mut call: Call) -> Found {
             let name = rest.split('/').next().unwrap_or_default();
             match table.by_model(name) {
                 Some(release) => Ok((release.clone(), call)),
-                None => {
-                    let message = format!(
-                        "no ModelDeployment of this namespace is named `{name}`, and not exactly one serves a model of that name"
-                    );
-                    Err(unknown(&call, &message))
-                }
+                None => Err(unknown(&call, &no_model(name))),
             }
         }
         ["v1", "models"] if call.parts.method == Method::GET => {
@@ -107,6 +110,44 @@ pub(super) async fn by_content(table: &Table, mut call: Call) -> Found {
             Err(unknown(&call, message))
         }
     }
+}
+
+/// By the metadata `x-perennial-release`, or the model that the first message of the Open Inference Protocol names. What is asked of the
+/// server itself is answered here.
+async fn by_message(shared: &Shared, table: &Table, call: Call) -> Found {
+    let headers = &call.parts.headers;
+    if let Some(name) = headers.get(RELEASE).and_then(|name| name.to_str().ok()) {
+        return match table.by_model(name) {
+            Some(release) => Ok((release.clone(), call)),
+            None => Err(unknown(&call, &no_model(name))),
+        };
+    }
+    let told = |message: &[u8]| Err(Box::new(answer::message(message)));
+    // Field 1 of each answer: live, ready, name.
+    match rpc::Method::of(call.parts.uri.path()) {
+        Some(rpc::Method::Infer | rpc::Method::OfModel) => {}
+        Some(rpc::Method::ServerLive) => return told(&[8, 1]),
+        Some(rpc::Method::ServerReady) => {
+            return told(&[8, u8::from(shared.is_ready() && !shared.is_leaving())]);
+        }
+        Some(rpc::Method::ServerMetadata) => return told(b"\x0a\x09perennial"),
+        None => {
+            let message = "this port is shared by all releases: name one in the metadata x-perennial-release, or call a method of \
+                           inference.GRPCInferenceService that names a model";
+            return Err(unknown(&call, message));
+        }
+    }
+    let (call, name) = peek(call).await?;
+    match table.by_model(&name) {
+        Some(release) => Ok((release.clone(), call)),
+        None => Err(unknown(&call, &no_model(&name))),
+    }
+}
+
+fn no_model(name: &str) -> String {
+    format!(
+        "no ModelDeployment of this namespace is named `{name}`, and not exactly one serves a model of that name"
+    )
 }
 
 /// OpenAI's list of models: what can be called by these names.

@@ -16,15 +16,15 @@ use hyper::body::Incoming;
 use serde_json::{Map, Value};
 
 pub use self::{
-    caller::{KEY, caller, choose},
+    caller::{KEY, caller, choose, random},
     find::models,
     model::{admit, fail},
     read::read,
 };
 use super::{
     Shared,
-    answer::{self, Shape},
-    body::Body,
+    answer::{self, GRPC_STATUS, Shape},
+    body::{Arriving, Body},
     feedback,
     objects::Kind,
     prompt,
@@ -73,7 +73,7 @@ pub struct Call {
 /// A request's body.
 pub enum Payload {
     /// Still coming.
-    Coming(Incoming),
+    Coming(Arriving),
     /// Read, as its release had to be found.
     Read(Bytes, Map<String, Value>),
 }
@@ -97,7 +97,7 @@ pub async fn answer(
     let (parts, body) = request.into_parts();
     let call = Call {
         parts,
-        payload: Payload::Coming(body),
+        payload: Payload::Coming(body.into()),
         peer: peer.address,
         secure: peer.secure,
         started,
@@ -109,13 +109,16 @@ pub async fn answer(
             Some(release) => Ok((release.clone(), call)),
             None => Err(unknown(&call, &format!("no release has port {port} now"))),
         },
-        Entry::Shared => find::by_content(&table, call).await,
+        Entry::Shared => find::by_content(shared, &table, call).await,
         Entry::Internal => find::by_address(&table, call),
     };
     match found {
         Ok((release, call)) => serve(shared, &release, &table, call).await,
         Err(refusal) => {
-            shared.telemetry.unrouted.inc();
+            // What the gateway knows itself is no refusal.
+            if refusal.status() != StatusCode::OK || refusal.headers().contains_key(GRPC_STATUS) {
+                shared.telemetry.unrouted.inc();
+            }
             *refusal
         }
     }
@@ -182,6 +185,9 @@ enum Wanted {
 fn wanted(release: &Release, call: &Call) -> Wanted {
     let headers = &call.parts.headers;
     let policy = &release.policy;
+    if policy.signature.is_some() && model::is_rpc_inference(call) {
+        return Wanted::Fields;
+    }
     let is_binary = headers.contains_key("inference-header-content-length");
     if call.parts.method != Method::POST || !(is_json(headers) || is_binary) {
         return Wanted::Nothing;

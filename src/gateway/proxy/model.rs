@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Instant};
 
-use http::{HeaderValue, Method, Response, StatusCode};
+use http::{HeaderValue, Response, StatusCode};
 use http_body_util::BodyExt;
 use hyper::body::Body as _;
 
@@ -22,6 +22,7 @@ use crate::{
         answer::{self, Shape},
         body::{Body, Download, Overheard, Upload, empty, full},
         certificates::Trust,
+        open_inference::Method,
         route::Chosen,
         signature,
         table::{Backend, Release, Revision, Table},
@@ -46,7 +47,7 @@ pub(super) async fn proxy(
     };
     let policy = &release.policy;
     let key = caller(&call.parts.headers, body, &policy.sticky);
-    let Some(chosen) = choose(table, release, &call, key.as_deref(), None) else {
+    let Some(chosen) = choose(shared, table, release, &call, key.as_deref(), None) else {
         return nobody(release, &call);
     };
     let mut tally = Tally::open(shared, release, &chosen, key, call.started, call.live);
@@ -196,14 +197,24 @@ fn compared(call: &Call, revision: &Revision) -> Result<(), String> {
                 protocol: Protocol::OpenInference,
                 ..
             },
-        ) if is_inference(call) => signature::check(&call.parts.headers, body, signature),
+        ) => match (is_inference(call), is_rpc_inference(call)) {
+            (true, _) => signature::check(&call.parts.headers, body, signature),
+            (_, true) => signature::check_message(body, signature),
+            _ => Ok(()),
+        },
         _ => Ok(()),
     }
 }
 
 /// Whether this asks a model for predictions, over HTTP.
 pub(super) fn is_inference(call: &Call) -> bool {
-    call.parts.method == Method::POST && call.parts.uri.path().ends_with("/infer")
+    call.parts.method == http::Method::POST && call.parts.uri.path().ends_with("/infer")
+}
+
+/// Whether this asks a model for predictions, over gRPC.
+pub(super) fn is_rpc_inference(call: &Call) -> bool {
+    Shape::of(&call.parts) == Shape::Grpc
+        && Method::of(call.parts.uri.path()) == Some(Method::Infer)
 }
 
 /// What a caller is told instead of an answer: status, code, sentence.

@@ -2,16 +2,21 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::{Response, StatusCode};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde_json::{Map, Value};
 
 use super::{Call, Payload, refusal};
-use crate::gateway::body::Body;
+use crate::gateway::{
+    body::{Arriving, Body},
+    open_inference,
+};
 
 /// Requests that name their model in the body are read whole, up to this.
 const MAX_READ: usize = 16 << 20;
+/// The name of a model is looked for in so much of a gRPC call.
+const MAX_PEEK: usize = 64 << 10;
 /// Longest wait for such a body.
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -59,6 +64,61 @@ pub async fn read_anything(call: Call) -> Result<Call, Box<Response<Body>>> {
     let fields = serde_json::from_slice(&bytes).unwrap_or_default();
     call.payload = Payload::Read(bytes, fields);
     Ok(call)
+}
+
+/// The model that a gRPC call names, read from as much of its body as that needs; the rest goes on as it comes.
+///
+/// # Errors
+/// The answer to a body that names none, or doesn't come.
+pub(super) async fn peek(mut call: Call) -> Result<(Call, String), Box<Response<Body>>> {
+    let payload = std::mem::replace(&mut call.payload, Payload::nothing());
+    let (read, mut rest) = match payload {
+        Payload::Coming(body) => body.split(),
+        Payload::Read(..) => return Err(no_name(&call, "the body was read before")),
+    };
+    let mut begun = BytesMut::from(read);
+    let deadline = tokio::time::Instant::now() + READ_TIMEOUT;
+    loop {
+        match open_inference::model(&begun) {
+            Ok(None) if begun.len() > MAX_PEEK => {
+                let why = format!("the model isn't among its first {} KiB", MAX_PEEK >> 10);
+                return Err(no_name(&call, &why));
+            }
+            Ok(None) => {}
+            Ok(Some(name)) => {
+                let name = name.to_owned();
+                call.payload = Payload::Coming(Arriving::after(begun.freeze(), rest));
+                return Ok((call, name));
+            }
+            Err(why) => return Err(no_name(&call, why)),
+        }
+        match tokio::time::timeout_at(deadline, rest.frame()).await {
+            Ok(Some(Ok(frame))) => {
+                if let Some(data) = frame.data_ref() {
+                    begun.extend_from_slice(data);
+                }
+            }
+            Ok(None) => return Err(no_name(&call, "it ended in the middle of a message")),
+            Ok(Some(Err(error))) => {
+                return Err(no_name(&call, &format!("it could not be read: {error}")));
+            }
+            Err(_) => {
+                let message = format!(
+                    "no message came in {} seconds, so the model isn't known",
+                    READ_TIMEOUT.as_secs()
+                );
+                let status = StatusCode::REQUEST_TIMEOUT;
+                return Err(refusal(&call, status, "timeout", &message));
+            }
+        }
+    }
+}
+
+fn no_name(call: &Call, why: &str) -> Box<Response<Body>> {
+    let message = format!(
+        "{why}: this port is shared by all releases, and finds that of a call by model_name, or by the metadata x-perennial-release"
+    );
+    refusal(call, StatusCode::BAD_REQUEST, "bad_body", &message)
 }
 
 /// The body's bytes, if it was still coming.

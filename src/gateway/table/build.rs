@@ -106,6 +106,7 @@ fn build_release(
         candidate: side(&object.candidate),
         policy: Policy::of(&object.traffic),
         breakers: HashMap::new(),
+        turns: Arc::default(),
         meters: OnceLock::new(),
     };
     let earlier = before
@@ -113,6 +114,8 @@ fn build_release(
         .get(&(kind, name.to_owned()))
         .filter(|old| old.uid == release.uid);
     release.breakers = breakers(&release, earlier);
+    // Any stretch of turns is even, so they go on through changes of the weight.
+    release.turns = earlier.map_or_else(Arc::default, |old| old.turns.clone());
     let waiting = waiting(&release, object, closed);
     release.served = match (waiting, earlier) {
         // Once served, an epoch stays served: pods that come and go are the Deployment's health, not the routing's.

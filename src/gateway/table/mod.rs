@@ -7,7 +7,7 @@ pub mod tests;
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{Arc, OnceLock},
+    sync::{Arc, OnceLock, atomic::AtomicU64},
 };
 
 use http::HeaderValue;
@@ -63,6 +63,8 @@ pub struct Release {
     pub policy: Policy,
     /// How much each revision is given at once, by hash.
     pub breakers: HashMap<Arc<str>, Arc<Breaker>>,
+    /// Callers without a key so far.
+    pub turns: Arc<AtomicU64>,
     /// Handles of its metrics, made on first use.
     pub meters: OnceLock<Meters>,
 }

@@ -73,13 +73,13 @@ fn candidates(weight: i32, callers: usize) -> HashSet<usize> {
     (0..callers)
         .filter(|i| {
             let key = format!("caller-{i}");
-            route::choose(&release, Some(&key), None, 0).is_some_and(|c| c.candidate)
+            route::choose(&release, Some(&key), None, || 0).is_some_and(|c| c.candidate)
         })
         .collect()
 }
 
 #[test]
-fn the_split_is_within_half_a_percent_at_ten_thousand_callers() {
+fn the_split_of_these_keyed_callers_is_within_half_a_percent_at_ten_thousand() {
     for weight in [0, 1, 10, 50, 90, 100] {
         let share = candidates(weight, 10_000).len() as f64 / 10_000.0;
         assert!(
@@ -87,6 +87,34 @@ fn the_split_is_within_half_a_percent_at_ten_thousand_callers() {
             "{weight}: {share}"
         );
     }
+}
+
+#[test]
+fn of_ten_thousand_requests_without_a_key_the_share_is_the_weight_wherever_one_begins_to_count() {
+    const REQUESTS: u64 = 10_000;
+    for weight in 0..=100 {
+        let release = release(&objects(weight, 1));
+        for (start, first) in [(0, 0), (1 << 63, 1), (0x1234_5678_9abc_def0, 98_765)] {
+            let to_candidate = |n: &u64| {
+                let turn = || route::place(start, *n);
+                route::choose(&release, None, None, turn).is_some_and(|c| c.candidate)
+            };
+            let tried = (first..first + REQUESTS).filter(to_candidate).count();
+            let share = tried as f64 / REQUESTS as f64;
+            assert!(
+                (share - f64::from(weight) / 100.0).abs() <= 0.001,
+                "{weight}: {share}"
+            );
+        }
+    }
+}
+
+#[test]
+fn turns_go_on_through_changes_of_the_weight() {
+    let before = build(&objects(10, 1), &Table::default());
+    let turns = before.by_port(20001).unwrap().turns.clone();
+    let after = build(&objects(50, 2), &before);
+    assert!(Arc::ptr_eq(&turns, &after.by_port(20001).unwrap().turns));
 }
 
 #[test]
@@ -121,7 +149,7 @@ fn a_candidate_without_ready_endpoints_gets_nobody_and_its_epoch_is_not_served()
     let mut objects = objects(100, 7);
     objects.slices.retain(|_, s| s.service.ends_with('a'));
     let release = release(&objects);
-    let chosen = route::choose(&release, Some("k"), None, 0).unwrap();
+    let chosen = route::choose(&release, Some("k"), None, || 0).unwrap();
     assert_eq!((chosen.candidate, chosen.why), (false, Why::FellBack));
     assert!(release.served.epoch < 7 && release.served.waiting.is_some());
 }
@@ -160,19 +188,20 @@ fn an_epoch_that_was_served_stays_served_when_pods_come_and_go() {
 }
 
 #[test]
-fn a_caller_without_a_key_is_placed_by_chance_and_one_with_a_version_stays() {
+fn a_caller_without_a_key_has_its_turn_and_one_with_a_version_stays() {
     let release = release(&objects(50, 1));
-    let side = |random| {
-        route::choose(&release, None, None, random)
+    let side = |turn| {
+        route::choose(&release, None, None, || turn)
             .map(|c| (c.candidate, c.why))
             .unwrap()
     };
     assert_eq!(
         (side(0), side(u64::MAX)),
-        ((true, Why::Random), (false, Why::Random))
+        ((true, Why::Turn), (false, Why::Turn))
     );
     let pinned = |version| {
-        route::choose(&release, Some("k"), Some(version), 0)
+        let no_turn = || panic!("turns are of those without a key");
+        route::choose(&release, Some("k"), Some(version), no_turn)
             .map(|c| (c.candidate, c.why))
             .unwrap()
     };
@@ -180,7 +209,7 @@ fn a_caller_without_a_key_is_placed_by_chance_and_one_with_a_version_stays() {
     assert_eq!(pinned("bbbbbbbbbb"), (true, Why::Version));
     assert_eq!(pinned("v0").1, Why::Key);
     let stopped = self::release(&objects(0, 2));
-    let chosen = route::choose(&stopped, Some("k"), Some("bbbbbbbbbb"), 0).unwrap();
+    let chosen = route::choose(&stopped, Some("k"), Some("bbbbbbbbbb"), || 0).unwrap();
     assert!(
         !chosen.candidate,
         "weight 0 is nobody, whatever they ask for"
