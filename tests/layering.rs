@@ -96,10 +96,23 @@ fn plan_and_stats_are_pure() {
         if !matches!(module_of(&file).as_str(), "plan" | "stats") {
             continue;
         }
+        // What is compiled for tests alone may do as it likes: the item after the attribute, to its `;` or its closing brace.
+        let mut skipped_to: Option<String> = None;
         for (number, line) in text.lines().enumerate() {
             let code = line.split("//").next().unwrap_or_default();
+            if let Some(end) = &skipped_to {
+                let first = end.is_empty();
+                let indent = &line[..line.len() - line.trim_start().len()];
+                if first && !line.trim_start().starts_with("#[") {
+                    skipped_to = (!code.trim_end().ends_with(';')).then(|| format!("{indent}}}"));
+                } else if !first && line.trim_end() == end {
+                    skipped_to = None;
+                }
+                continue;
+            }
             if code.contains("#[cfg(test)]") {
-                break;
+                skipped_to = Some(String::new());
+                continue;
             }
             // Of kube the traits of resources are fine, as they only read metadata.
             let client = code.contains("kube::")

@@ -275,21 +275,22 @@ def bad_server(act: Act, folder: str, gate: str, may_fail: bool) -> tuple[str, i
     rollout.stable_must_be(rollout.stable_before)
     require(entry["revision"] in [item["revision"] for item in rollout.watch.status.get("rejectedRevisions") or []],
             f"Revision {entry['revision']} isn't in rejectedRevisions.")
-    seen = traffic.since(before, settled("client-summer"))
+    seen = traffic.since(before, settled(act, "client-summer"))
     sentence = traffic.only_exposed_failed(seen, rollout.uid, entry["revision"], max(rollout.weights, default=0))
     require(may_fail or seen["failed"] == 0, f"A slow server shouldn't fail, but {sentence}.")
     require(not may_fail or seen["failed"] > 0, "A failing server should have been seen to fail by somebody.")
     return f"{gate} at weight {max(rollout.weights, default=0)} %; {sentence if may_fail else 'no request failed'}", seen["failed"]
 
 
-def settled(job: str) -> dict:
+def settled(act: Act, job: str) -> dict:
     """A client's counts, once it has printed some after this moment."""
     start = traffic.totals(job).get("time", 0)
-    for _ in range(30):
+
+    def probe() -> dict | None:
         counts = traffic.totals(job)
-        if counts.get("time", 0) > start:
-            return counts
-    raise Broken(f"Job {job} no longer reports.")
+        return counts if counts.get("time", 0) > start else None
+
+    return wait(act, f"Job {job} reports again", 20, probe)
 
 
 def act_7(story: Story) -> None:
@@ -304,18 +305,19 @@ def act_7(story: Story) -> None:
         act.look("get promptrelease -w")
         entry = rollout.wait_end("RolledBack", 300)
         rollout.say_gates()
+        require("errorRate" in entry["message"], f"errorRate should have taken it back, but: {entry['message']}")
         rollout.stable_must_be(rollout.stable_before)
-        seen = traffic.since(before, settled("chat"))
-        sentence = traffic.only_exposed_failed(seen, rollout.uid, entry["revision"], max(rollout.weights, default=0))
-        step.result = sentence
+        seen = traffic.since(before, settled(act, "chat"))
+        require(seen["failed"] > 0, "Version 2 should have been seen to fail by somebody.")
+        step.result = traffic.only_exposed_failed(seen, rollout.uid, entry["revision"], max(rollout.weights, default=0))
     with act.step("prompt version 3 promoted") as step:
         rollout = Rollout(act, "promptrelease", PROMPT)
-        before = settled("chat")
+        before = settled(act, "chat")
         cluster.apply("prompt-3.yaml")
         entry = rollout.wait_end("Promoted", 420)
         wait(act, "the bake ends", 180, lambda: rollout.read() and rollout.watch.status["rollout"]["state"] == "Idle"
              and cluster.is_true(rollout.watch.value, "Ready"), rollout.watch.message)
-        seen = traffic.since(before, settled("chat"))
+        seen = traffic.since(before, settled(act, "chat"))
         require(seen["failed"] == 0, f"{seen['failed']} requests failed while version 3 was rolled out.")
         outcomes = [item["outcome"] for item in rollout.watch.status.get("history") or []][-2:]
         require(outcomes == ["RolledBack", "Promoted"], f"The history should end RolledBack, Promoted: {outcomes}")

@@ -34,6 +34,11 @@ def context(flag: str) -> list[str]:
     return [flag, name] if name else []
 
 
+def typed() -> str:
+    """What a person types for kubectl."""
+    return " ".join(["kubectl", *context("--context")]) if brought() else "hack/cluster/k"
+
+
 def run(program: list[str], stdin: str | None = None, timeout: float = 60, check: bool = True) -> str:
     """Runs a program against the cluster and gives what it printed."""
     command = prefix() + program

@@ -8,6 +8,7 @@ from . import cluster
 from .cluster import Broken
 
 T = TypeVar("T")
+GOAL = 12 * 60  # seconds for the whole story on two idle processors, with everything built
 _print_lock = threading.Lock()
 
 
@@ -31,7 +32,10 @@ class Story:
         self.print(f"\n{'':4}{'what happened':{width}}  {'took':>7}")
         for act, what, seconds, good in sorted(self.rows, key=lambda row: row[0]):
             self.print(f"{act:>2}  {what:{width}}  {seconds:6.1f}s{'' if good else '  <- broke'}")
-        self.print(f"{'':4}{'all of it':{width}}  {cluster.now() - self.began:6.1f}s")
+        took = cluster.now() - self.began
+        self.print(f"{'':4}{'all of it':{width}}  {took:6.1f}s")
+        if took > GOAL:
+            self.print(f"It should take less than {GOAL // 60} minutes; something else kept this machine busy, or it is slow.")
 
 
 class Act:
@@ -46,7 +50,7 @@ class Act:
 
     def look(self, command: str) -> None:
         """What to type to see it oneself."""
-        self.say(f"      look: kubectl -n {cluster.NAMESPACE} {command}")
+        self.say(f"      look: {cluster.typed()} -n {cluster.NAMESPACE} {command}")
 
     def step(self, name: str) -> "Step":
         return Step(self, name)

@@ -84,6 +84,8 @@ pub async fn run(arguments: Arguments) -> Result<ExitCode, String> {
     // Retries of kube's client take minutes in one call; ours are per object, and visible.
     config.default_retry = false;
     config.connect_timeout = Some(Duration::from_secs(5));
+    // Longer than a watch may be silent (`cluster::cache`): a list that hangs ends too.
+    config.read_timeout = Some(Duration::from_secs(55));
     config
         .headers
         .push(crate::telemetry::user_agent("operator"));

@@ -3,54 +3,20 @@
 use std::time::{Duration, Instant};
 
 use kube::{
-    Api, Client, Config,
+    Api,
     api::{DynamicObject, Patch, PatchParams},
     core::{ApiResource, GroupVersionKind},
 };
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::harness::{Place, config, on_cluster};
-
-/// The chart's second policy, under another name; nothing in it depends on values.
-fn policy(name: &str) -> Value {
-    let chart = include_str!("../../charts/perennial/templates/admission.yaml");
-    let document = chart
-        .split("---\n")
-        .find(|d| d.contains("-approvals\n"))
-        .expect("the policy on approvals");
-    let lines = document.split("{{- range").next().unwrap_or_default();
-    let lines: Vec<&str> = lines
-        .lines()
-        .filter(|line| !line.contains("labels: {{-"))
-        .collect();
-    let mut policy: Value =
-        serde_yaml::from_str(&lines.join("\n").replace("{{ $name }}", "it")).expect("yaml");
-    policy["metadata"]["name"] = json!(name);
-    policy
-}
-
-async fn apply(client: &Client, kind: &str, object: &Value) {
-    let gvk = GroupVersionKind::gvk("admissionregistration.k8s.io", "v1", kind);
-    let api: Api<DynamicObject> = Api::all_with(client.clone(), &ApiResource::from_gvk(&gvk));
-    let name = object["metadata"]["name"].as_str().unwrap_or_default();
-    let parameters = PatchParams::apply("tests").force();
-    api.patch(name, &parameters, &Patch::Apply(object))
-        .await
-        .unwrap();
-}
-
-async fn remove(client: &Client, kind: &str, name: &str) {
-    let gvk = GroupVersionKind::gvk("admissionregistration.k8s.io", "v1", kind);
-    let api: Api<DynamicObject> = Api::all_with(client.clone(), &ApiResource::from_gvk(&gvk));
-    let _ = api.delete(name, &Default::default()).await;
-}
+use crate::{
+    harness::{Place, on_cluster},
+    policy::{Policy, client_of},
+};
 
 /// Releases of the namespace, as this user sees them.
 async fn releases(place: &Place, user: &str) -> Api<DynamicObject> {
-    let mut config: Config = config().await;
-    config.auth_info.impersonate = Some(user.to_owned());
-    config.auth_info.impersonate_groups = Some(vec!["system:masters".to_owned()]);
-    let client = Client::try_from(config).unwrap();
+    let client = client_of(user, &["system:masters"]).await;
     let gvk = GroupVersionKind::gvk("perennial.dev", "v1alpha1", "PromptRelease");
     Api::namespaced_with(client, &place.namespace, &ApiResource::from_gvk(&gvk))
 }
@@ -67,14 +33,7 @@ async fn refusal(api: &Api<DynamicObject>, annotation: &str, value: &str) -> Opt
 #[test]
 fn an_approval_is_admitted_only_in_its_authors_own_name() {
     on_cluster(|place| async move {
-        let name = format!("approvals-{}", place.namespace);
-        apply(&place.client, "ValidatingAdmissionPolicy", &policy(&name)).await;
-        let binding = json!({
-            "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicyBinding", "metadata": {"name": name},
-            "spec": {"policyName": name, "validationActions": ["Deny"], "matchResources": {"namespaceSelector": {
-                "matchLabels": {"kubernetes.io/metadata.name": place.namespace}}}},
-        });
-        apply(&place.client, "ValidatingAdmissionPolicyBinding", &binding).await;
+        let policy = Policy::apply(&place, "approvals").await;
         place
             .create(&json!({
                 "apiVersion": "perennial.dev/v1alpha1", "kind": "PromptRelease",
@@ -115,7 +74,6 @@ fn an_approval_is_admitted_only_in_its_authors_own_name() {
         // Others go on writing what isn't theirs to approve.
         assert_eq!(refusal(&john, "note", "seen").await, None);
 
-        remove(&place.client, "ValidatingAdmissionPolicyBinding", &name).await;
-        remove(&place.client, "ValidatingAdmissionPolicy", &name).await;
+        policy.remove().await;
     });
 }

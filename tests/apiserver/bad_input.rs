@@ -148,7 +148,8 @@ fn each_is_said_in_its_status_then_it_is_quiet_and_the_rest_goes_on() {
         })
         .await;
         assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-        operator.quiet(Duration::from_secs(3)).await;
+        // Long enough for whatever would come again and again, but for the slowest back-off.
+        operator.quiet(Duration::from_secs(20)).await;
         operator.kill().await;
     });
 }

@@ -1,13 +1,25 @@
 //! The operator is killed at each of its writes, three ways, and ends where it would have ended.
 
+use std::sync::Arc;
+
 use perennial::{
+    api::{
+        gate::MetricValue,
+        revision::ModelReference,
+        run::{Report, Summary},
+    },
     controller::training_job::TrainingJobs,
     plan::{Action, Plan},
 };
 use serde_json::{Value, json};
 
 use crate::{
-    harness::{Place, crash, eventually, on_cluster, operator::Operator},
+    harness::{
+        Place, crash, eventually,
+        nodes::{Nodes, Reports},
+        on_cluster,
+        operator::Operator,
+    },
     scripted::{Scripted, config_map, deployment, well},
 };
 
@@ -55,8 +67,46 @@ fn a_plan_of_several_writes_ends_the_same_wherever_it_is_killed() {
     });
 }
 
+/// The first attempt fails, the second one publishes a version.
+fn second_time_lucky() -> Reports {
+    Arc::new(|job, _| {
+        if job.ends_with("-1") {
+            let summary = Summary {
+                reason: Some("TrainerFailed".into()),
+                message: "the trainer ended with exit code 3".into(),
+                exit_code: Some(3),
+                ..Summary::default()
+            };
+            return Report {
+                summary,
+                ..Report::default()
+            };
+        }
+        let digest = Some(format!("sha256:{}", "2".repeat(64)));
+        Report {
+            summary: Summary {
+                succeeded: true,
+                message: "published".into(),
+                digest: digest.clone(),
+                ..Summary::default()
+            },
+            model: Some(ModelReference {
+                digest,
+                ..ModelReference::default()
+            }),
+            metrics: vec![MetricValue {
+                name: "rocAuc".into(),
+                value: Some(0.7),
+                ..MetricValue::default()
+            }],
+            profile: Some(json!({"rows": 1})),
+            ..Report::default()
+        }
+    })
+}
+
 #[test]
-fn a_training_job_makes_one_job_wherever_the_operator_is_killed() {
+fn a_training_job_fails_once_and_publishes_once_wherever_the_operator_is_killed() {
     on_cluster(|place| async move {
         let start = |home: Place, faults| async move {
             Operator::new(&home, faults)
@@ -65,23 +115,45 @@ fn a_training_job_makes_one_job_wherever_the_operator_is_killed() {
                 .start()
                 .await
         };
-        crash::at_each_write(&place, start, |home: Place| async move {
-            home.create(&home.training_job("j")).await.unwrap();
-            let job = eventually("its attempt has a Job and the status says so", || async {
+        let prepare = |home: Place| async move { Nodes::with_runs(&home, second_time_lucky()) };
+        crash::at_each_write_after(&place, prepare, start, |home: Place| async move {
+            let mut job = home.training_job("j");
+            job["spec"]["failurePolicy"] = json!({"backoff": {"initial": "1s"}});
+            home.create(&job).await.unwrap();
+            let job = eventually("its second attempt has published a version", || async {
                 let job = home
                     .get("perennial.dev/v1alpha1", "TrainingJob", "j")
                     .await?;
-                let pods = home.api("v1", "Pod").list(&Default::default()).await.ok()?;
-                (job["status"]["attempts"] == 1
-                    && job["status"]["phase"] == "Starting"
-                    && pods.items.len() == 1)
-                    .then_some(job)
+                (job["status"]["phase"] == "Succeeded").then_some(job)
             })
             .await;
+            let status = &job["status"];
+            let version = status["model"]["version"].as_str().unwrap();
             let children = children(&home).await;
+            let children: Vec<String> = children
+                .iter()
+                .map(|c| c.replace(version, "VERSION"))
+                .collect();
+            assert!(
+                children.contains(&"ConfigMap/m-VERSION".to_owned()),
+                "{children:?}"
+            );
+            let ended = status["attemptHistory"]
+                .as_array()
+                .cloned()
+                .unwrap_or_default();
+            let ended: Vec<Value> = ended
+                .iter()
+                .map(|a| json!([a["number"], a["reason"], a["exitCode"], a["counted"]]))
+                .collect();
             (
-                job["status"]["phase"].clone(),
-                job["status"]["failures"].clone(),
+                ended,
+                json!([
+                    status["attempts"],
+                    status["failures"],
+                    status["metrics"],
+                    status["model"]["digest"]
+                ]),
                 children,
             )
         })

@@ -1,10 +1,20 @@
 //! The operator is killed at each write of a second rollout and of a retraining, and ends where it would have ended.
 
+use std::sync::{Arc, Mutex};
+
+use perennial::api::{
+    gate::MetricValue,
+    run::{Report, Summary},
+};
 use serde_json::{Value, json};
 
 use crate::{
     harness::{
-        Place, crash, eventually, faults::Faults, nodes::Nodes, on_cluster, operator::Operator,
+        Place, crash, eventually,
+        faults::Faults,
+        nodes::{Nodes, Reports},
+        on_cluster,
+        operator::Operator,
     },
     kill::children,
 };
@@ -53,10 +63,14 @@ async fn patch(home: &Place, patch: Value) {
         .unwrap();
 }
 
-/// The release, once so many rollouts have ended, and everything that isn't used any more is gone.
+/// The ModelDeployment, once so many rollouts have ended, and everything that isn't used any more is gone.
 async fn ended(home: &Place, rollouts: usize) -> Value {
+    ended_of(home, "ModelDeployment", rollouts).await
+}
+
+async fn ended_of(home: &Place, kind: &str, rollouts: usize) -> Value {
     eventually(&format!("{rollouts} rollouts have ended"), || async {
-        let release = home.get(API, "ModelDeployment", "m").await?;
+        let release = home.get(API, kind, "m").await?;
         let status = &release["status"];
         let ended = status["history"].as_array()?.len() == rollouts;
         let stable = status["stable"]["revision"].as_str()?.to_owned();
@@ -183,6 +197,114 @@ fn a_firing_makes_one_training_job_wherever_the_operator_is_killed() {
             let retraining = &release["status"]["retraining"];
             let runs = retraining["runs"].as_array().map(Vec::len);
             (decided(&release), retraining["firing"].clone(), runs, jobs)
+        })
+        .await;
+    });
+}
+
+/// What evaluators report: whatever is measured first is good, and any other revision is not.
+fn first_is_better() -> Reports {
+    let first = Arc::new(Mutex::new(None::<Value>));
+    Arc::new(move |_, run| {
+        let url = run["target"]["model"]["url"].clone();
+        let good = *first.lock().unwrap().get_or_insert(url.clone()) == url;
+        Report {
+            summary: Summary {
+                succeeded: true,
+                message: "measured".into(),
+                rows: Some(1000),
+                ..Summary::default()
+            },
+            metrics: vec![MetricValue {
+                name: "accuracy".into(),
+                value: Some(if good { 0.9 } else { 0.4 }),
+                samples: Some(1000),
+                ..MetricValue::default()
+            }],
+            ..Report::default()
+        }
+    })
+}
+
+#[test]
+fn an_evaluation_refuses_a_revision_once_wherever_the_operator_is_killed() {
+    on_cluster(|place| async move {
+        let prepare = |home: Place| async move {
+            let nodes = Nodes::with_runs(&home, first_is_better());
+            let operator = start(home.clone(), Faults::none()).await;
+            home.create(&json!({
+                "apiVersion": API, "kind": "Evaluation", "metadata": {"name": "q", "namespace": home.namespace},
+                "spec": {"target": {"modelDeployment": {"name": "m"}}, "dataset": {"uri": "s3://data/d.csv", "label": "y"},
+                         "gates": [{"metric": "accuracy", "min": 0.6}]},
+            }))
+            .await
+            .unwrap();
+            let settings = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "settings", "namespace": home.namespace}, "data": {"level": "1"}});
+            home.create(&settings).await.unwrap();
+            let mut release = release(&home, by_uri(), json!([{"setWeight": 50}]));
+            release["spec"]["rollout"]["evaluations"] = json!(["q"]);
+            home.create(&release).await.unwrap();
+            ended(&home, 1).await;
+            operator.kill().await;
+            nodes
+        };
+        crash::at_each_write_after(&place, prepare, start, |home: Place| async move {
+            let edit = json!({"data": {"level": "2"}});
+            home.patch("v1", "ConfigMap", "settings", edit)
+                .await
+                .unwrap();
+            let release = ended(&home, 2).await;
+            assert_eq!(
+                release["status"]["history"][1]["reason"],
+                "EvaluationFailed"
+            );
+            let evaluation = home.get(API, "Evaluation", "q").await.unwrap();
+            let runs = evaluation["status"]["runs"]
+                .as_array()
+                .cloned()
+                .unwrap_or_default();
+            let runs: Vec<Value> = runs
+                .iter()
+                .map(|r| json!([r["revision"], r["verdict"], r["attempt"]]))
+                .collect();
+            (decided(&release), runs, children(&home).await)
+        })
+        .await;
+    });
+}
+
+#[test]
+fn a_prompt_goes_forward_and_back_once_wherever_the_operator_is_killed() {
+    on_cluster(|place| async move {
+        let prompt = |system: &str| json!({"messages": [{"role": "system", "content": system}, {"role": "user", "content": "{{ question }}"}]});
+        let first = prompt("Be kind.");
+        let prepare = move |home: Place| {
+            let first = first.clone();
+            async move {
+                let nodes = Nodes::start(&home);
+                let operator = start(home.clone(), Faults::none()).await;
+                home.create(&json!({
+                    "apiVersion": API, "kind": "PromptRelease", "metadata": {"name": "m", "namespace": home.namespace},
+                    "spec": {"prompt": first, "backend": {"url": "http://127.0.0.1:9/v1", "model": "small"},
+                             "rollout": {"steps": [{"setWeight": 50}], "bake": "1s", "analysis": {"interval": "1s", "gates": []}}},
+                }))
+                .await
+                .unwrap();
+                ended_of(&home, "PromptRelease", 1).await;
+                operator.kill().await;
+                nodes
+            }
+        };
+        crash::at_each_write_after(&place, prepare, start, move |home: Place| async move {
+            let before = ended_of(&home, "PromptRelease", 1).await["status"]["stable"]["revision"].as_str().unwrap().to_owned();
+            let edit = json!({"spec": {"prompt": prompt("Be kind and brief.")}});
+            home.patch(API, "PromptRelease", "m", edit).await.unwrap();
+            ended_of(&home, "PromptRelease", 2).await;
+            let back = json!({"metadata": {"annotations": {"perennial.dev/rollback-to": format!("{before}/1")}}});
+            home.patch(API, "PromptRelease", "m", back).await.unwrap();
+            let release = ended_of(&home, "PromptRelease", 3).await;
+            assert_eq!(release["status"]["stable"]["revision"], before.as_str());
+            (decided(&release), children(&home).await)
         })
         .await;
     });

@@ -13,6 +13,7 @@ mod merge;
 
 mod act;
 mod approvals;
+mod authors;
 mod bad_input;
 mod config_maps;
 mod crds;
@@ -21,6 +22,7 @@ mod kill_rollout;
 mod lease;
 mod live;
 mod memory;
+mod policy;
 mod program;
 mod rejections;
 mod scripted;

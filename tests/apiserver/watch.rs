@@ -8,7 +8,11 @@ use perennial::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::harness::{eventually, faults::Faults, on_cluster};
+use crate::harness::{
+    eventually,
+    faults::{Break, Faults},
+    on_cluster,
+};
 
 #[test]
 fn what_happens_while_nobody_watches_is_noticed_deletes_included() {
@@ -76,6 +80,50 @@ fn what_happens_while_nobody_watches_is_noticed_deletes_included() {
             caches.problems().is_empty().then_some(())
         })
         .await;
+        stop.cancel();
+    });
+}
+
+#[test]
+fn a_watch_that_is_too_old_torn_or_silent_is_begun_anew_within_a_minute() {
+    on_cluster(|place| async move {
+        let faults = Faults::none();
+        let caches = Caches::new(std::slice::from_ref(&place.namespace));
+        let stop = CancellationToken::new();
+        caches.start(&faults.client().await, &stop);
+        caches.wait_ready().await;
+        for (how, name) in [
+            (Break::Gone, "gone"),
+            (Break::Torn, "torn"),
+            (Break::Silent, "silent"),
+        ] {
+            let names = || {
+                let keys = caches.prompt_releases.keys();
+                keys.into_iter().map(|k| k.name).collect::<Vec<_>>()
+            };
+            let known = format!("before-{name}");
+            place.create(&place.prompt_release(&known)).await.unwrap();
+            eventually("the watch works", || async {
+                (names() == [known.clone()]).then_some(())
+            })
+            .await;
+            faults.break_watches(how);
+            place
+                .typed::<PromptRelease>()
+                .delete(&known, &Default::default())
+                .await
+                .unwrap();
+            place.create(&place.prompt_release(name)).await.unwrap();
+            eventually(&format!("what happened is noticed ({name})"), || async {
+                (names() == [name]).then_some(())
+            })
+            .await;
+            place
+                .typed::<PromptRelease>()
+                .delete(name, &Default::default())
+                .await
+                .unwrap();
+        }
         stop.cancel();
     });
 }

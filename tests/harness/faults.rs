@@ -4,7 +4,7 @@ use std::{
     future::Future,
     pin::Pin,
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, OnceLock,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     task::{Context, Poll},
@@ -33,6 +33,42 @@ pub enum Moment {
     After,
 }
 
+/// How an open watch breaks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Break {
+    /// It ends.
+    #[default]
+    End,
+    /// An ERROR event: what it asks for is too old (410).
+    Gone,
+    /// It ends in the middle of an object.
+    Torn,
+    /// Nothing comes any more, and it doesn't end.
+    Silent,
+}
+
+impl Break {
+    /// What comes last.
+    async fn last(self) -> Option<Bytes> {
+        match self {
+            Self::End => None,
+            Self::Gone => Some(Bytes::from_static(
+                br#"{"type":"ERROR","object":{"kind":"Status","apiVersion":"v1","status":"Failure","message":"too old resource version: 1 (2)","reason":"Expired","code":410}}
+"#,
+            )),
+            Self::Torn => Some(Bytes::from_static(br#"{"type":"MODIFIED","object":{"apiVersion":"#)),
+            Self::Silent => std::future::pending().await,
+        }
+    }
+}
+
+/// An end that open watches wait for, and how they end.
+#[derive(Clone, Default)]
+struct Cut {
+    now: CancellationToken,
+    how: Arc<OnceLock<Break>>,
+}
+
 /// What happens to a client's requests, and what it wrote. Clones share it.
 #[derive(Clone, Default)]
 pub struct Faults(Arc<State>);
@@ -43,8 +79,8 @@ struct State {
     written: Mutex<Vec<String>>,
     crash: Mutex<Option<(usize, Moment)>>,
     dead: CancellationToken,
-    /// Watches that are open end when this is cancelled.
-    watches: Mutex<CancellationToken>,
+    /// How watches that are open end.
+    watches: Mutex<Cut>,
     no_watch: AtomicBool,
 }
 
@@ -97,9 +133,14 @@ impl Faults {
     /// Ends every watch that is open, and refuses lists and watches until [`Faults::mend`].
     pub fn cut_watches(&self) {
         self.0.no_watch.store(true, Ordering::SeqCst);
-        let mut watches = self.0.watches.lock().unwrap();
-        watches.cancel();
-        *watches = CancellationToken::new();
+        self.break_watches(Break::End);
+    }
+
+    /// Breaks every watch that is open; others may be opened at once.
+    pub fn break_watches(&self, how: Break) {
+        let cut = std::mem::take(&mut *self.0.watches.lock().unwrap());
+        let _ = cut.how.set(how);
+        cut.now.cancel();
     }
 
     /// Watches work again.
@@ -195,13 +236,21 @@ where
             let dead = state.dead.clone();
             let ended = async move {
                 tokio::select! {
-                    () = cut.cancelled() => {}
+                    () = cut.now.cancelled() => {}
                     () = dead.cancelled() => {}
                 }
             };
+            let last = futures::stream::once(async move {
+                match cut.how.get() {
+                    Some(how) => how.last().await,
+                    None => None,
+                }
+            });
+            let last = last.filter_map(|bytes| async { bytes.map(|b| Ok(Frame::data(b))) });
             let frames = BodyStream::new(body)
                 .take_until(Box::pin(ended))
-                .map(|frame: Result<Frame<Bytes>, BoxError>| frame);
+                .map(|frame: Result<Frame<Bytes>, BoxError>| frame)
+                .chain(last);
             Ok(Response::from_parts(
                 parts,
                 BodyExt::boxed_unsync(StreamBody::new(frames)),

@@ -1,9 +1,13 @@
 //! Stands in for nodes where there are none: a release's pods run as soon as they are made. Behind a gateway's pod is the program's own
-//! gateway, in this process, at a loopback address; behind a server's pod is nothing, so no request may be sent.
+//! gateway, in this process, at a loopback address; behind a server's pod is nothing, so no request may be sent. A pod that trains or
+//! evaluates reports what the test says, on the supervisor's own board, and ends once that was read.
 
 use std::{
     net::{IpAddr, Ipv4Addr},
-    sync::atomic::{AtomicU16, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU16, Ordering},
+    },
     time::Duration,
 };
 
@@ -14,7 +18,14 @@ use kube::{
     api::{DeleteParams, Patch, PatchParams, PostParams},
     runtime::{WatchStreamExt, watcher},
 };
-use perennial::gateway::{Gateway, Settings, watch};
+use perennial::{
+    api::{
+        SUPERVISOR_PORT,
+        run::{RUN_ENV, Report},
+    },
+    gateway::{Gateway, Settings, watch},
+    supervise::board::{self, Board},
+};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
@@ -22,6 +33,9 @@ use super::{Place, faults::Faults};
 
 /// Pods must be on a node that exists, else no EndpointSlice has them. Nobody but us puts any there.
 const NODE: &str = "stand-in";
+
+/// What a pod reports, by its Job's name and its run's spec ([`RUN_ENV`]).
+pub type Reports = Arc<dyn Fn(&str, &Value) -> Report + Send + Sync>;
 
 /// The nodes of a namespace; they are gone when this is dropped.
 pub struct Nodes(JoinHandle<()>);
@@ -34,7 +48,16 @@ impl Nodes {
 
     /// Likewise, with faults between the gateways and the API server.
     pub fn with_gateways(place: &Place, faults: Faults) -> Self {
-        Self(tokio::spawn(run(place.clone(), faults)))
+        Self(tokio::spawn(run(place.clone(), faults, None)))
+    }
+
+    /// Nodes on which pods that train or evaluate run too.
+    pub fn with_runs(place: &Place, reports: Reports) -> Self {
+        Self(tokio::spawn(run(
+            place.clone(),
+            Faults::none(),
+            Some(reports),
+        )))
     }
 }
 
@@ -44,7 +67,7 @@ impl Drop for Nodes {
     }
 }
 
-async fn run(place: Place, faults: Faults) {
+async fn run(place: Place, faults: Faults, reports: Option<Reports>) {
     let node: Node = serde_json::from_value(
         json!({"metadata": {"name": NODE}, "spec": {"unschedulable": true}}),
     )
@@ -56,8 +79,8 @@ async fn run(place: Place, faults: Faults) {
     let pods: Api<Pod> = place.typed();
     let changed = watcher(pods.clone(), watcher::Config::default());
     let mut changed = changed.default_backoff().applied_objects().boxed();
-    // They serve until the nodes are gone.
-    let mut gateways = tokio::task::JoinSet::new();
+    // They go on until the nodes are gone.
+    let mut processes = tokio::task::JoinSet::new();
     while let Some(pod) = changed.next().await {
         let Ok(pod) = pod else { continue };
         let name = pod.name_any();
@@ -76,15 +99,21 @@ async fn run(place: Place, faults: Faults) {
             Some("server") => address([10, 96]),
             Some("gateway") => {
                 let ip = address([127, 64]);
-                gateways.spawn(serve(faults.client().await, place.namespace.clone(), ip));
+                processes.spawn(serve(faults.client().await, place.namespace.clone(), ip));
+                ip
+            }
+            Some("trainer" | "evaluator")
+                if phase != Some("Succeeded") && phase != Some("Failed") =>
+            {
+                let Some(reports) = &reports else { continue };
+                let ip = address([127, 64]);
+                let report = reports(job_of(&pod), &spec_of(&pod));
+                processes.spawn(report_and_end(pods.clone(), pod, ip, report));
                 ip
             }
             _ => continue,
         };
-        let ready = json!({"type": "Ready", "status": "True", "lastTransitionTime": jiff::Timestamp::now()});
-        let status =
-            json!({"phase": "Running", "podIP": ip, "podIPs": [{"ip": ip}], "conditions": [ready]});
-        let patch = Patch::Merge(json!({"status": status}));
+        let patch = Patch::Merge(json!({"status": running(ip)}));
         let binding = json!({
             "apiVersion": "v1", "kind": "Binding", "metadata": {"name": name},
             "target": {"apiVersion": "v1", "kind": "Node", "name": NODE},
@@ -105,6 +134,58 @@ fn address(net: [u8; 2]) -> IpAddr {
     // Another test program may run beside this one.
     let process = u8::try_from(std::process::id() % 128).unwrap_or_default();
     Ipv4Addr::new(net[0], net[1] + process, high, low).into()
+}
+
+fn running(ip: IpAddr) -> Value {
+    let ready =
+        json!({"type": "Ready", "status": "True", "lastTransitionTime": jiff::Timestamp::now()});
+    json!({"phase": "Running", "podIP": ip, "podIPs": [{"ip": ip}], "conditions": [ready]})
+}
+
+fn job_of(pod: &Pod) -> &str {
+    let name = pod.labels().get("batch.kubernetes.io/job-name");
+    name.map(String::as_str).unwrap_or_default()
+}
+
+/// The spec of a run, from the environment of the container that has one.
+fn spec_of(pod: &Pod) -> Value {
+    let containers = pod.spec.iter().flat_map(|s| &s.containers);
+    let mut environment = containers.flat_map(|c| c.env.iter().flatten());
+    let text = environment
+        .find(|e| e.name == RUN_ENV)
+        .and_then(|e| e.value.clone());
+    serde_json::from_str(&text.unwrap_or_default().replace("$$", "$")).unwrap_or_default()
+}
+
+/// A supervisor whose command has ended: it shows its report until that was read, then its pod ends.
+async fn report_and_end(pods: Api<Pod>, pod: Pod, ip: IpAddr, report: Report) {
+    let board = Arc::new(Board::default());
+    let summary = report.summary.clone();
+    board.finish(report);
+    let server = board::serve(board.clone(), (ip, SUPERVISOR_PORT).into()).await;
+    let server = server.expect("every pod has an address of its own");
+    let (_kept, asked) = tokio::sync::watch::channel(false);
+    board.acknowledged(Duration::from_secs(60), asked).await;
+    server.end().await;
+    let container = &pod
+        .spec
+        .iter()
+        .flat_map(|s| &s.containers)
+        .next()
+        .expect("a container")
+        .name;
+    let code = summary.exit_code.unwrap_or(i32::from(!summary.succeeded));
+    let state = json!({"terminated": {"exitCode": code, "message": board::summary_text(&summary)}});
+    let status = json!({
+        "phase": if summary.succeeded { "Succeeded" } else { "Failed" },
+        "conditions": [{"type": "Ready", "status": "False", "lastTransitionTime": jiff::Timestamp::now()}],
+        "containerStatuses": [{"name": container, "image": "", "imageID": "", "ready": false, "restartCount": 0, "state": state}],
+    });
+    // It may be gone by now.
+    let patch = Patch::Merge(json!({"status": status}));
+    let _ = pods
+        .patch_status(&pod.name_any(), &PatchParams::default(), &patch)
+        .await;
 }
 
 async fn serve(client: Client, namespace: String, ip: IpAddr) {
