@@ -7,6 +7,7 @@ mod bad_input;
 mod caller;
 mod commands;
 mod evaluations;
+mod files;
 mod gateway;
 mod installation;
 mod minimal;
