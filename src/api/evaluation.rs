@@ -69,6 +69,10 @@ pub struct EvaluationSpec {
     /// Which rows are asked and compared: drawn with `seed`, the same for both sides (default: all).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sampling: Option<Sampling>,
+    /// Share of rows that may stay without an answer (default 0.01); beyond it there is no verdict: `Inconclusive`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub max_item_errors: Option<f64>,
     /// Seed of everything random (default 0).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]

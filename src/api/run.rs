@@ -133,6 +133,9 @@ pub struct EvaluationRunSpec {
     /// Which rows are asked and compared; absent: all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sampling: Option<Sampling>,
+    /// Share of rows that may stay without an answer.
+    #[serde(default = "default_item_errors")]
+    pub max_item_errors: f64,
     /// Gates: they are judged for the report; the verdict is the planner's.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub gates: Vec<Gate>,
@@ -148,6 +151,13 @@ pub struct EvaluationRunSpec {
     pub deadline: Option<Timestamp>,
     /// How long to wait at the end for the operator to have read the report.
     pub acknowledge_timeout: Duration,
+}
+
+/// Share of rows that may stay without an answer, where the spec doesn't say.
+pub const MAX_ITEM_ERRORS: f64 = 0.01;
+
+fn default_item_errors() -> f64 {
+    MAX_ITEM_ERRORS
 }
 
 /// What is measured. Index 2 for the mount and credentials of a predictions file.
@@ -234,6 +244,9 @@ pub struct Summary {
     /// Whether trying again can't help (a digest mismatch, a failed check).
     #[serde(default)]
     pub permanent: bool,
+    /// Whether an evaluation had too little for a verdict (`TooManyUnanswered`).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub inconclusive: bool,
     /// The trainer's exit code.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<i32>,

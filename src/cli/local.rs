@@ -329,9 +329,24 @@ pub async fn eval(files: &EvalFiles) -> Result<ExitCode, String> {
     for note in notes {
         eprintln!("{note}");
     }
-    let measured = evaluate::measure(spec.clone(), &places)
-        .await
-        .map_err(|failure| format!("{}: {}", failure.reason, failure.message))?;
+    let measured = match evaluate::measure(spec.clone(), &places).await {
+        Ok(measured) => measured,
+        Err(failure) => {
+            let message = format!("{}: {}", failure.reason, failure.message);
+            if !failure.inconclusive {
+                return Err(message);
+            }
+            let verdict = Verdict::Inconclusive;
+            match files.output {
+                Output::Json => println!(
+                    "{:#}",
+                    json!({"evaluation": spec.name, "target": spec.subject, "verdict": verdict, "message": message})
+                ),
+                Output::Html | Output::Table => println!("{verdict:?}: {message}"),
+            }
+            return Ok(ExitCode::from(INCONCLUSIVE));
+        }
+    };
     let judged = publish::judge(&spec, &measured);
     match files.output {
         Output::Json => println!("{:#}", publish::json(&spec, &measured)),

@@ -34,7 +34,7 @@ pub async fn run(
     evaluator: &FeatureImportance,
     url: &str,
     (rows, truth, answers): (&Rows, &Truth, &Answers),
-    seed: u64,
+    (seed, share): (u64, f64),
     details: &mut Details,
     progress: &(dyn Fn(usize, usize) + Sync),
 ) -> Result<Vec<MetricValue>, Failure> {
@@ -66,7 +66,7 @@ pub async fn run(
         for repeat in 0..repeats {
             let place = index * repeats + repeat;
             let shuffled = shuffle(&rows, name, seed.wrapping_add(1 + place as u64));
-            let asked = inference::ask(url, "the model", &shuffled, &truth, &|_| ()).await?;
+            let asked = inference::ask(url, "the model", &shuffled, &truth, share, &|_| ()).await?;
             progress(place + 1, calls);
             if let Some((_, without)) = self::score(&shuffled, &truth, &asked)? {
                 losses.push(whole - without);

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::{
     answer::{Answer, Answers},
-    column, input_failure,
+    column, enough, input_failure,
     rows::Rows,
     truth::{Truth, canonical_text},
 };
@@ -28,8 +28,6 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 /// Tries of one request, with waits that double from the first.
 const TRIES: u32 = 6;
 const FIRST_WAIT: Duration = Duration::from_millis(250);
-/// Rows that may stay without an answer: one in so many. More say nothing about the model.
-const MISSING_SHARE: usize = 100;
 
 /// Why a request was of no use.
 #[derive(Clone, Debug)]
@@ -51,13 +49,14 @@ struct Model<'a> {
 /// Asks for all rows. `who` is for messages; `progress` hears how many rows are done.
 ///
 /// # Errors
-/// `TargetUnreachable` if the model doesn't answer for more than one row in a hundred, `TargetRefused` if it refuses the rows or
-/// its answers make no sense.
+/// `TargetUnreachable` if the model doesn't answer at all, `TooManyUnanswered` if it leaves more than this share of the rows without an answer,
+/// `TargetRefused` if it refuses the rows or its answers make no sense.
 pub async fn ask(
     url: &str,
     who: &str,
     rows: &Rows,
     truth: &Truth,
+    share: f64,
     progress: &(dyn Fn(usize) + Sync),
 ) -> Result<Answers, Failure> {
     let client = http_client().map_err(|e| unreachable(who, url, &e.to_string()))?;
@@ -104,16 +103,7 @@ pub async fn ask(
             Err(Trouble::Unavailable(text)) => {
                 tracing::warn!("{who} gave no answer for {} rows: {text}", range.len());
                 missing += range.len();
-                if missing * MISSING_SHARE > rows.count {
-                    return Err(unreachable(
-                        who,
-                        &model.url,
-                        &format!(
-                            "{text}; {missing} of {} rows are without an answer",
-                            rows.count
-                        ),
-                    ));
-                }
+                enough(missing, rows.count, share, who, &text)?;
             }
         }
         progress(done);

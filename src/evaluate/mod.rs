@@ -2,9 +2,10 @@
 //!
 //! | step | module | fails as |
 //! | --- | --- | --- |
-//! | rows and labels | [`rows`], [`truth`] | `InputUnreadable`, `DigestMismatch`, `EmptyData`, `UnknownLabel` |
+//! | rows and labels | [`rows`], [`join`], [`truth`] | `InputUnreadable`, `DigestMismatch`, `EmptyData`, `UnknownLabel` |
 //! | ask the model | [`inference`] | `TargetUnreachable`, `TargetRefused` |
-//! | compute | [`measure`], [`calibration`], [`fairness`], [`importance`], [`drift`], [`quality`] | `NothingToMeasure` |
+//! | compute | [`measure`], [`calibration`], [`fairness`], [`importance`], [`drift`], [`quality`] | `NothingToMeasure`, `TooManyUnanswered` |
+//! | look again | [`watched`] | `DatasetChanged` |
 //!
 //! What stable says on the same rows is `stable.<metric>`, the predictor that always says the same thing `baseline.<metric>`,
 //! and `difference.<metric>` is candidate minus stable with an interval from the same draws.
@@ -17,6 +18,7 @@ pub mod drift;
 pub mod fairness;
 pub mod importance;
 pub mod inference;
+pub mod join;
 pub mod measure;
 pub mod page;
 pub mod publish;
@@ -25,6 +27,7 @@ pub mod rows;
 pub mod slices;
 pub mod text;
 pub mod truth;
+pub mod watched;
 
 use std::{collections::BTreeMap, net::Ipv6Addr, path::PathBuf, process::ExitCode, sync::Arc};
 
@@ -39,6 +42,7 @@ use crate::{
         model_deployment::Protocol,
         run::{self, EXIT_INPUT, EvaluationRunSpec, EvaluationTarget, Report, Summary},
         training_job::Progress,
+        verdict::short,
     },
     data::table::Table,
     stats::performance::Binary,
@@ -174,6 +178,7 @@ async fn work(
         Some(rows) if wants_truth(&spec) => Some(Truth::of(rows, &spec.evaluators)?),
         _ => None,
     };
+    let share = spec.max_item_errors;
     let answers = match (&spec.target, rows, &truth) {
         (
             EvaluationTarget::Model {
@@ -187,9 +192,9 @@ async fn work(
         ) => {
             speaks(*protocol)?;
             let progress = |done: usize| board.progress(asked_so_far(done, rows.count));
-            let own = inference::ask(url, "the model", rows, truth, &progress).await?;
+            let own = inference::ask(url, "the model", rows, truth, share, &progress).await?;
             let stable = match baseline_url {
-                Some(url) => Some(inference::ask(url, "stable", rows, truth, &progress).await?),
+                Some(url) => Some(inference::ask(url, "stable", rows, truth, share, &progress).await?),
                 None => None,
             };
             Some((own, stable))
@@ -211,11 +216,13 @@ async fn work(
         let subject = (rows, truth, own);
         let progress = |done: usize, all: usize| board.progress(shuffled_so_far(done, all));
         importance =
-            importance::run(evaluator, url, subject, spec.seed, &mut details, &progress).await?;
+            importance::run(evaluator, url, subject, (spec.seed, share), &mut details, &progress)
+                .await?;
     }
     let (datasets, digest) = (loaded.datasets.clone(), loaded.digest());
     let (mut metrics, count, details) = blocking(move || -> Result<_, Failure> {
         let (metrics, count) = compute(&spec, &loaded, truth.zip(answers), &mut details)?;
+        loaded.watched.iter().try_for_each(watched::Watched::end)?;
         Ok((metrics, count, details))
     })
     .await??;
@@ -252,6 +259,11 @@ fn compute(
     let mut metrics = Vec::new();
     let mut count = 0;
     if let (Some(rows), Some((truth, (own, stable)))) = (&loaded.rows, &answered) {
+        // Models were held to it while they were asked.
+        if matches!(spec.target, EvaluationTarget::Predictions(_)) {
+            enough(own.missing(), rows.count, spec.max_item_errors, "the file", "")
+                .map_err(Failure::permanent)?;
+        }
         let compared = Compared::of(rows, truth, own, stable.as_ref())?;
         count = compared.kept.len();
         let sides = (own, stable.as_ref());
@@ -274,19 +286,18 @@ fn compute(
             let data = Binary::new(&compared.classes, &compared.own.predicted, None);
             details.confusion = Some(data.measure(None).confusion);
         }
-        let said = match &spec.target {
-            EvaluationTarget::Predictions(target) => {
-                let (prediction, score) = prediction_columns(target);
-                vec![prediction, score]
-            }
-            EvaluationTarget::Model { .. } => Vec::new(),
-        };
-        details.slices = slices::worst(rows, truth, &compared, &said);
+        // What was predicted, and what says which row is which, are no properties of a row.
+        let mut not: Vec<&str> = spec.key.iter().flatten().map(String::as_str).collect();
+        if let EvaluationTarget::Predictions(target) = &spec.target {
+            let (prediction, score) = prediction_columns(target);
+            not.extend([prediction, score]);
+        }
+        details.slices = slices::worst(rows, truth, &compared, &not);
     } else if let Some(current) = &loaded.current {
         count = usize::try_from(current.source.rows()).unwrap_or(usize::MAX);
     }
     if let Some(texts) = &loaded.texts {
-        let (found, answered) = text::run(&spec.evaluators, texts, spec.seed, details)?;
+        let (found, answered) = text::run(spec, texts, details)?;
         // Counted once, where a class is measured too.
         metrics.extend(
             found
@@ -393,6 +404,32 @@ pub(crate) fn prediction_columns(target: &Predictions) -> (&str, &str) {
         target.prediction.as_deref().unwrap_or("prediction"),
         target.score.as_deref().unwrap_or("score"),
     )
+}
+
+/// Refuses to speak of all rows where more than `maxItemErrors` of them are without an answer: those that answer are not a sample of the others.
+///
+/// # Errors
+/// `TooManyUnanswered`, which is inconclusive.
+pub(crate) fn enough(
+    missing: usize,
+    count: usize,
+    share: f64,
+    who: &str,
+    why: &str,
+) -> Result<(), Failure> {
+    if missing as f64 <= share * count as f64 {
+        return Ok(());
+    }
+    let why = if why.is_empty() {
+        String::new()
+    } else {
+        format!("; the last one: {why}")
+    };
+    let message = format!(
+        "{missing} of {count} rows are without an answer of {who}, and maxItemErrors allows {}{why}",
+        short(share)
+    );
+    Err(Failure::new("TooManyUnanswered", message, 1).inconclusive())
 }
 
 /// A failure about the data that trying again won't mend.

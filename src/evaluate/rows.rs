@@ -6,7 +6,10 @@ use std::{
 };
 
 use super::{
-    Places, input_failure, prediction_columns, wants_drift, wants_quality, wants_text, wants_truth,
+    Places, input_failure,
+    join::{join, keys, pick},
+    prediction_columns, wants_drift, wants_quality, wants_text, wants_truth,
+    watched::Watched,
 };
 use crate::{
     api::{
@@ -15,9 +18,9 @@ use crate::{
         training_job::DatasetStatus,
     },
     data::{
-        self, digest,
+        self,
         store::Environment,
-        table::{Cell, Column, Source, Table, Values},
+        table::{Cell, Column, Kind, Source, Table, Values},
     },
     stats::random::Generator,
     supervise::{
@@ -135,6 +138,8 @@ pub struct Texts {
 pub struct Loaded {
     /// Digests and sizes.
     pub datasets: Vec<DatasetStatus>,
+    /// How the files were then.
+    pub watched: Vec<Watched>,
     /// Rows to measure on; absent where only drift is measured.
     pub rows: Option<Rows>,
     /// Texts, where evaluators look at them.
@@ -162,6 +167,7 @@ impl Loaded {
 pub async fn load(spec: &EvaluationRunSpec, places: &Places) -> Result<Loaded, Failure> {
     let mut loaded = Loaded {
         datasets: Vec::new(),
+        watched: Vec::new(),
         rows: None,
         texts: None,
         current: None,
@@ -233,21 +239,22 @@ async fn fetch(
     };
     let (wanted, uri) = (table.digest.clone(), table.uri.clone());
     let format = table_format(table.format);
-    let (source, status) =
+    let (source, status, watched) =
         blocking(move || open(name, &uri, &path, wanted.as_deref(), format)).await??;
     loaded.datasets.push(status);
+    loaded.watched.push(watched);
     Ok(source)
 }
 
 fn open(
-    name: &str,
+    name: &'static str,
     uri: &str,
     path: &Path,
     wanted: Option<&str>,
     format: Option<data::table::Format>,
-) -> Result<(Source, DatasetStatus), Failure> {
-    let path: PathBuf = path.to_owned();
-    let content = digest::of_path(&path, |_| false).map_err(|e| unreadable(name, &e))?;
+) -> Result<(Source, DatasetStatus, Watched), Failure> {
+    let (watched, content) =
+        Watched::begin(name, uri, path).map_err(|e| unreadable(name, &e))?;
     if let Some(wanted) = wanted.filter(|w| *w != content.digest) {
         return Err(input_failure(
             "DigestMismatch",
@@ -257,7 +264,7 @@ fn open(
             ),
         ));
     }
-    let source = Source::open(&path, format).map_err(|e| unreadable(name, &e))?;
+    let source = Source::open(path, format).map_err(|e| unreadable(name, &e))?;
     let rows = i64::try_from(source.rows()).ok();
     let status = DatasetStatus {
         name: name.to_owned(),
@@ -272,7 +279,7 @@ fn open(
             format!("{name} ({uri}) has no rows: there is nothing to measure on"),
         ));
     }
-    Ok((source, status))
+    Ok((source, status, watched))
 }
 
 /// The columns that the model is given: the spec's, else the signature's, else all but label, key and time.
@@ -376,15 +383,34 @@ fn for_predictions(
     labelled.extend(sensitive(spec));
     let Some(dataset) = dataset else {
         own.extend(labelled);
+        own.extend(beside(spec, file, &own));
         let table = read("predictions", file, &own)?;
         return finish(spec, table, Vec::new());
     };
     let keys = keys(spec)?;
     own.extend(&keys);
     labelled.extend(&keys);
+    labelled.extend(beside(spec, dataset, &labelled));
+    own.extend(beside(spec, file, &[own.as_slice(), &labelled].concat()));
     let left = read("dataset", dataset, &labelled)?;
     let right = read("predictions", file, &own)?;
     finish(spec, join(left, &right, &keys)?, Vec::new())
+}
+
+/// Cells that are read to look for slices: of a file with more rows fewer columns.
+const SLICED_CELLS: u64 = 20_000_000;
+
+/// Columns of a file, beside those taken, that may show where its predictions are worst.
+fn beside<'a>(spec: &'a EvaluationRunSpec, source: &'a Source, taken: &[&str]) -> Vec<&'a str> {
+    let most = usize::try_from(SLICED_CELLS / source.rows().max(1)).unwrap_or(usize::MAX);
+    let key = |name: &str| spec.key.iter().flatten().any(|key| key == name);
+    let fields = source.fields().iter();
+    fields
+        .filter(|f| !matches!(f.kind, Kind::Time | Kind::Other))
+        .map(|f| f.name.as_str())
+        .filter(|name| !taken.contains(name) && !key(name))
+        .take(most)
+        .collect()
 }
 
 /// The texts of a file with their references: its own, or those of the dataset, joined by key.
@@ -418,89 +444,6 @@ fn texts(
         answer: answer.to_owned(),
         reference: reference.map(str::to_owned),
     })
-}
-
-/// The columns by which two files are joined.
-fn keys(spec: &EvaluationRunSpec) -> Result<Vec<&str>, Failure> {
-    let Some(key) = spec.key.as_deref().filter(|key| !key.is_empty()) else {
-        return Err(input_failure(
-            "InputUnreadable",
-            "predictions and labels are in two files: write dataset.key, the columns that say which row is which".to_owned(),
-        ));
-    };
-    Ok(key.iter().map(String::as_str).collect())
-}
-
-fn row_key(table: &Table, keys: &[&str], row: usize) -> Result<String, Failure> {
-    let mut text = String::new();
-    for key in keys {
-        text += &super::column(table, key)?.values.cell(row).to_string();
-        text.push('\u{1f}');
-    }
-    Ok(text)
-}
-
-/// Adds the columns of `right` to `left`, row by row of the same key.
-fn join(mut left: Table, right: &Table, keys: &[&str]) -> Result<Table, Failure> {
-    let mut places = HashMap::with_capacity(right.rows);
-    for row in 0..right.rows {
-        let key = row_key(right, keys, row)?;
-        if places.insert(key, row).is_some() {
-            return Err(input_failure(
-                "InputUnreadable",
-                format!(
-                    "predictions: row {} has the same {} as a row before it: a key must be unique",
-                    row + 1,
-                    keys.join(", ")
-                ),
-            ));
-        }
-    }
-    let mut order = Vec::with_capacity(left.rows);
-    let mut missing = 0u64;
-    for row in 0..left.rows {
-        let place = places.get(&row_key(&left, keys, row)?).copied();
-        missing += u64::from(place.is_none());
-        order.push(place);
-    }
-    if missing > 0 {
-        return Err(input_failure(
-            "InputUnreadable",
-            format!(
-                "{missing} of {} rows of the dataset have no prediction of the same {}: predict all of them, or take them out",
-                left.rows,
-                keys.join(", ")
-            ),
-        ));
-    }
-    for column in right
-        .columns
-        .iter()
-        .filter(|c| !keys.contains(&c.name.as_str()))
-    {
-        if left.column(&column.name).is_some() {
-            continue;
-        }
-        left.columns.push(Column {
-            name: column.name.clone(),
-            values: pick(&column.values, &order),
-        });
-    }
-    Ok(left)
-}
-
-fn pick(values: &Values, order: &[Option<usize>]) -> Values {
-    fn take<T: Clone>(values: &[Option<T>], order: &[Option<usize>]) -> Vec<Option<T>> {
-        let at = |place: &Option<usize>| place.and_then(|i| values.get(i).cloned().flatten());
-        order.iter().map(at).collect()
-    }
-    match values {
-        Values::Integer(v) => Values::Integer(take(v, order)),
-        Values::Time(v) => Values::Time(take(v, order)),
-        Values::Number(v) => Values::Number(take(v, order)),
-        Values::Text(v) => Values::Text(take(v, order)),
-        Values::Boolean(v) => Values::Boolean(take(v, order)),
-    }
 }
 
 /// The day (UTC) of each row as a group; rows without a time are one group.

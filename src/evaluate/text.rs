@@ -9,13 +9,14 @@ use serde_json::Value;
 use super::{
     column,
     details::{Details, Example},
-    input_failure,
+    enough, input_failure,
     rows::Texts,
 };
 use crate::{
     api::{
-        evaluation::{Evaluator, TextEvaluator, TextMetric},
+        evaluation::{TextEvaluator, TextMetric},
         gate::MetricValue,
+        run::EvaluationRunSpec,
     },
     data::table::{Cell, Table},
     stats::{
@@ -36,11 +37,10 @@ const SHOWN: usize = 400;
 ///
 /// # Errors
 /// `UnknownPattern` for a pattern or schema that can't be read, `NothingToMeasure` where a reference is needed and nobody names its column,
-/// `EmptyData` if no row can be measured.
+/// `EmptyData` if no row can be measured, `TooManyUnanswered` if more than `maxItemErrors` have no answer.
 pub fn run(
-    evaluators: &[Evaluator],
+    spec: &EvaluationRunSpec,
     texts: &Texts,
-    seed: u64,
     details: &mut Details,
 ) -> Result<(Vec<MetricValue>, usize), Failure> {
     let answers = cells(&texts.table, &texts.answer)?;
@@ -57,6 +57,9 @@ pub fn run(
             format!("none of {} rows has an answer", answers.len()),
         ));
     }
+    let (count, missing) = (answers.len(), answers.len() - answered.len());
+    enough(missing, count, spec.max_item_errors, "the file", "").map_err(Failure::permanent)?;
+    let (evaluators, seed) = (&spec.evaluators, spec.seed);
     let mut metrics = Vec::new();
     let answer = |row: usize| answers[row].as_deref().unwrap_or_default();
     for evaluator in evaluators {

@@ -12,7 +12,8 @@ use crate::{
         evaluation::{EvaluationRun, Predictions, TableSource},
         label,
         run::{
-            EvaluationRunSpec, EvaluationTarget, OUTPUT_DIR, PROGRAM, REPORT_FILE, RUN_DIR, RUN_ENV,
+            EvaluationRunSpec, EvaluationTarget, MAX_ITEM_ERRORS, OUTPUT_DIR, PROGRAM, REPORT_FILE,
+            RUN_DIR, RUN_ENV,
         },
     },
     plan::pod,
@@ -98,6 +99,7 @@ fn run_spec(owner: &Evaluation, target: EvaluationTarget) -> EvaluationRunSpec {
         reference: spec.reference.clone(),
         evaluators: spec.evaluators.clone(),
         sampling: spec.sampling.clone(),
+        max_item_errors: spec.max_item_errors.unwrap_or(MAX_ITEM_ERRORS),
         gates: spec.gates.clone(),
         subject: String::new(),
         output: spec.output.clone(),

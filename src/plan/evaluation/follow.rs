@@ -153,11 +153,12 @@ impl Decider<'_> {
             .reason
             .clone()
             .unwrap_or_else(|| "Failed".to_owned());
-        self.end(
-            run,
-            Verdict::Error,
-            reason::RUN_FAILED,
-            format!("{reason}: {}", summary.message),
-        );
+        // A target that fails now may answer soon; that it still doesn't is no verdict either way.
+        let last = run.failures + 1 >= RETRIES;
+        let (verdict, why) = match summary.inconclusive && last {
+            true => (Verdict::Inconclusive, reason::INCONCLUSIVE),
+            false => (Verdict::Error, reason::RUN_FAILED),
+        };
+        self.end(run, verdict, why, format!("{reason}: {}", summary.message));
     }
 }

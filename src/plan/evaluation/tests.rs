@@ -306,3 +306,41 @@ fn a_report_is_kept_in_a_config_map_before_status_names_it_and_the_last_two_stay
     let report = status.last_run.as_ref().unwrap().report.clone().unwrap();
     assert_eq!((report.config_map, report.uri.is_some()), (None, true));
 }
+
+#[test]
+fn a_target_that_leaves_rows_unanswered_is_asked_again_and_then_inconclusive_never_a_pass() {
+    let mut world = observed();
+    release(&mut world, trying(1));
+    let mut now = start();
+    let mut seen = Vec::new();
+    for _ in 0..20 {
+        step(&mut world, now);
+        now += SignedDuration::from_secs(300);
+        let verdict = status(&world).verdict;
+        if seen.last() != Some(&verdict) {
+            seen.push(verdict);
+        }
+        if verdict == Verdict::Running {
+            world.answers.report = Some(Report {
+                summary: Summary {
+                    reason: Some("TooManyUnanswered".to_owned()),
+                    message: "37 of 300 rows".to_owned(),
+                    inconclusive: true,
+                    ..Summary::default()
+                },
+                ..Report::default()
+            });
+        }
+    }
+    assert_eq!(
+        (status(&world).verdict, status(&world).count),
+        (Verdict::Inconclusive, 3)
+    );
+    assert!(!seen.contains(&Verdict::Passed), "{seen:?}");
+    let ready = condition::get(&status(&world).conditions, "Ready").unwrap();
+    assert_eq!(
+        (ready.status.as_str(), ready.reason.as_str()),
+        ("True", reason::MEASURED)
+    );
+    assert!(status(&world).message.contains("37 of 300 rows"));
+}
