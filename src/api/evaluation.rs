@@ -6,13 +6,13 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Credentials, OpenObject, PodTemplate,
+    Credentials, Duration, OpenObject, PodTemplate,
     gate::{Gate, GateStatus, MetricValue, Verdict},
     schema,
     training_job::{Format, TimeColumn},
 };
 
-/// A measurement with a verdict: of a release's candidate or stable revision, or of a file of predictions.
+/// A measurement with a verdict: of a model's or prompt's candidate or stable revision, or of a file of predictions.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "perennial.dev",
@@ -34,8 +34,14 @@ use super::{
 )]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = [{
-    "rule": "has(self.target.predictions) || has(self.dataset) && has(self.dataset.label)",
+    "rule": "!has(self.target.modelDeployment) || has(self.dataset) && has(self.dataset.label)",
     "message": "dataset is what the model is asked: write its uri and label (only a target of predictions needs none)"
+}, {
+    "rule": "!has(self.target.promptRelease) || has(self.dataset) && !has(self.dataset.label) && !has(self.dataset.features)",
+    "message": "dataset has the prompt's variables as columns of their names: write its uri, and reference for the column that answers are compared with; label and features are for models"
+}, {
+    "rule": "!has(self.target.promptRelease) || !has(self.evaluators) || !self.evaluators.exists(e, has(e.classification) || has(e.regression) || has(e.calibration) || has(e.fairness) || has(e.featureImportance))",
+    "message": "a prompt's answers are texts: write text, jsonSchema or pii; classification, regression, calibration, fairness and featureImportance are for models"
 }, {
     "rule": "!has(self.evaluators) || !self.evaluators.exists(e, has(e.drift)) || has(self.reference)",
     "message": "the drift evaluator compares with reference: write reference.uri"
@@ -43,8 +49,11 @@ use super::{
     "rule": "!has(self.evaluators) || !self.evaluators.exists(e, has(e.featureImportance)) || has(self.target.modelDeployment)",
     "message": "featureImportance asks the model again with a column shuffled: its target is a modelDeployment, not a file"
 }, {
-    "rule": "!has(self.evaluators) || !self.evaluators.exists(e, has(e.text) || has(e.jsonSchema) || has(e.pii)) || has(self.target.predictions)",
-    "message": "text, jsonSchema and pii look at the texts of a file: write target.predictions"
+    "rule": "!has(self.evaluators) || !self.evaluators.exists(e, has(e.text) || has(e.jsonSchema) || has(e.pii)) || !has(self.target.modelDeployment)",
+    "message": "text, jsonSchema and pii look at texts: write target.promptRelease, or target.predictions for a file of them"
+}, {
+    "rule": "!has(self.requests) || !has(self.target.predictions)",
+    "message": "requests is how a target is asked, and a file isn't: take it out"
 }, {
     "rule": "has(self.schedule) || !has(self.timeZone) && !has(self.suspend)",
     "message": "timeZone and suspend are about the schedule: write schedule, such as \"0 2 * * *\""
@@ -69,6 +78,9 @@ pub struct EvaluationSpec {
     /// Which rows are asked and compared: drawn with `seed`, the same for both sides (default: all).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sampling: Option<Sampling>,
+    /// How the target is asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requests: Option<Requests>,
     /// Share of rows that may stay without an answer (default 0.01); beyond it there is no verdict: `Inconclusive`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0.0, max = 1.0))]
@@ -117,16 +129,28 @@ pub struct EvaluationSpec {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = [{
-    "rule": "has(self.modelDeployment) != has(self.predictions)",
-    "message": "target is one thing: write modelDeployment or predictions"
+    "rule": "[has(self.modelDeployment), has(self.promptRelease), has(self.predictions)].filter(x, x).size() == 1",
+    "message": "target is one thing: write modelDeployment, promptRelease or predictions"
 }]))]
 pub struct Target {
     /// A ModelDeployment of this namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model_deployment: Option<ReleaseTarget>,
+    /// A PromptRelease of this namespace: each row is one request, its columns are the variables.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompt_release: Option<ReleaseTarget>,
     /// A file of predictions: no model is called.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub predictions: Option<Predictions>,
+}
+
+impl Target {
+    /// The release, of either kind.
+    pub fn release(&self) -> Option<&ReleaseTarget> {
+        self.model_deployment
+            .as_ref()
+            .or(self.prompt_release.as_ref())
+    }
 }
 
 /// A release as target.
@@ -148,6 +172,28 @@ pub enum TargetRevision {
     Stable,
     /// The one that is tried.
     Candidate,
+}
+
+/// How a target is asked: through the gateway's internal address, apart from callers.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Requests {
+    /// Requests at a time (default 4).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 64))]
+    pub concurrency: Option<i32>,
+    /// Requests begun in a second, at most (default: no limit).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0.01, max = 10_000.0))]
+    pub per_second: Option<f64>,
+    /// Longest wait for an answer (default 60s).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<Duration>,
+    /// Further tries of a request that got no answer (none, 408, 429 or 5xx), after waits that double from 250 ms, or as long as
+    /// `Retry-After` says, up to a minute (default 5).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 10))]
+    pub retries: Option<i32>,
 }
 
 /// A file of predictions.
@@ -208,7 +254,7 @@ pub struct EvaluationDataset {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 128))]
     pub label: Option<String>,
-    /// The column with the reference of a text.
+    /// The column with the reference of a text: what a prompt's answers are compared with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 128))]
     pub reference: Option<String>,
@@ -503,6 +549,12 @@ pub struct EvaluationRun {
     /// Rows measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rows: Option<i64>,
+    /// Tokens of prompts and answers, of both sides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokens: Option<i64>,
+    /// What they cost, by each side's `backend.prices`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cost: Option<f64>,
     /// Its report for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub report: Option<ReportStatus>,

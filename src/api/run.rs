@@ -12,9 +12,10 @@ use serde_json::Value;
 
 use super::{
     Duration,
-    evaluation::{Evaluator, Predictions, Sampling, TableSource},
+    evaluation::{Evaluator, Predictions, Requests, Sampling, TableSource},
     gate::{Gate, MetricValue},
     model_deployment::Protocol,
+    prompt_release::Prices,
     revision::{ModelReference, Signature},
     serving::WarmUpRequest,
     training_job::{Dataset, DatasetStatus, Progress},
@@ -133,6 +134,9 @@ pub struct EvaluationRunSpec {
     /// Which rows are asked and compared; absent: all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sampling: Option<Sampling>,
+    /// How the target is asked.
+    #[serde(default)]
+    pub requests: Requests,
     /// Share of rows that may stay without an answer.
     #[serde(default = "default_item_errors")]
     pub max_item_errors: f64,
@@ -176,8 +180,68 @@ pub enum EvaluationTarget {
         /// Its signature.
         signature: Option<Signature>,
     },
+    /// Revisions of a prompt behind the gateway's internal addresses.
+    #[serde(rename_all = "camelCase")]
+    Prompt {
+        /// The release: `prompt.id`.
+        release: String,
+        /// The revision that is measured.
+        own: PromptSide,
+        /// Stable, when there is one to compare with.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        stable: Option<PromptSide>,
+    },
     /// A file.
     Predictions(Predictions),
+}
+
+/// A revision of a prompt: where it is asked, and with what.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PromptSide {
+    /// `http://perennial-gateway.NS.svc:9467/revisions/prompts/NAME/HASH`.
+    pub url: String,
+    /// The variables that it takes.
+    #[serde(flatten)]
+    pub takes: PromptVariables,
+    /// What its tokens cost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prices: Option<Prices>,
+}
+
+/// What a prompt's templates are given.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PromptVariables {
+    /// Variables by name.
+    pub variables: BTreeMap<String, PromptVariable>,
+    /// Whether the templates place the caller's own message, which is then the column `input`.
+    #[serde(default)]
+    pub message: bool,
+}
+
+/// A variable of a prompt.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PromptVariable {
+    /// Whether there is no request without it.
+    #[serde(default)]
+    pub required: bool,
+    /// What it is in JSON.
+    #[serde(default)]
+    pub kind: VariableKind,
+}
+
+/// What a variable is in JSON.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum VariableKind {
+    /// A string, whatever the column holds.
+    #[default]
+    Text,
+    /// As the column has it.
+    Plain,
+    /// A list or object: the column holds it as JSON.
+    Json,
 }
 
 /// `GET /progress`.
@@ -259,6 +323,12 @@ pub struct Summary {
     /// Rows measured, for an evaluation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rows: Option<i64>,
+    /// Tokens that an evaluation used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokens: Option<i64>,
+    /// What they cost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cost: Option<f64>,
     /// Digest of an evaluation's dataset.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dataset_digest: Option<String>,

@@ -434,7 +434,8 @@ fn prepare(evaluation: &Evaluation, files: &EvalFiles, root: &Path) -> Result<Pr
     let mut spec = local_run(evaluation, predictions, joined);
     spec.subject = match &spec.target {
         crate::api::run::EvaluationTarget::Predictions(p) => p.source.uri.clone(),
-        crate::api::run::EvaluationTarget::Model { .. } => String::new(),
+        crate::api::run::EvaluationTarget::Model { .. }
+        | crate::api::run::EvaluationTarget::Prompt { .. } => String::new(),
     };
     let mut notes = Vec::new();
     if let (false, Some(path), Some(time)) = (joined, &files.predictions, &spec.time) {
@@ -478,7 +479,8 @@ fn prepare(evaluation: &Evaluation, files: &EvalFiles, root: &Path) -> Result<Pr
     }
     let own = match &spec.target {
         crate::api::run::EvaluationTarget::Predictions(p) => Some(&p.source),
-        crate::api::run::EvaluationTarget::Model { .. } => None,
+        crate::api::run::EvaluationTarget::Model { .. }
+        | crate::api::run::EvaluationTarget::Prompt { .. } => None,
     };
     let read = [
         ("predictions", own),

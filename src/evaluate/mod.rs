@@ -1,10 +1,10 @@
-//! `perennial evaluate`: measures a model, or a file of predictions, inside an evaluation pod.
+//! `perennial evaluate`: measures a model, a prompt or a file of predictions, inside an evaluation pod.
 //!
 //! | step | module | fails as |
 //! | --- | --- | --- |
 //! | rows and labels | [`rows`], [`join`], [`truth`] | `InputUnreadable`, `DigestMismatch`, `EmptyData`, `UnknownLabel` |
-//! | ask the model | [`inference`] | `TargetUnreachable`, `TargetRefused` |
-//! | compute | [`measure`], [`calibration`], [`fairness`], [`importance`], [`drift`], [`quality`] | `NothingToMeasure`, `TooManyUnanswered` |
+//! | ask | [`protocol`] over [`client`]; of a prompt [`prompt`] | `TargetUnreachable`, `TargetRefused`, `TooManyUnanswered` |
+//! | compute | [`measure`], [`calibration`], [`fairness`], [`importance`], [`text`], [`drift`], [`quality`] | `NothingToMeasure` |
 //! | look again | [`watched`] | `DatasetChanged` |
 //!
 //! What stable says on the same rows is `stable.<metric>`, the predictor that always says the same thing `baseline.<metric>`,
@@ -13,14 +13,17 @@
 pub mod answer;
 pub mod calibration;
 pub mod chart;
+pub mod client;
 pub mod details;
 pub mod drift;
 pub mod fairness;
 pub mod importance;
-pub mod inference;
 pub mod join;
 pub mod measure;
 pub mod page;
+pub mod paired;
+pub mod prompt;
+pub mod protocol;
 pub mod publish;
 pub mod quality;
 pub mod rows;
@@ -56,6 +59,7 @@ use crate::{
 use answer::Answers;
 use details::Details;
 use measure::Compared;
+use protocol::open_inference::{self, Manner};
 use truth::Truth;
 
 /// Where things are; the contract's paths in a pod, others in tests.
@@ -178,7 +182,10 @@ async fn work(
         Some(rows) if wants_truth(&spec) => Some(Truth::of(rows, &spec.evaluators)?),
         _ => None,
     };
-    let share = spec.max_item_errors;
+    let manner = Manner {
+        requests: &spec.requests,
+        share: spec.max_item_errors,
+    };
     let answers = match (&spec.target, rows, &truth) {
         (
             EvaluationTarget::Model {
@@ -192,9 +199,11 @@ async fn work(
         ) => {
             speaks(*protocol)?;
             let progress = |done: usize| board.progress(asked_so_far(done, rows.count));
-            let own = inference::ask(url, "the model", rows, truth, share, &progress).await?;
+            let own = open_inference::ask(url, "the model", rows, truth, manner, &progress).await?;
             let stable = match baseline_url {
-                Some(url) => Some(inference::ask(url, "stable", rows, truth, share, &progress).await?),
+                Some(url) => Some(
+                    open_inference::ask(url, "stable", rows, truth, manner, &progress).await?,
+                ),
                 None => None,
             };
             Some((own, stable))
@@ -204,6 +213,15 @@ async fn work(
         }
         _ => None,
     };
+    let replies = match (prompt_sides(&spec.target), &loaded.asked) {
+        (Some(sides), Some(rows)) => {
+            let progress = |done: usize, all: usize| board.progress(asked_so_far(done, all));
+            Some(prompt::ask(sides, rows, manner, &progress).await?)
+        }
+        _ => None,
+    };
+    let spent = prompt_sides(&spec.target).zip(replies.as_ref());
+    let (tokens, cost) = spent.map_or((None, None), |(sides, replies)| replies.spent(sides));
     let mut details = Details::default();
     let mut importance = Vec::new();
     let asked = spec
@@ -216,12 +234,12 @@ async fn work(
         let subject = (rows, truth, own);
         let progress = |done: usize, all: usize| board.progress(shuffled_so_far(done, all));
         importance =
-            importance::run(evaluator, url, subject, (spec.seed, share), &mut details, &progress)
+            importance::run(evaluator, url, subject, (spec.seed, manner), &mut details, &progress)
                 .await?;
     }
     let (datasets, digest) = (loaded.datasets.clone(), loaded.digest());
     let (mut metrics, count, details) = blocking(move || -> Result<_, Failure> {
-        let (metrics, count) = compute(&spec, &loaded, truth.zip(answers), &mut details)?;
+        let (metrics, count) = compute(&spec, &loaded, (truth.zip(answers), replies), &mut details)?;
         loaded.watched.iter().try_for_each(watched::Watched::end)?;
         Ok((metrics, count, details))
     })
@@ -240,6 +258,8 @@ async fn work(
             message: format!("{} metrics of {count} rows", metrics.len()),
             rows: i64::try_from(count).ok(),
             dataset_digest: digest,
+            tokens,
+            cost,
             ..Summary::default()
         },
         metrics,
@@ -249,11 +269,14 @@ async fn work(
     Ok(Measured { report, details })
 }
 
+/// The truth, what the target says, and stable.
+type Answered = (Truth, (Answers, Option<Answers>));
+
 /// Everything that is computed from what lies ready.
 fn compute(
     spec: &EvaluationRunSpec,
     loaded: &rows::Loaded,
-    answered: Option<(Truth, (Answers, Option<Answers>))>,
+    (answered, replies): (Option<Answered>, Option<prompt::Replies>),
     details: &mut Details,
 ) -> Result<(Vec<MetricValue>, usize), Failure> {
     let mut metrics = Vec::new();
@@ -268,12 +291,7 @@ fn compute(
         count = compared.kept.len();
         let sides = (own, stable.as_ref());
         metrics = measure::run(&compared, rows, truth, sides, spec.seed);
-        if rows.drawn_from > rows.count {
-            details.notes.push(format!(
-                "Sampling: {} of {} rows, drawn with the seed {}.",
-                rows.count, rows.drawn_from, spec.seed
-            ));
-        }
+        sampling(rows, spec, details);
         for evaluator in &spec.evaluators {
             if let Some(evaluator) = &evaluator.calibration {
                 metrics.extend(calibration::run(evaluator, truth, &compared, details)?);
@@ -297,20 +315,63 @@ fn compute(
         count = usize::try_from(current.source.rows()).unwrap_or(usize::MAX);
     }
     if let Some(texts) = &loaded.texts {
-        let (found, answered) = text::run(spec, texts, details)?;
+        let (found, answered) = text::of_file(spec, texts, details)?;
         // Counted once, where a class is measured too.
-        metrics.extend(
-            found
-                .into_iter()
-                .filter(|m| loaded.rows.is_none() || m.name != "unansweredRows"),
-        );
+        let once = |m: &MetricValue| loaded.rows.is_none() || !m.name.starts_with("unanswered");
+        metrics.extend(found.into_iter().filter(once));
         count = answered;
+    }
+    if let (Some(sides), Some(rows), Some(replies)) =
+        (prompt_sides(&spec.target), &loaded.asked, &replies)
+    {
+        let (own, stable) = replies.both();
+        let reference = spec.text_reference.as_deref();
+        let references = reference
+            .map(|name| text::cells(&rows.table, name))
+            .transpose()?;
+        let days = rows.days.as_deref();
+        let subject = text::Subject {
+            own: &own,
+            stable: stable.as_deref(),
+            references: references.as_deref(),
+            days,
+        };
+        let (found, answered) = text::run(spec, &subject, details)?;
+        metrics.extend(found);
+        metrics.extend(replies.measure(sides, days, spec.seed));
+        count = answered;
+        sampling(rows, spec, details);
     }
     metrics.extend(drift::run(spec, loaded, details)?);
     if wants_quality(spec) {
         metrics.extend(quality::run(loaded, details)?);
     }
     Ok((metrics, count))
+}
+
+fn sampling(rows: &rows::Rows, spec: &EvaluationRunSpec, details: &mut Details) {
+    if rows.drawn_from > rows.count {
+        details.notes.push(format!(
+            "Sampling: {} of {} rows, drawn with the seed {}.",
+            rows.count, rows.drawn_from, spec.seed
+        ));
+    }
+}
+
+/// The sides of a prompt that is a target.
+pub(crate) fn prompt_sides(target: &EvaluationTarget) -> Option<prompt::Sides<'_>> {
+    match target {
+        EvaluationTarget::Prompt {
+            release,
+            own,
+            stable,
+        } => Some(prompt::Sides {
+            release,
+            own,
+            stable: stable.as_ref(),
+        }),
+        EvaluationTarget::Model { .. } | EvaluationTarget::Predictions(_) => None,
+    }
 }
 
 /// Whether an evaluator compares with labels.

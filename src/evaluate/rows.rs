@@ -8,7 +8,7 @@ use std::{
 use super::{
     Places, input_failure,
     join::{join, keys, pick},
-    prediction_columns, wants_drift, wants_quality, wants_text, wants_truth,
+    prediction_columns, prompt, prompt_sides, wants_drift, wants_quality, wants_text, wants_truth,
     watched::Watched,
 };
 use crate::{
@@ -144,6 +144,8 @@ pub struct Loaded {
     pub rows: Option<Rows>,
     /// Texts, where evaluators look at them.
     pub texts: Option<Texts>,
+    /// Rows that a prompt is asked with.
+    pub asked: Option<Rows>,
     /// What drift is measured on: the dataset, or the file of predictions.
     pub current: Option<Ready>,
     /// What it is measured against.
@@ -170,6 +172,7 @@ pub async fn load(spec: &EvaluationRunSpec, places: &Places) -> Result<Loaded, F
         watched: Vec::new(),
         rows: None,
         texts: None,
+        asked: None,
         current: None,
         reference: None,
     };
@@ -187,7 +190,7 @@ pub async fn load(spec: &EvaluationRunSpec, places: &Places) -> Result<Loaded, F
             let source = fetch(2, "predictions", &target.source, places, &mut loaded).await?;
             Some((target.clone(), source))
         }
-        EvaluationTarget::Model { .. } => None,
+        EvaluationTarget::Model { .. } | EvaluationTarget::Prompt { .. } => None,
     };
     let owned = spec.clone();
     let read = move || -> Result<Loaded, Failure> {
@@ -207,6 +210,9 @@ pub async fn load(spec: &EvaluationRunSpec, places: &Places) -> Result<Loaded, F
         }
         if let (true, Some((target, file))) = (wants_text(&owned), &predictions) {
             loaded.texts = Some(texts(&owned, dataset.as_ref(), target, file)?);
+        }
+        if let (Some(sides), Some(dataset)) = (prompt_sides(&owned.target), &dataset) {
+            loaded.asked = Some(for_prompt(&owned, dataset, sides)?);
         }
         loaded.current = predictions
             .map(|(_, source)| source)
@@ -330,6 +336,19 @@ fn for_model(spec: &EvaluationRunSpec, source: &Source) -> Result<Rows, Failure>
     columns.extend(sensitive(spec));
     let table = read("dataset", source, &columns)?;
     finish(spec, table, features)
+}
+
+/// What a prompt is asked with, and what its answers are compared with.
+fn for_prompt(
+    spec: &EvaluationRunSpec,
+    source: &Source,
+    sides: prompt::Sides<'_>,
+) -> Result<Rows, Failure> {
+    let variables = prompt::columns(sides, source)?;
+    let mut columns: Vec<&str> = variables.iter().map(String::as_str).collect();
+    columns.extend(spec.text_reference.as_deref());
+    columns.extend(spec.time.as_deref());
+    finish(spec, read("dataset", source, &columns)?, Vec::new())
 }
 
 fn finish(spec: &EvaluationRunSpec, table: Table, features: Vec<String>) -> Result<Rows, Failure> {

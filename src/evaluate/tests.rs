@@ -1,6 +1,7 @@
 //! Whole evaluations, with real files and a real HTTP server that speaks the Open Inference Protocol.
 
 mod evaluators;
+mod prompts;
 mod texts;
 
 use std::{

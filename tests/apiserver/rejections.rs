@@ -49,6 +49,16 @@ fn rows() -> Vec<Row> {
     let sticky = "a sticky key is in one place: write header, cookie or field";
     let pending =
         "limits: pending are those that wait when there are too many; write concurrent too";
+    let one_target = "target is one thing: write modelDeployment, promptRelease or predictions";
+    let variables = "dataset has the prompt's variables as columns of their names: write its uri, and reference for the column that answers are compared with; label and features are for models";
+    let of_prompt = |more: Value, evaluators: Value| {
+        let mut dataset = json!({"uri": "s3://b/d"});
+        dataset
+            .as_object_mut()
+            .unwrap()
+            .extend(more.as_object().unwrap().clone());
+        json!({"target": {"promptRelease": {"name": "p"}}, "dataset": dataset, "evaluators": evaluators})
+    };
     let two_places = || json!({"sticky": [{"header": "a", "cookie": "b"}]});
     let only_pending = || json!({"limits": {"pending": 1}});
     vec![
@@ -450,7 +460,7 @@ fn rows() -> Vec<Row> {
             EVALUATION,
             "/spec/evaluators",
             json!([{"pii": {}}]),
-            "text, jsonSchema and pii look at the texts of a file: write target.predictions",
+            "text, jsonSchema and pii look at texts: write target.promptRelease, or target.predictions for a file of them",
         ),
         (
             EVALUATION,
@@ -500,18 +510,42 @@ fn rows() -> Vec<Row> {
             json!([{"metric": "rocAuc", "min": 0.9, "max": 0.1}]),
             empty,
         ),
-        (
-            EVALUATION,
-            "/spec/target",
-            json!({}),
-            "target is one thing: write modelDeployment or predictions",
-        ),
+        (EVALUATION, "/spec/target", json!({}), one_target),
         (
             EVALUATION,
             "/spec/target",
             json!({"modelDeployment": {"name": "m"}, "predictions": {"uri": "s3://b/p"}}),
-            "target is one thing: write modelDeployment or predictions",
+            one_target,
         ),
+        (
+            EVALUATION,
+            "/spec/target",
+            json!({"modelDeployment": {"name": "m"}, "promptRelease": {"name": "p"}}),
+            one_target,
+        ),
+        (EVALUATION, "/spec", of_prompt(json!({"label": "y"}), json!([])), variables),
+        (EVALUATION, "/spec", of_prompt(json!({"features": ["x"]}), json!([])), variables),
+        (
+            EVALUATION,
+            "/spec",
+            json!({"target": {"promptRelease": {"name": "p"}}}),
+            variables,
+        ),
+        (
+            EVALUATION,
+            "/spec",
+            of_prompt(json!({}), json!([{"classification": {}}])),
+            "a prompt's answers are texts: write text, jsonSchema or pii; classification, regression, calibration, fairness and featureImportance are for models",
+        ),
+        (
+            EVALUATION,
+            "/spec",
+            json!({"target": {"predictions": {"uri": "s3://b/p.csv", "label": "y"}}, "requests": {"concurrency": 2}}),
+            "requests is how a target is asked, and a file isn't: take it out",
+        ),
+        (EVALUATION, "/spec/requests", json!({"concurrency": 65}), "spec.requests.concurrency"),
+        (EVALUATION, "/spec/requests", json!({"retries": 11}), "spec.requests.retries"),
+        (EVALUATION, "/spec/maxItemErrors", json!(1.5), "spec.maxItemErrors"),
         (
             EVALUATION,
             "/spec/target",

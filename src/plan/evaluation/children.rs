@@ -5,18 +5,18 @@ use k8s_openapi::ByteString;
 use kube::{Resource, ResourceExt};
 use serde_json::{Map, Value, json};
 
-use super::Observed;
+use super::{Content, Observed, Release};
 use crate::{
     api::{
         Duration, Evaluation, GATEWAY_INTERNAL_PORT, SUPERVISOR_PORT,
         evaluation::{EvaluationRun, Predictions, TableSource},
         label,
         run::{
-            EvaluationRunSpec, EvaluationTarget, MAX_ITEM_ERRORS, OUTPUT_DIR, PROGRAM, REPORT_FILE,
-            RUN_DIR, RUN_ENV,
+            EvaluationRunSpec, EvaluationTarget, MAX_ITEM_ERRORS, OUTPUT_DIR, PROGRAM, PromptSide,
+            REPORT_FILE, RUN_DIR, RUN_ENV,
         },
     },
-    plan::pod,
+    plan::{pod, prompt_release::template},
 };
 
 /// How long a finished pod waits for the operator to have read its report.
@@ -47,16 +47,27 @@ pub fn sources(observed: &Observed) -> Vec<(usize, &'static str, &TableSource)> 
         .collect()
 }
 
-fn revision_url(observed: &Observed, revision: &str) -> String {
+fn revision_url(observed: &Observed, release: &Release, revision: &str) -> String {
     let namespace = observed.evaluation.namespace().unwrap_or_default();
-    let release = observed
-        .release
-        .as_ref()
-        .map(ResourceExt::name_any)
-        .unwrap_or_default();
+    let (kind, name) = match release {
+        Release::Model(_) => ("models", release.name()),
+        Release::Prompt(_) => ("prompts", release.name()),
+    };
     format!(
-        "http://perennial-gateway.{namespace}.svc:{GATEWAY_INTERNAL_PORT}/revisions/models/{release}/{revision}"
+        "http://perennial-gateway.{namespace}.svc:{GATEWAY_INTERNAL_PORT}/revisions/{kind}/{name}/{revision}"
     )
+}
+
+/// A prompt's revision, if it is one that can be rendered (another is no candidate).
+fn prompt_side(observed: &Observed, release: &Release, revision: &str) -> Option<PromptSide> {
+    let Content::Prompt(content) = observed.revisions.get(revision)? else {
+        return None;
+    };
+    Some(PromptSide {
+        url: revision_url(observed, release, revision),
+        takes: template::takes(&content.prompt).ok()?,
+        prices: content.backend.prices.clone(),
+    })
 }
 
 fn target(observed: &Observed, run: &EvaluationRun) -> Option<EvaluationTarget> {
@@ -64,13 +75,21 @@ fn target(observed: &Observed, run: &EvaluationRun) -> Option<EvaluationTarget> 
         return Some(EvaluationTarget::Predictions(predictions.clone()));
     }
     let revision = run.revision.as_ref()?;
-    let content = observed.revisions.get(revision)?;
-    Some(EvaluationTarget::Model {
-        url: revision_url(observed, revision),
-        baseline_url: run.baseline.as_ref().map(|b| revision_url(observed, b)),
-        protocol: content.server.protocol(),
-        signature: content.model.signature.clone(),
-    })
+    let release = observed.release.as_ref()?;
+    let baseline = run.baseline.as_ref();
+    match observed.revisions.get(revision)? {
+        Content::Model(content) => Some(EvaluationTarget::Model {
+            url: revision_url(observed, release, revision),
+            baseline_url: baseline.map(|b| revision_url(observed, release, b)),
+            protocol: content.server.protocol(),
+            signature: content.model.signature.clone(),
+        }),
+        Content::Prompt(_) => Some(EvaluationTarget::Prompt {
+            release: release.name(),
+            own: prompt_side(observed, release, revision)?,
+            stable: baseline.and_then(|b| prompt_side(observed, release, b)),
+        }),
+    }
 }
 
 /// What a pod of this Evaluation does with this target.
@@ -99,6 +118,7 @@ fn run_spec(owner: &Evaluation, target: EvaluationTarget) -> EvaluationRunSpec {
         reference: spec.reference.clone(),
         evaluators: spec.evaluators.clone(),
         sampling: spec.sampling.clone(),
+        requests: spec.requests.clone().unwrap_or_default(),
         max_item_errors: spec.max_item_errors.unwrap_or(MAX_ITEM_ERRORS),
         gates: spec.gates.clone(),
         subject: String::new(),

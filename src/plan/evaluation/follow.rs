@@ -97,6 +97,8 @@ impl Decider<'_> {
     fn judged(&mut self, mut run: EvaluationRun, report: &Report) {
         run.metrics = record::kept(&report.metrics, &self.observed.evaluation.spec.gates);
         run.rows = report.summary.rows;
+        run.tokens = report.summary.tokens;
+        run.cost = report.summary.cost;
         run.report = report.page.as_ref().map(|page| self.report(&run, page));
         run.dataset_digest = report.summary.dataset_digest.clone();
         // Judged on everything that was measured, not on what is kept.

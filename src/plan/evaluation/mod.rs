@@ -10,6 +10,7 @@ mod observed;
 pub mod reason;
 mod record;
 mod schedule;
+mod target;
 #[cfg(test)]
 mod tests;
 
@@ -17,3 +18,4 @@ pub use crate::api::verdict::{judge, verdict};
 pub use children::{REPORT_ROLE, job_name, local_run, report_name};
 pub use decide::{plan, refused};
 pub use observed::Observed;
+pub use target::{Content, Release};
