@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     Credentials, Duration, OpenObject, PodTemplate,
     gate::{Gate, GateStatus, MetricValue, Verdict},
+    prompt_release::{KeyReference, Prices},
     schema,
     training_job::{Format, TimeColumn},
 };
@@ -34,23 +35,26 @@ use super::{
 )]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = [{
-    "rule": "!has(self.target.modelDeployment) || has(self.dataset) && has(self.dataset.label)",
+    "rule": "!(has(self.target.modelDeployment) || has(self.target.endpoint) && self.target.endpoint.protocol == 'OpenInference') || has(self.dataset) && has(self.dataset.label)",
     "message": "dataset is what the model is asked: write its uri and label (only a target of predictions needs none)"
 }, {
     "rule": "!has(self.target.promptRelease) || has(self.dataset) && !has(self.dataset.label) && !has(self.dataset.features)",
     "message": "dataset has the prompt's variables as columns of their names: write its uri, and reference for the column that answers are compared with; label and features are for models"
 }, {
-    "rule": "!has(self.target.promptRelease) || !has(self.evaluators) || !self.evaluators.exists(e, has(e.classification) || has(e.regression) || has(e.calibration) || has(e.fairness) || has(e.featureImportance))",
-    "message": "a prompt's answers are texts: write text, jsonSchema or pii; classification, regression, calibration, fairness and featureImportance are for models"
+    "rule": "!has(self.target.endpoint) || self.target.endpoint.protocol != 'OpenAI' || has(self.dataset) && !has(self.dataset.label) && !has(self.dataset.features)",
+    "message": "dataset has what the endpoint is asked in the column input: write its uri, and reference for the column that answers are compared with; label and features are for OpenInference"
+}, {
+    "rule": "!(has(self.target.promptRelease) || has(self.target.endpoint) && self.target.endpoint.protocol == 'OpenAI') || !has(self.evaluators) || !self.evaluators.exists(e, has(e.classification) || has(e.regression) || has(e.calibration) || has(e.fairness) || has(e.featureImportance))",
+    "message": "its answers are texts: write text, jsonSchema or pii; classification, regression, calibration, fairness and featureImportance are for models"
 }, {
     "rule": "!has(self.evaluators) || !self.evaluators.exists(e, has(e.drift)) || has(self.reference)",
     "message": "the drift evaluator compares with reference: write reference.uri"
 }, {
-    "rule": "!has(self.evaluators) || !self.evaluators.exists(e, has(e.featureImportance)) || has(self.target.modelDeployment)",
+    "rule": "!has(self.evaluators) || !self.evaluators.exists(e, has(e.featureImportance)) || !has(self.target.predictions)",
     "message": "featureImportance asks the model again with a column shuffled: its target is a modelDeployment, not a file"
 }, {
-    "rule": "!has(self.evaluators) || !self.evaluators.exists(e, has(e.text) || has(e.jsonSchema) || has(e.pii)) || !has(self.target.modelDeployment)",
-    "message": "text, jsonSchema and pii look at texts: write target.promptRelease, or target.predictions for a file of them"
+    "rule": "!has(self.evaluators) || !self.evaluators.exists(e, has(e.text) || has(e.jsonSchema) || has(e.pii)) || !(has(self.target.modelDeployment) || has(self.target.endpoint) && self.target.endpoint.protocol == 'OpenInference')",
+    "message": "text, jsonSchema and pii look at texts: write target.promptRelease, an endpoint of protocol OpenAI, or target.predictions for a file of them"
 }, {
     "rule": "!has(self.requests) || !has(self.target.predictions)",
     "message": "requests is how a target is asked, and a file isn't: take it out"
@@ -129,8 +133,8 @@ pub struct EvaluationSpec {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = [{
-    "rule": "[has(self.modelDeployment), has(self.promptRelease), has(self.predictions)].filter(x, x).size() == 1",
-    "message": "target is one thing: write modelDeployment, promptRelease or predictions"
+    "rule": "[has(self.modelDeployment), has(self.promptRelease), has(self.endpoint), has(self.predictions)].filter(x, x).size() == 1",
+    "message": "target is one thing: write modelDeployment, promptRelease, endpoint or predictions"
 }]))]
 pub struct Target {
     /// A ModelDeployment of this namespace.
@@ -139,6 +143,9 @@ pub struct Target {
     /// A PromptRelease of this namespace: each row is one request, its columns are the variables.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prompt_release: Option<ReleaseTarget>,
+    /// A server that isn't a release of ours.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<Endpoint>,
     /// A file of predictions: no model is called.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub predictions: Option<Predictions>,
@@ -163,6 +170,48 @@ pub struct ReleaseTarget {
     /// Which revision; absent: the candidate if there is one, else stable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revision: Option<TargetRevision>,
+}
+
+/// A server somewhere. The evaluation's pod asks it, so that it reaches what pods of this namespace reach.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [{
+    "rule": "self.protocol != 'OpenAI' || has(self.model)",
+    "message": "endpoint: protocol OpenAI needs model, its name there"
+}, {
+    "rule": "self.protocol == 'OpenAI' || !has(self.prices)",
+    "message": "endpoint: prices are of tokens, which only protocol OpenAI counts"
+}]))]
+pub struct Endpoint {
+    /// Base URL: of OpenInference up to `/v2`, of OpenAI with `/v1`.
+    #[schemars(
+        length(min = 1, max = 1024),
+        regex(pattern = r"^https?://[^/]+(/.*)?$")
+    )]
+    pub url: String,
+    /// What it speaks.
+    pub protocol: EndpointProtocol,
+    /// The model's name there; of OpenInference absent: the only one that it serves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 256))]
+    pub model: Option<String>,
+    /// Key of a Secret in the same namespace, sent as bearer token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credentials: Option<KeyReference>,
+    /// What tokens cost: for `costPerRequest`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prices: Option<Prices>,
+}
+
+/// What an endpoint speaks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum EndpointProtocol {
+    /// Open Inference Protocol (KServe V2) over HTTP: rows in, predictions out.
+    #[default]
+    OpenInference,
+    /// OpenAI's chat completions: the column `input` is the user's message, the answer a text.
+    #[serde(rename = "OpenAI")]
+    OpenAi,
 }
 
 /// Which revision of a release.

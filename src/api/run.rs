@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::{
     Duration,
-    evaluation::{Evaluator, Predictions, Requests, Sampling, TableSource},
+    evaluation::{EndpointProtocol, Evaluator, Predictions, Requests, Sampling, TableSource},
     gate::{Gate, MetricValue},
     model_deployment::Protocol,
     prompt_release::Prices,
@@ -191,15 +191,32 @@ pub enum EvaluationTarget {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         stable: Option<PromptSide>,
     },
+    /// A server somewhere; its bearer token is [`ENDPOINT_KEY`].
+    #[serde(rename_all = "camelCase")]
+    Endpoint {
+        /// Base URL.
+        url: String,
+        /// What it speaks.
+        protocol: EndpointProtocol,
+        /// The model's name there.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        model: Option<String>,
+        /// What tokens cost.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        prices: Option<Prices>,
+    },
     /// A file.
     Predictions(Predictions),
 }
+
+/// Environment variable with the bearer token of an endpoint.
+pub const ENDPOINT_KEY: &str = "PERENNIAL_ENDPOINT_KEY";
 
 /// A revision of a prompt: where it is asked, and with what.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PromptSide {
-    /// `http://perennial-gateway.NS.svc:9467/revisions/prompts/NAME/HASH`.
+    /// Base URL with `/v1`: `http://perennial-gateway.NS.svc:9467/revisions/prompts/NAME/HASH/v1`.
     pub url: String,
     /// The variables that it takes.
     #[serde(flatten)]

@@ -435,7 +435,8 @@ fn prepare(evaluation: &Evaluation, files: &EvalFiles, root: &Path) -> Result<Pr
     spec.subject = match &spec.target {
         crate::api::run::EvaluationTarget::Predictions(p) => p.source.uri.clone(),
         crate::api::run::EvaluationTarget::Model { .. }
-        | crate::api::run::EvaluationTarget::Prompt { .. } => String::new(),
+        | crate::api::run::EvaluationTarget::Prompt { .. }
+        | crate::api::run::EvaluationTarget::Endpoint { .. } => String::new(),
     };
     let mut notes = Vec::new();
     if let (false, Some(path), Some(time)) = (joined, &files.predictions, &spec.time) {
@@ -480,7 +481,8 @@ fn prepare(evaluation: &Evaluation, files: &EvalFiles, root: &Path) -> Result<Pr
     let own = match &spec.target {
         crate::api::run::EvaluationTarget::Predictions(p) => Some(&p.source),
         crate::api::run::EvaluationTarget::Model { .. }
-        | crate::api::run::EvaluationTarget::Prompt { .. } => None,
+        | crate::api::run::EvaluationTarget::Prompt { .. }
+        | crate::api::run::EvaluationTarget::Endpoint { .. } => None,
     };
     let read = [
         ("predictions", own),

@@ -65,14 +65,15 @@ pub struct Client {
     /// Between the beginnings of two requests.
     pause: Duration,
     next: Mutex<Instant>,
+    bearer: Option<String>,
 }
 
 impl Client {
-    /// That asks as the spec says.
+    /// That asks as the spec says, with this token if there is one.
     ///
     /// # Errors
     /// If TLS can't be set up.
-    pub fn new(requests: &Requests) -> Result<Self, String> {
+    pub fn new(requests: &Requests, bearer: Option<String>) -> Result<Self, String> {
         let timeout = requests.timeout.as_ref().map_or(TIMEOUT, |d| d.to_std());
         let retries = requests.retries.unwrap_or(RETRIES).max(0);
         let pause = requests.per_second.filter(|rate| *rate > 0.0);
@@ -83,6 +84,7 @@ impl Client {
             tries: u32::try_from(retries).unwrap_or(0) + 1,
             pause: pause.map_or(Duration::ZERO, |rate| Duration::from_secs_f64(1.0 / rate)),
             next: Mutex::new(Instant::now()),
+            bearer,
         })
     }
 
@@ -148,6 +150,10 @@ impl Client {
     }
 
     async fn once(&self, request: reqwest::RequestBuilder) -> Result<Heard, String> {
+        let request = match &self.bearer {
+            Some(token) => request.bearer_auth(token),
+            None => request,
+        };
         self.turn().await;
         let begun = Instant::now();
         let whole = async {

@@ -40,10 +40,13 @@ use tokio::sync::watch;
 use crate::{
     api::{
         SUPERVISOR_PORT,
-        evaluation::{Evaluator, Predictions},
+        evaluation::{EndpointProtocol, Evaluator, Predictions},
         gate::MetricValue,
         model_deployment::Protocol,
-        run::{self, EXIT_INPUT, EvaluationRunSpec, EvaluationTarget, Report, Summary},
+        run::{
+            self, EXIT_INPUT, EvaluationRunSpec, EvaluationTarget, PromptSide, PromptVariables, Report,
+            Summary,
+        },
         training_job::Progress,
         verdict::short,
     },
@@ -182,10 +185,20 @@ async fn work(
         Some(rows) if wants_truth(&spec) => Some(Truth::of(rows, &spec.evaluators)?),
         _ => None,
     };
+    let (model, bearer) = match &spec.target {
+        EvaluationTarget::Endpoint { model, .. } => {
+            (model.as_deref(), std::env::var(run::ENDPOINT_KEY).ok())
+        }
+        _ => (None, None),
+    };
     let manner = Manner {
         requests: &spec.requests,
         share: spec.max_item_errors,
+        model,
+        bearer: bearer.as_deref(),
     };
+    let chat = chat_endpoint(&spec.target);
+    let sides = prompt_sides(&spec.target).or_else(|| chat.as_ref().map(Chat::sides));
     let answers = match (&spec.target, rows, &truth) {
         (
             EvaluationTarget::Model {
@@ -208,19 +221,24 @@ async fn work(
             };
             Some((own, stable))
         }
+        (EvaluationTarget::Endpoint { url, .. }, Some(rows), Some(truth)) => {
+            let progress = |done: usize| board.progress(asked_so_far(done, rows.count));
+            let own = open_inference::ask(url, "the endpoint", rows, truth, manner, &progress);
+            Some((own.await?, None))
+        }
         (EvaluationTarget::Predictions(target), Some(rows), Some(_)) => {
             Some((Answers::of_file(rows, target)?, None))
         }
         _ => None,
     };
-    let replies = match (prompt_sides(&spec.target), &loaded.asked) {
+    let replies = match (sides, &loaded.asked) {
         (Some(sides), Some(rows)) => {
             let progress = |done: usize, all: usize| board.progress(asked_so_far(done, all));
             Some(prompt::ask(sides, rows, manner, &progress).await?)
         }
         _ => None,
     };
-    let spent = prompt_sides(&spec.target).zip(replies.as_ref());
+    let spent = sides.zip(replies.as_ref());
     let (tokens, cost) = spent.map_or((None, None), |(sides, replies)| replies.spent(sides));
     let mut details = Details::default();
     let mut importance = Vec::new();
@@ -228,7 +246,11 @@ async fn work(
         .evaluators
         .iter()
         .find_map(|e| e.feature_importance.as_ref());
-    if let (Some(evaluator), EvaluationTarget::Model { url, .. }) = (asked, &spec.target)
+    let url = match &spec.target {
+        EvaluationTarget::Model { url, .. } | EvaluationTarget::Endpoint { url, .. } => Some(url),
+        EvaluationTarget::Prompt { .. } | EvaluationTarget::Predictions(_) => None,
+    };
+    if let (Some(evaluator), Some(url)) = (asked, url)
         && let (Some(rows), Some(truth), Some((own, _))) = (rows, &truth, &answers)
     {
         let subject = (rows, truth, own);
@@ -321,9 +343,9 @@ fn compute(
         metrics.extend(found.into_iter().filter(once));
         count = answered;
     }
-    if let (Some(sides), Some(rows), Some(replies)) =
-        (prompt_sides(&spec.target), &loaded.asked, &replies)
-    {
+    let chat = chat_endpoint(&spec.target);
+    let sides = prompt_sides(&spec.target).or_else(|| chat.as_ref().map(Chat::sides));
+    if let (Some(sides), Some(rows), Some(replies)) = (sides, &loaded.asked, &replies) {
         let (own, stable) = replies.both();
         let reference = spec.text_reference.as_deref();
         let references = reference
@@ -366,12 +388,54 @@ pub(crate) fn prompt_sides(target: &EvaluationTarget) -> Option<prompt::Sides<'_
             own,
             stable,
         } => Some(prompt::Sides {
-            release,
+            named: prompt::Named::Release(release),
             own,
             stable: stable.as_ref(),
         }),
-        EvaluationTarget::Model { .. } | EvaluationTarget::Predictions(_) => None,
+        EvaluationTarget::Model { .. }
+        | EvaluationTarget::Endpoint { .. }
+        | EvaluationTarget::Predictions(_) => None,
     }
+}
+
+/// An endpoint that is asked for texts.
+pub(crate) struct Chat {
+    model: String,
+    own: PromptSide,
+}
+
+impl Chat {
+    pub(crate) fn sides(&self) -> prompt::Sides<'_> {
+        prompt::Sides {
+            named: prompt::Named::Model(&self.model),
+            own: &self.own,
+            stable: None,
+        }
+    }
+}
+
+/// The endpoint that is a target, if it answers with texts.
+pub(crate) fn chat_endpoint(target: &EvaluationTarget) -> Option<Chat> {
+    let EvaluationTarget::Endpoint {
+        url,
+        protocol: EndpointProtocol::OpenAi,
+        model,
+        prices,
+    } = target
+    else {
+        return None;
+    };
+    Some(Chat {
+        model: model.clone().unwrap_or_default(),
+        own: PromptSide {
+            url: url.clone(),
+            takes: PromptVariables {
+                message: true,
+                ..PromptVariables::default()
+            },
+            prices: prices.clone(),
+        },
+    })
 }
 
 /// Whether an evaluator compares with labels.

@@ -32,11 +32,20 @@ const MESSAGE: &str = "input";
 /// answered first.
 const EARLY: usize = 20;
 
+/// How a request says who is meant.
+#[derive(Clone, Copy, Debug)]
+pub enum Named<'a> {
+    /// A release behind the gateway, which renders its prompt.
+    Release(&'a str),
+    /// A model of an endpoint, which is given the message as it is.
+    Model(&'a str),
+}
+
 /// The sides of a comparison.
 #[derive(Clone, Copy, Debug)]
 pub struct Sides<'a> {
-    /// The release.
-    pub release: &'a str,
+    /// Whose answers they are.
+    pub named: Named<'a>,
     /// The revision that is measured.
     pub own: &'a PromptSide,
     /// Stable.
@@ -46,7 +55,11 @@ pub struct Sides<'a> {
 impl<'a> Sides<'a> {
     fn all(self) -> impl Iterator<Item = (&'static str, &'a PromptSide)> {
         let stable = self.stable.map(|side| ("stable", side));
-        std::iter::once(("the prompt", self.own)).chain(stable)
+        let own = match self.named {
+            Named::Release(_) => "the prompt",
+            Named::Model(_) => "the endpoint",
+        };
+        std::iter::once((own, self.own)).chain(stable)
     }
 }
 
@@ -97,7 +110,7 @@ pub fn columns(sides: Sides<'_>, source: &Source) -> Result<Vec<String>, Failure
 }
 
 /// What a row makes of a request.
-fn body(release: &str, takes: &PromptVariables, table: &Table, row: usize) -> Result<Value, Failure> {
+fn body(named: Named<'_>, takes: &PromptVariables, table: &Table, row: usize) -> Result<Value, Failure> {
     let mut variables = Map::new();
     for (name, variable) in &takes.variables {
         let Some(column) = table.column(name) else {
@@ -118,7 +131,12 @@ fn body(release: &str, takes: &PromptVariables, table: &Table, row: usize) -> Re
         }
         variables.insert(name.clone(), value(cell, variable.kind, name, row)?);
     }
-    let mut body = json!({"model": release, "prompt": {"id": release, "variables": variables}});
+    let mut body = match named {
+        Named::Release(name) => {
+            json!({"model": name, "prompt": {"id": name, "variables": variables}})
+        }
+        Named::Model(name) => json!({"model": name}),
+    };
     if takes.message {
         let message = column(table, MESSAGE)?.values.cell(row).to_string();
         body["messages"] = json!([{"role": "user", "content": message}]);
@@ -194,7 +212,7 @@ pub async fn ask(
     for row in 0..rows.count {
         let mut both = Vec::with_capacity(asked.len());
         for (place, (_, side)) in asked.iter().enumerate() {
-            both.push((row, place, body(sides.release, &side.takes, &rows.table, row)?));
+            both.push((row, place, body(sides.named, &side.takes, &rows.table, row)?));
         }
         if row % 2 == 1 {
             both.reverse();
@@ -202,7 +220,7 @@ pub async fn ask(
         calls.extend(both);
     }
     let all = calls.len();
-    let client = Client::new(manner.requests)
+    let client = Client::new(manner.requests, manner.bearer.map(str::to_owned))
         .map_err(|e| unreachable(asked[0].0, &asked[0].1.url, &e))?;
     let mut replies: Vec<Vec<Option<Reply>>> = vec![vec![None; rows.count]; asked.len()];
     let mut tallies: Vec<Tally> = asked.iter().map(|_| Tally::default()).collect();

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    Places, input_failure,
+    Chat, Places, chat_endpoint, input_failure,
     join::{join, keys, pick},
     prediction_columns, prompt, prompt_sides, wants_drift, wants_quality, wants_text, wants_truth,
     watched::Watched,
@@ -190,7 +190,9 @@ pub async fn load(spec: &EvaluationRunSpec, places: &Places) -> Result<Loaded, F
             let source = fetch(2, "predictions", &target.source, places, &mut loaded).await?;
             Some((target.clone(), source))
         }
-        EvaluationTarget::Model { .. } | EvaluationTarget::Prompt { .. } => None,
+        EvaluationTarget::Model { .. }
+        | EvaluationTarget::Prompt { .. }
+        | EvaluationTarget::Endpoint { .. } => None,
     };
     let owned = spec.clone();
     let read = move || -> Result<Loaded, Failure> {
@@ -211,7 +213,9 @@ pub async fn load(spec: &EvaluationRunSpec, places: &Places) -> Result<Loaded, F
         if let (true, Some((target, file))) = (wants_text(&owned), &predictions) {
             loaded.texts = Some(texts(&owned, dataset.as_ref(), target, file)?);
         }
-        if let (Some(sides), Some(dataset)) = (prompt_sides(&owned.target), &dataset) {
+        let chat = chat_endpoint(&owned.target);
+        let sides = prompt_sides(&owned.target).or_else(|| chat.as_ref().map(Chat::sides));
+        if let (Some(sides), Some(dataset)) = (sides, &dataset) {
             loaded.asked = Some(for_prompt(&owned, dataset, sides)?);
         }
         loaded.current = predictions

@@ -49,7 +49,7 @@ fn rows() -> Vec<Row> {
     let sticky = "a sticky key is in one place: write header, cookie or field";
     let pending =
         "limits: pending are those that wait when there are too many; write concurrent too";
-    let one_target = "target is one thing: write modelDeployment, promptRelease or predictions";
+    let one_target = "target is one thing: write modelDeployment, promptRelease, endpoint or predictions";
     let variables = "dataset has the prompt's variables as columns of their names: write its uri, and reference for the column that answers are compared with; label and features are for models";
     let of_prompt = |more: Value, evaluators: Value| {
         let mut dataset = json!({"uri": "s3://b/d"});
@@ -460,7 +460,7 @@ fn rows() -> Vec<Row> {
             EVALUATION,
             "/spec/evaluators",
             json!([{"pii": {}}]),
-            "text, jsonSchema and pii look at texts: write target.promptRelease, or target.predictions for a file of them",
+            "text, jsonSchema and pii look at texts: write target.promptRelease, an endpoint of protocol OpenAI, or target.predictions for a file of them",
         ),
         (
             EVALUATION,
@@ -535,13 +535,43 @@ fn rows() -> Vec<Row> {
             EVALUATION,
             "/spec",
             of_prompt(json!({}), json!([{"classification": {}}])),
-            "a prompt's answers are texts: write text, jsonSchema or pii; classification, regression, calibration, fairness and featureImportance are for models",
+            "its answers are texts: write text, jsonSchema or pii; classification, regression, calibration, fairness and featureImportance are for models",
         ),
         (
             EVALUATION,
             "/spec",
             json!({"target": {"predictions": {"uri": "s3://b/p.csv", "label": "y"}}, "requests": {"concurrency": 2}}),
             "requests is how a target is asked, and a file isn't: take it out",
+        ),
+        (
+            EVALUATION,
+            "/spec/target",
+            json!({"endpoint": {"url": "http://m/v1", "protocol": "OpenAI"}}),
+            "endpoint: protocol OpenAI needs model, its name there",
+        ),
+        (
+            EVALUATION,
+            "/spec/target",
+            json!({"endpoint": {"url": "http://m", "protocol": "OpenInference", "prices": {"inputPerMillion": 1, "outputPerMillion": 1}}}),
+            "endpoint: prices are of tokens, which only protocol OpenAI counts",
+        ),
+        (
+            EVALUATION,
+            "/spec/target",
+            json!({"endpoint": {"url": "http://m/v1", "protocol": "OpenAI", "model": "m"}}),
+            "dataset has what the endpoint is asked in the column input: write its uri, and reference for the column that answers are compared with; label and features are for OpenInference",
+        ),
+        (
+            EVALUATION,
+            "/spec",
+            json!({"target": {"endpoint": {"url": "http://m", "protocol": "OpenInference"}}, "dataset": {"uri": "s3://b/d"}}),
+            "dataset is what the model is asked: write its uri and label (only a target of predictions needs none)",
+        ),
+        (
+            EVALUATION,
+            "/spec",
+            json!({"target": {"endpoint": {"url": "http://m", "protocol": "OpenInference"}}, "dataset": {"uri": "s3://b/d", "label": "y"}, "evaluators": [{"pii": {}}]}),
+            "text, jsonSchema and pii look at texts",
         ),
         (EVALUATION, "/spec/requests", json!({"concurrency": 65}), "spec.requests.concurrency"),
         (EVALUATION, "/spec/requests", json!({"retries": 11}), "spec.requests.retries"),

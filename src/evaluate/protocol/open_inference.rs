@@ -29,6 +29,10 @@ pub struct Manner<'a> {
     pub requests: &'a Requests,
     /// Share of rows that may stay without an answer.
     pub share: f64,
+    /// The model's name on its server; absent: the only one.
+    pub model: Option<&'a str>,
+    /// Token that is sent along.
+    pub bearer: Option<&'a str>,
 }
 
 struct Model<'a> {
@@ -52,7 +56,8 @@ pub async fn ask(
     manner: Manner<'_>,
     progress: &(dyn Fn(usize) + Sync),
 ) -> Result<Answers, Failure> {
-    let client = Client::new(manner.requests).map_err(|e| unreachable(who, url, &e))?;
+    let client = Client::new(manner.requests, manner.bearer.map(str::to_owned))
+        .map_err(|e| unreachable(who, url, &e))?;
     let url = url.trim_end_matches('/').to_owned();
     let mut model = Model {
         client,
@@ -61,7 +66,10 @@ pub async fn ask(
         who,
         outputs: &[],
     };
-    let name = model.name().await?;
+    let name = match manner.model {
+        Some(name) => name.to_owned(),
+        None => model.name().await?,
+    };
     model.infer = format!("{}/v2/models/{name}/infer", model.url);
     let (first, rest) = (0..rows.count.min(BATCH), BATCH.min(rows.count)..rows.count);
     let mut answers = Answers {

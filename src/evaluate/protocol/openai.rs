@@ -11,18 +11,20 @@ use crate::evaluate::client::{Client, Heard, Trouble};
 pub struct Reply {
     /// The first choice's text.
     pub text: String,
+    /// Whether the backend itself calls it a refusal.
+    pub refusal: bool,
     /// From the request to the last byte of the answer, of the try that was answered.
     pub time: Duration,
     /// Tokens of prompt and answer as the backend counts them, where it does.
     pub usage: Option<(u64, u64)>,
 }
 
-/// Asks `<base>/v1/chat/completions`.
+/// Asks `<base>/chat/completions`; the base ends with `/v1`.
 ///
 /// # Errors
 /// If no answer came, it was a refusal, or one that is no completion: an error is never a text.
 pub async fn chat(client: &Client, base: &str, body: &Value) -> Result<Reply, Trouble> {
-    let url = format!("{}/v1/chat/completions", base.trim_end_matches('/'));
+    let url = format!("{}/chat/completions", base.trim_end_matches('/'));
     let heard = client.insist(&url, body, client.tries()).await?;
     reply(&heard).map_err(Trouble::Unavailable)
 }
@@ -44,6 +46,7 @@ fn reply(heard: &Heard) -> Result<Reply, String> {
     let tokens = |name: &str| heard.body.get("usage")?.get(name)?.as_u64();
     Ok(Reply {
         text: text.to_owned(),
+        refusal: said("content").is_none(),
         time: heard.time,
         usage: tokens("prompt_tokens").zip(tokens("completion_tokens")),
     })

@@ -76,7 +76,7 @@ async fn serve(rule: Rule) -> (String, Arc<Rule>) {
 fn target(base: &str, stable: bool) -> Value {
     let side = |revision: &str, output: f64| {
         json!({
-            "url": format!("{base}/{revision}"),
+            "url": format!("{base}/{revision}/v1"),
             "variables": {"question": {"required": true}, "count": {"kind": "Plain"}, "context": {"kind": "Json"}, "note": {}},
             "prices": {"inputPerMillion": 1.0, "outputPerMillion": output},
         })
@@ -154,7 +154,7 @@ async fn a_prompt_is_measured_beside_stable_on_the_same_rows() {
 async fn a_prompt_that_places_the_callers_message_gets_the_column_input() {
     let pod = pod(&[("dataset/questions.jsonl", "{\"input\": \"hello\"}\n")]);
     let (base, rule) = serve(Rule::default()).await;
-    let target = json!({"prompt": {"release": "reply", "own": {"url": format!("{base}/new"), "variables": {}, "message": true}}});
+    let target = json!({"prompt": {"release": "reply", "own": {"url": format!("{base}/new/v1"), "variables": {}, "message": true}}});
     let mut spec = spec(target, json!([]));
     spec["textReference"] = Value::Null;
     let report = pod.run(spec).await.unwrap();
@@ -289,4 +289,30 @@ async fn a_target_is_asked_as_the_spec_says() {
     let hasty = json!({"timeout": "1ms", "retries": 0});
     let failure = pod.run(with(&base, hasty)).await.unwrap_err();
     assert_eq!(failure.reason, "TargetUnreachable");
+}
+
+#[tokio::test]
+async fn endpoints_are_asked_for_texts_or_for_predictions() {
+    let texts = pod(&[(
+        "dataset/questions.jsonl",
+        "{\"input\": \"hello\", \"reference\": \"write to jane@example.org about\"}\n",
+    )]);
+    let (base, rule) = serve(Rule::default()).await;
+    let endpoint = json!({"endpoint": {"url": format!("{base}/any/v1/"), "protocol": "OpenAI", "model": "small"}});
+    let exact = json!([{"text": {"metrics": ["tokenF1"]}}, {"pii": {}}]);
+    let report = texts.run(spec(endpoint, exact)).await.unwrap();
+    assert_eq!((value(&report, "tokenF1"), value(&report, "piiRate")), (1.0, 1.0));
+    assert_eq!(
+        rule.asked.lock().unwrap()[0].1,
+        json!({"model": "small", "messages": [{"role": "user", "content": "hello"}]})
+    );
+    let rows = pod(&[("dataset/holdout.csv", &rows())]);
+    let url = Server::default().start().await;
+    let mut spec = model(&url, None);
+    spec["target"] = json!({"endpoint": {"url": url, "protocol": "OpenInference"}});
+    let report = rows.run(spec.clone()).await.unwrap();
+    assert!(value(&report, "rocAuc") > 0.75);
+    // Of several models the one that is named.
+    spec["target"]["endpoint"]["model"] = json!("churn");
+    assert!(value(&rows.run(spec).await.unwrap(), "rocAuc") > 0.75);
 }

@@ -12,7 +12,7 @@ use crate::{
         evaluation::{EvaluationRun, Predictions, TableSource},
         label,
         run::{
-            EvaluationRunSpec, EvaluationTarget, MAX_ITEM_ERRORS, OUTPUT_DIR, PROGRAM, PromptSide,
+            ENDPOINT_KEY, EvaluationRunSpec, EvaluationTarget, MAX_ITEM_ERRORS, OUTPUT_DIR, PROGRAM, PromptSide,
             REPORT_FILE, RUN_DIR, RUN_ENV,
         },
     },
@@ -64,7 +64,7 @@ fn prompt_side(observed: &Observed, release: &Release, revision: &str) -> Option
         return None;
     };
     Some(PromptSide {
-        url: revision_url(observed, release, revision),
+        url: format!("{}/v1", revision_url(observed, release, revision)),
         takes: template::takes(&content.prompt).ok()?,
         prices: content.backend.prices.clone(),
     })
@@ -73,6 +73,14 @@ fn prompt_side(observed: &Observed, release: &Release, revision: &str) -> Option
 fn target(observed: &Observed, run: &EvaluationRun) -> Option<EvaluationTarget> {
     if let Some(predictions) = &observed.evaluation.spec.target.predictions {
         return Some(EvaluationTarget::Predictions(predictions.clone()));
+    }
+    if let Some(endpoint) = &observed.evaluation.spec.target.endpoint {
+        return Some(EvaluationTarget::Endpoint {
+            url: endpoint.url.clone(),
+            protocol: endpoint.protocol,
+            model: endpoint.model.clone(),
+            prices: endpoint.prices.clone(),
+        });
     }
     let revision = run.revision.as_ref()?;
     let release = observed.release.as_ref()?;
@@ -258,13 +266,13 @@ pub fn run_job(observed: &Observed, run: &EvaluationRun, start: Timestamp) -> Op
             env_from.push(pod::credentials_env("PERENNIAL_CRED_3_", credentials));
         }
     }
-    pod::prepend(
-        &mut evaluator,
-        "env",
-        vec![
-            json!({"name": RUN_ENV, "value": pod::literal(&serde_json::to_string(&run_spec).unwrap_or_default())}),
-        ],
-    );
+    let run_text = serde_json::to_string(&run_spec).unwrap_or_default();
+    let mut environment = vec![json!({"name": RUN_ENV, "value": pod::literal(&run_text)})];
+    let endpoint = spec.target.endpoint.as_ref();
+    if let Some(key) = endpoint.and_then(|e| e.credentials.as_ref()) {
+        environment.push(pod::key_env(ENDPOINT_KEY, key));
+    }
+    pod::prepend(&mut evaluator, "env", environment);
     pod::append(&mut evaluator, "envFrom", env_from);
     pod::append(&mut evaluator, "volumeMounts", mounts);
     others.insert(0, Value::Object(evaluator));

@@ -146,6 +146,14 @@ impl Decider<'_> {
                 ..EvaluationRun::default()
             }));
         }
+        if let Some(endpoint) = &spec.target.endpoint {
+            let model = endpoint.model.as_deref().unwrap_or_default();
+            return Wanted::Run(Box::new(EvaluationRun {
+                target: format!("{model} {}", endpoint.url).trim_start().to_owned(),
+                generation,
+                ..EvaluationRun::default()
+            }));
+        }
         let Some(target) = spec.target.release() else {
             return Wanted::Nothing("there is no target".to_owned());
         };

@@ -390,7 +390,7 @@ fn a_candidate_of_a_prompt_is_asked_at_its_internal_address_with_the_variables_t
     let run: Value = serde_json::from_str(environment.as_str().unwrap()).unwrap();
     let side = |revision: &str, variable: &str, price: f64| {
         json!({
-            "url": format!("http://perennial-gateway.team-a.svc:9467/revisions/prompts/reply/{revision}"),
+            "url": format!("http://perennial-gateway.team-a.svc:9467/revisions/prompts/reply/{revision}/v1"),
             "variables": {variable: {"required": true, "kind": "Text"}}, "message": true,
             "prices": {"inputPerMillion": price, "outputPerMillion": 1.0},
         })
@@ -437,4 +437,39 @@ fn a_comparison_waits_until_both_revisions_are_known() {
         "{}",
         status(&world).message
     );
+}
+
+#[test]
+fn an_endpoint_is_asked_with_its_key_once_for_each_generation() {
+    let mut world = observed();
+    world.evaluation.spec = serde_json::from_value(json!({
+        "target": {"endpoint": {"url": "https://llm.example/v1", "protocol": "OpenAI", "model": "m", "credentials": {"secretName": "llm", "key": "token"}}},
+        "dataset": {"uri": "pvc://data/questions.jsonl"},
+    }))
+    .unwrap();
+    let plan = step(&mut world, start());
+    let Some(Action::Create(job)) = plan.actions.last() else {
+        panic!("{plan:?}")
+    };
+    let environment = &job["spec"]["template"]["spec"]["containers"][0]["env"];
+    let run: Value = serde_json::from_str(environment[0]["value"].as_str().unwrap()).unwrap();
+    assert_eq!(
+        run["target"],
+        json!({"endpoint": {"url": "https://llm.example/v1", "protocol": "OpenAI", "model": "m"}})
+    );
+    assert_eq!(
+        environment[1],
+        json!({"name": "PERENNIAL_ENDPOINT_KEY", "valueFrom": {"secretKeyRef": {"name": "llm", "key": "token"}}})
+    );
+    assert_eq!(
+        status(&world).last_run.as_ref().unwrap().target,
+        "m https://llm.example/v1"
+    );
+    answer(&mut world, 0.7);
+    step(&mut world, start());
+    step(&mut world, start() + SignedDuration::from_hours(1));
+    assert_eq!(status(&world).count, 1);
+    world.evaluation.metadata.generation = Some(2);
+    step(&mut world, start() + SignedDuration::from_hours(1));
+    assert_eq!(status(&world).count, 2);
 }
