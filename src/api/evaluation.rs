@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     Credentials, Duration, OpenObject, PodTemplate,
     gate::{Gate, GateStatus, MetricValue, Verdict},
+    judge::JudgeEvaluator,
     prompt_release::{KeyReference, Prices},
     schema,
     training_job::{Format, TimeColumn},
@@ -45,7 +46,7 @@ use super::{
     "message": "dataset has what the endpoint is asked in the column input: write its uri, and reference for the column that answers are compared with; label and features are for OpenInference"
 }, {
     "rule": "!(has(self.target.promptRelease) || has(self.target.endpoint) && self.target.endpoint.protocol == 'OpenAI') || !has(self.evaluators) || !self.evaluators.exists(e, has(e.classification) || has(e.regression) || has(e.calibration) || has(e.fairness) || has(e.featureImportance))",
-    "message": "its answers are texts: write text, jsonSchema or pii; classification, regression, calibration, fairness and featureImportance are for models"
+    "message": "its answers are texts: write text, jsonSchema, pii, groundedness or judge; classification, regression, calibration, fairness and featureImportance are for models"
 }, {
     "rule": "!has(self.evaluators) || !self.evaluators.exists(e, has(e.drift)) || has(self.reference)",
     "message": "the drift evaluator compares with reference: write reference.uri"
@@ -53,11 +54,11 @@ use super::{
     "rule": "!has(self.evaluators) || !self.evaluators.exists(e, has(e.featureImportance)) || !has(self.target.predictions)",
     "message": "featureImportance asks the model again with a column shuffled: its target is a modelDeployment, not a file"
 }, {
-    "rule": "!has(self.evaluators) || !self.evaluators.exists(e, has(e.text) || has(e.jsonSchema) || has(e.pii)) || !(has(self.target.modelDeployment) || has(self.target.endpoint) && self.target.endpoint.protocol == 'OpenInference')",
-    "message": "text, jsonSchema and pii look at texts: write target.promptRelease, an endpoint of protocol OpenAI, or target.predictions for a file of them"
+    "rule": "!has(self.evaluators) || !self.evaluators.exists(e, has(e.text) || has(e.jsonSchema) || has(e.pii) || has(e.groundedness) || has(e.judge)) || !(has(self.target.modelDeployment) || has(self.target.endpoint) && self.target.endpoint.protocol == 'OpenInference')",
+    "message": "text, jsonSchema, pii, groundedness and judge look at texts: write target.promptRelease, an endpoint of protocol OpenAI, or target.predictions for a file of them"
 }, {
-    "rule": "!has(self.requests) || !has(self.target.predictions)",
-    "message": "requests is how a target is asked, and a file isn't: take it out"
+    "rule": "!has(self.requests) || !has(self.target.predictions) || has(self.evaluators) && self.evaluators.exists(e, has(e.judge))",
+    "message": "requests is how a target or judge is asked, and a file isn't: take it out"
 }, {
     "rule": "has(self.schedule) || !has(self.timeZone) && !has(self.suspend)",
     "message": "timeZone and suspend are about the schedule: write schedule, such as \"0 2 * * *\""
@@ -223,7 +224,7 @@ pub enum TargetRevision {
     Candidate,
 }
 
-/// How a target is asked: through the gateway's internal address, apart from callers.
+/// How a target, and a judge, is asked; releases through the gateway's internal address, apart from callers.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Requests {
@@ -324,8 +325,8 @@ pub struct EvaluationDataset {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = [{
-    "rule": "[has(self.classification), has(self.regression), has(self.calibration), has(self.fairness), has(self.featureImportance), has(self.drift), has(self.dataQuality), has(self.text), has(self.jsonSchema), has(self.pii)].filter(x, x).size() == 1",
-    "message": "an evaluator is one thing: write one of classification, regression, calibration, fairness, featureImportance, drift, dataQuality, text, jsonSchema and pii"
+    "rule": "[has(self.classification), has(self.regression), has(self.calibration), has(self.fairness), has(self.featureImportance), has(self.drift), has(self.dataQuality), has(self.text), has(self.jsonSchema), has(self.pii), has(self.groundedness), has(self.judge)].filter(x, x).size() == 1",
+    "message": "an evaluator is one thing: write one of classification, regression, calibration, fairness, featureImportance, drift, dataQuality, text, jsonSchema, pii, groundedness and judge"
 }]))]
 pub struct Evaluator {
     /// accuracy, precision, recall, f1, rocAuc, prAuc, logLoss, brier, …
@@ -358,6 +359,12 @@ pub struct Evaluator {
     /// Personal data in texts, by rule: piiRate, `pii.<entity>`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pii: Option<PiiEvaluator>,
+    /// Whether texts keep to their context and question, by words and facts: grounded.lexical, grounded.facts, relevance.answer, relevance.context.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub groundedness: Option<GroundednessEvaluator>,
+    /// Another model's verdict on texts: a metric of the judge's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub judge: Option<JudgeEvaluator>,
 }
 
 /// Binary classification.
@@ -463,6 +470,19 @@ pub struct JsonSchemaEvaluator {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PiiEvaluator {}
+
+/// Answers against what they were made from, without a model.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct GroundednessEvaluator {
+    /// Columns with the context.
+    #[schemars(length(min = 1, max = 8), inner(length(min = 1, max = 128)))]
+    pub context: Vec<String>,
+    /// The column with the question.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 128))]
+    pub question: Option<String>,
+}
 
 /// Some of the rows instead of all.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]

@@ -209,6 +209,19 @@ pub enum EvaluationTarget {
     Predictions(Predictions),
 }
 
+/// Index for the credentials of the calibration set of the first evaluator, if that is a judge; others follow by their places.
+pub const CALIBRATION_INDEX: usize = 10;
+
+/// Name of the calibration set of the judge in this place among the evaluators.
+pub fn calibration(place: usize) -> String {
+    format!("calibration-{place}")
+}
+
+/// Environment variable with the bearer token of the judge in this place.
+pub fn judge_key(place: usize) -> String {
+    format!("PERENNIAL_JUDGE_{place}_KEY")
+}
+
 /// Environment variable with the bearer token of an endpoint.
 pub const ENDPOINT_KEY: &str = "PERENNIAL_ENDPOINT_KEY";
 

@@ -189,11 +189,7 @@ fn release(caches: &Caches, namespace: &str, evaluation: &Evaluation) -> Option<
 /// What the spec reads.
 fn uris(evaluation: &Evaluation) -> impl Iterator<Item = &str> {
     let spec = &evaluation.spec;
-    let sources = [
-        spec.dataset.as_ref().map(|d| &d.source),
-        spec.reference.as_ref(),
-        spec.target.predictions.as_ref().map(|p| &p.source),
-    ];
-    let read = sources.into_iter().flatten().map(|s| s.uri.as_str());
+    let sources = evaluation::sources(evaluation).into_iter();
+    let read = sources.map(|(_, _, source)| source.uri.as_str());
     read.chain(spec.output.as_deref())
 }

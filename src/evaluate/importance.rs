@@ -67,7 +67,8 @@ pub async fn run(
         for repeat in 0..repeats {
             let place = index * repeats + repeat;
             let shuffled = shuffle(&rows, name, seed.wrapping_add(1 + place as u64));
-            let asked = open_inference::ask(url, "the model", &shuffled, &truth, manner, &|_| ()).await?;
+            let asked =
+                open_inference::ask(url, "the model", &shuffled, &truth, manner, &|_| ()).await?;
             progress(place + 1, calls);
             if let Some((_, without)) = self::score(&shuffled, &truth, &asked)? {
                 losses.push(whole - without);

@@ -3,6 +3,7 @@
 //! | step | module | fails as |
 //! | --- | --- | --- |
 //! | rows and labels | [`rows`], [`join`], [`truth`] | `InputUnreadable`, `DigestMismatch`, `EmptyData`, `UnknownLabel` |
+//! | judge | [`judge`] | `JudgeUnavailable`, `JudgeRefused` |
 //! | ask | [`protocol`] over [`client`]; of a prompt [`prompt`] | `TargetUnreachable`, `TargetRefused`, `TooManyUnanswered` |
 //! | compute | [`measure`], [`calibration`], [`fairness`], [`importance`], [`text`], [`drift`], [`quality`] | `NothingToMeasure` |
 //! | look again | [`watched`] | `DatasetChanged` |
@@ -17,8 +18,10 @@ pub mod client;
 pub mod details;
 pub mod drift;
 pub mod fairness;
+pub mod grounded;
 pub mod importance;
 pub mod join;
+pub mod judge;
 pub mod measure;
 pub mod page;
 pub mod paired;
@@ -29,6 +32,7 @@ pub mod quality;
 pub mod rows;
 pub mod slices;
 pub mod text;
+pub mod texts;
 pub mod truth;
 pub mod watched;
 
@@ -44,8 +48,8 @@ use crate::{
         gate::MetricValue,
         model_deployment::Protocol,
         run::{
-            self, EXIT_INPUT, EvaluationRunSpec, EvaluationTarget, PromptSide, PromptVariables, Report,
-            Summary,
+            self, EXIT_INPUT, EvaluationRunSpec, EvaluationTarget, PromptSide, PromptVariables,
+            Report, Summary,
         },
         training_job::Progress,
         verdict::short,
@@ -63,6 +67,7 @@ use answer::Answers;
 use details::Details;
 use measure::Compared;
 use protocol::open_inference::{self, Manner};
+use texts::Texts;
 use truth::Truth;
 
 /// Where things are; the contract's paths in a pod, others in tests.
@@ -178,8 +183,9 @@ async fn work(
         ));
     }
     board.stage("Inputs");
-    let loaded = rows::load(&spec, places).await?;
+    let mut loaded = rows::load(&spec, places).await?;
     board.stage("Running");
+    let mut texts = loaded.texts.take();
     let rows = loaded.rows.as_ref();
     let truth = match rows {
         Some(rows) if wants_truth(&spec) => Some(Truth::of(rows, &spec.evaluators)?),
@@ -214,9 +220,9 @@ async fn work(
             let progress = |done: usize| board.progress(asked_so_far(done, rows.count));
             let own = open_inference::ask(url, "the model", rows, truth, manner, &progress).await?;
             let stable = match baseline_url {
-                Some(url) => Some(
-                    open_inference::ask(url, "stable", rows, truth, manner, &progress).await?,
-                ),
+                Some(url) => {
+                    Some(open_inference::ask(url, "stable", rows, truth, manner, &progress).await?)
+                }
                 None => None,
             };
             Some((own, stable))
@@ -239,8 +245,22 @@ async fn work(
         _ => None,
     };
     let spent = sides.zip(replies.as_ref());
-    let (tokens, cost) = spent.map_or((None, None), |(sides, replies)| replies.spent(sides));
+    let (mut tokens, mut cost) =
+        spent.map_or((None, None), |(sides, replies)| replies.spent(sides));
+    if let (Some(rows), Some(replies)) = (&loaded.asked, &replies) {
+        let answers = Texts::of_rows(&spec, &rows.table, replies.both())?;
+        let days = rows.days.clone();
+        texts = Some(Texts { days, ..answers });
+    }
     let mut details = Details::default();
+    let mut judged = Vec::new();
+    if let Some(texts) = &texts {
+        for found in judge::all(&spec, texts, &loaded.labelled, manner, &mut details).await? {
+            tokens = Some(tokens.unwrap_or(0) + i64::try_from(found.tokens).unwrap_or(i64::MAX));
+            cost = found.cost.map(|c| c + cost.unwrap_or(0.0)).or(cost);
+            judged.extend(found.metrics);
+        }
+    }
     let mut importance = Vec::new();
     let asked = spec
         .evaluators
@@ -255,18 +275,26 @@ async fn work(
     {
         let subject = (rows, truth, own);
         let progress = |done: usize, all: usize| board.progress(shuffled_so_far(done, all));
-        importance =
-            importance::run(evaluator, url, subject, (spec.seed, manner), &mut details, &progress)
-                .await?;
+        importance = importance::run(
+            evaluator,
+            url,
+            subject,
+            (spec.seed, manner),
+            &mut details,
+            &progress,
+        )
+        .await?;
     }
     let (datasets, digest) = (loaded.datasets.clone(), loaded.digest());
     let (mut metrics, count, details) = blocking(move || -> Result<_, Failure> {
-        let (metrics, count) = compute(&spec, &loaded, (truth.zip(answers), replies), &mut details)?;
+        let found = (truth.zip(answers), texts, replies);
+        let (metrics, count) = compute(&spec, &loaded, found, &mut details)?;
         loaded.watched.iter().try_for_each(watched::Watched::end)?;
         Ok((metrics, count, details))
     })
     .await??;
     metrics.extend(importance);
+    metrics.extend(judged);
     if metrics.is_empty() {
         return Err(nothing_to_measure());
     }
@@ -298,7 +326,7 @@ type Answered = (Truth, (Answers, Option<Answers>));
 fn compute(
     spec: &EvaluationRunSpec,
     loaded: &rows::Loaded,
-    (answered, replies): (Option<Answered>, Option<prompt::Replies>),
+    (answered, texts, replies): (Option<Answered>, Option<Texts>, Option<prompt::Replies>),
     details: &mut Details,
 ) -> Result<(Vec<MetricValue>, usize), Failure> {
     let mut metrics = Vec::new();
@@ -306,8 +334,14 @@ fn compute(
     if let (Some(rows), Some((truth, (own, stable)))) = (&loaded.rows, &answered) {
         // Models were held to it while they were asked.
         if matches!(spec.target, EvaluationTarget::Predictions(_)) {
-            enough(own.missing(), rows.count, spec.max_item_errors, "the file", "")
-                .map_err(Failure::permanent)?;
+            enough(
+                own.missing(),
+                rows.count,
+                spec.max_item_errors,
+                "the file",
+                "",
+            )
+            .map_err(Failure::permanent)?;
         }
         let compared = Compared::of(rows, truth, own, stable.as_ref())?;
         count = compared.kept.len();
@@ -336,8 +370,8 @@ fn compute(
     } else if let Some(current) = &loaded.current {
         count = usize::try_from(current.source.rows()).unwrap_or(usize::MAX);
     }
-    if let Some(texts) = &loaded.texts {
-        let (found, answered) = text::of_file(spec, texts, details)?;
+    if let Some(texts) = &texts {
+        let (found, answered) = text::run(spec, texts, details)?;
         // Counted once, where a class is measured too.
         let once = |m: &MetricValue| loaded.rows.is_none() || !m.name.starts_with("unanswered");
         metrics.extend(found.into_iter().filter(once));
@@ -346,22 +380,7 @@ fn compute(
     let chat = chat_endpoint(&spec.target);
     let sides = prompt_sides(&spec.target).or_else(|| chat.as_ref().map(Chat::sides));
     if let (Some(sides), Some(rows), Some(replies)) = (sides, &loaded.asked, &replies) {
-        let (own, stable) = replies.both();
-        let reference = spec.text_reference.as_deref();
-        let references = reference
-            .map(|name| text::cells(&rows.table, name))
-            .transpose()?;
-        let days = rows.days.as_deref();
-        let subject = text::Subject {
-            own: &own,
-            stable: stable.as_deref(),
-            references: references.as_deref(),
-            days,
-        };
-        let (found, answered) = text::run(spec, &subject, details)?;
-        metrics.extend(found);
-        metrics.extend(replies.measure(sides, days, spec.seed));
-        count = answered;
+        metrics.extend(replies.measure(sides, rows.days.as_deref(), spec.seed));
         sampling(rows, spec, details);
     }
     metrics.extend(drift::run(spec, loaded, details)?);
@@ -451,6 +470,8 @@ fn of_labels(evaluator: &Evaluator) -> bool {
         text: _,
         json_schema: _,
         pii: _,
+        groundedness: _,
+        judge: _,
     } = evaluator;
     classification.is_some()
         || regression.is_some()
@@ -467,7 +488,10 @@ fn wants_truth(spec: &EvaluationRunSpec) -> bool {
 
 /// Whether texts are looked at.
 pub(crate) fn wants_text(spec: &EvaluationRunSpec) -> bool {
-    let of_text = |e: &Evaluator| e.text.is_some() || e.json_schema.is_some() || e.pii.is_some();
+    let of_text = |e: &Evaluator| {
+        let by_rule = e.text.is_some() || e.json_schema.is_some() || e.pii.is_some();
+        by_rule || e.groundedness.is_some() || e.judge.is_some()
+    };
     spec.evaluators.iter().any(of_text)
 }
 

@@ -169,7 +169,10 @@ mod tests {
         let names: Vec<&str> = found.iter().map(|m| m.name.as_str()).collect();
         assert_eq!(names, ["score", "stable.score", "difference.score"]);
         let width = |m: &MetricValue| m.upper.unwrap() - m.lower.unwrap();
-        assert!(width(&found[0]) > 0.5 && width(&found[2]) < 1e-9, "{found:?}");
+        assert!(
+            width(&found[0]) > 0.5 && width(&found[2]) < 1e-9,
+            "{found:?}"
+        );
         assert!((found[2].value.unwrap() + 0.25).abs() < 1e-9);
     }
 
@@ -182,7 +185,10 @@ mod tests {
             Statistic::Mean,
             (1, "no row"),
         );
-        assert_eq!((none[0].value, none[0].message.as_deref()), (None, Some("no row")));
+        assert_eq!(
+            (none[0].value, none[0].message.as_deref()),
+            (None, Some("no row"))
+        );
         let days = [0, 0, 1, 1];
         let few = measure(
             "score",

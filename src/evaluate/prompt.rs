@@ -110,7 +110,12 @@ pub fn columns(sides: Sides<'_>, source: &Source) -> Result<Vec<String>, Failure
 }
 
 /// What a row makes of a request.
-fn body(named: Named<'_>, takes: &PromptVariables, table: &Table, row: usize) -> Result<Value, Failure> {
+fn body(
+    named: Named<'_>,
+    takes: &PromptVariables,
+    table: &Table,
+    row: usize,
+) -> Result<Value, Failure> {
     let mut variables = Map::new();
     for (name, variable) in &takes.variables {
         let Some(column) = table.column(name) else {
@@ -212,7 +217,11 @@ pub async fn ask(
     for row in 0..rows.count {
         let mut both = Vec::with_capacity(asked.len());
         for (place, (_, side)) in asked.iter().enumerate() {
-            both.push((row, place, body(sides.named, &side.takes, &rows.table, row)?));
+            both.push((
+                row,
+                place,
+                body(sides.named, &side.takes, &rows.table, row)?,
+            ));
         }
         if row % 2 == 1 {
             both.reverse();
@@ -226,7 +235,11 @@ pub async fn ask(
     let mut tallies: Vec<Tally> = asked.iter().map(|_| Tally::default()).collect();
     let (client, asked) = (&client, &asked);
     let one = |(row, place, body): (usize, usize, Value)| async move {
-        (row, place, openai::chat(client, &asked[place].1.url, &body).await)
+        (
+            row,
+            place,
+            openai::chat(client, &asked[place].1.url, &body).await,
+        )
     };
     let mut answers = std::pin::pin!(client.each(calls, one));
     let mut done = 0;
@@ -240,7 +253,11 @@ pub async fn ask(
                 replies[place][row] = Some(reply);
             }
             Err(trouble) => {
-                tracing::warn!("{who} gave no answer to row {}: {}", row + 1, trouble.text());
+                tracing::warn!(
+                    "{who} gave no answer to row {}: {}",
+                    row + 1,
+                    trouble.text()
+                );
                 tally.missing += 1;
                 tally.refused += usize::from(matches!(trouble, Trouble::Refused(_)));
                 trouble.text().clone_into(&mut tally.last);
@@ -302,7 +319,11 @@ impl Replies {
         let mut metrics = Vec::new();
         let time = |reply: &Reply, _: &PromptSide| Some(reply.time.as_secs_f64());
         let taken = self.values(sides, time);
-        for (name, share) in [("latencyP50", 0.5), ("latencyP95", 0.95), ("latencyP99", 0.99)] {
+        for (name, share) in [
+            ("latencyP50", 0.5),
+            ("latencyP95", 0.95),
+            ("latencyP99", 0.99),
+        ] {
             let how = Statistic::Quantile(share);
             metrics.extend(paired::measure(name, &taken, days, how, (seed, NO_ANSWER)));
         }
@@ -310,19 +331,29 @@ impl Replies {
             let (prompt, completion) = reply.usage?;
             Some((prompt + completion) as f64)
         };
-        let means: [(&str, &str, fn(&Reply, &PromptSide) -> Option<f64>); 2] = [
+        let means: [(&str, &str, OfReply); 2] = [
             ("tokensPerRequest", NO_USAGE, tokens),
             ("costPerRequest", NO_PRICES, cost_of),
         ];
         for (name, excuse, value) in means {
             let values = self.values(sides, value);
-            metrics.extend(paired::measure(name, &values, days, Statistic::Mean, (seed, excuse)));
+            metrics.extend(paired::measure(
+                name,
+                &values,
+                days,
+                Statistic::Mean,
+                (seed, excuse),
+            ));
         }
         metrics
     }
 
     /// A value of each row that has one on every side.
-    fn values(&self, sides: Sides<'_>, value: impl Fn(&Reply, &PromptSide) -> Option<f64>) -> Paired {
+    fn values(
+        &self,
+        sides: Sides<'_>,
+        value: impl Fn(&Reply, &PromptSide) -> Option<f64>,
+    ) -> Paired {
         let mut found = Paired {
             stable: self.stable.as_ref().map(|_| Vec::new()),
             ..Paired::default()
@@ -332,7 +363,8 @@ impl Replies {
                 continue;
             };
             if let (Some(replies), Some(side)) = (&self.stable, sides.stable) {
-                let Some(stable) = replies[row].as_ref().and_then(|reply| value(reply, side)) else {
+                let Some(stable) = replies[row].as_ref().and_then(|reply| value(reply, side))
+                else {
                     continue;
                 };
                 found.stable.get_or_insert_default().push(stable);
@@ -343,6 +375,9 @@ impl Replies {
         found
     }
 }
+
+/// A number of a reply, if there is one.
+type OfReply = fn(&Reply, &PromptSide) -> Option<f64>;
 
 const NO_ANSWER: &str = "no row has an answer";
 const NO_USAGE: &str = "the backend doesn't say how many tokens it used";

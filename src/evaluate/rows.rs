@@ -1,20 +1,22 @@
 //! Rows to measure on: fetched, verified, read.
 
 use std::{
-    collections::HashMap,
-    path::{Path, PathBuf},
+    collections::{BTreeMap, HashMap},
+    path::Path,
 };
 
 use super::{
     Chat, Places, chat_endpoint, input_failure,
     join::{join, keys, pick},
-    prediction_columns, prompt, prompt_sides, wants_drift, wants_quality, wants_text, wants_truth,
+    prediction_columns, prompt, prompt_sides,
+    texts::{Texts, inputs, labelled},
+    wants_drift, wants_quality, wants_text, wants_truth,
     watched::Watched,
 };
 use crate::{
     api::{
         evaluation::{Predictions, Sampling, TableSource},
-        run::{EXIT_INPUT, EvaluationRunSpec, EvaluationTarget},
+        run::{self, EXIT_INPUT, EvaluationRunSpec, EvaluationTarget},
         training_job::DatasetStatus,
     },
     data::{
@@ -124,16 +126,6 @@ pub struct Ready {
     pub source: Source,
 }
 
-/// Texts that were answered.
-pub struct Texts {
-    /// Answers, and references where there are any.
-    pub table: Table,
-    /// The column of the answers.
-    pub answer: String,
-    /// The column of the references.
-    pub reference: Option<String>,
-}
-
 /// All that was read.
 pub struct Loaded {
     /// Digests and sizes.
@@ -142,8 +134,10 @@ pub struct Loaded {
     pub watched: Vec<Watched>,
     /// Rows to measure on; absent where only drift is measured.
     pub rows: Option<Rows>,
-    /// Texts, where evaluators look at them.
+    /// Texts of a file, where evaluators look at them.
     pub texts: Option<Texts>,
+    /// Calibration sets of judges, by their places among the evaluators.
+    pub labelled: BTreeMap<usize, Table>,
     /// Rows that a prompt is asked with.
     pub asked: Option<Rows>,
     /// What drift is measured on: the dataset, or the file of predictions.
@@ -172,6 +166,7 @@ pub async fn load(spec: &EvaluationRunSpec, places: &Places) -> Result<Loaded, F
         watched: Vec::new(),
         rows: None,
         texts: None,
+        labelled: BTreeMap::new(),
         asked: None,
         current: None,
         reference: None,
@@ -194,6 +189,17 @@ pub async fn load(spec: &EvaluationRunSpec, places: &Places) -> Result<Loaded, F
         | EvaluationTarget::Prompt { .. }
         | EvaluationTarget::Endpoint { .. } => None,
     };
+    let mut calibrations = Vec::new();
+    for (place, evaluator) in spec.evaluators.iter().enumerate() {
+        if let Some(judge) = &evaluator.judge
+            && let Some(asked) = &judge.calibration
+        {
+            let name = run::calibration(place);
+            let index = run::CALIBRATION_INDEX + place;
+            let source = fetch(index, &name, &asked.dataset, places, &mut loaded).await?;
+            calibrations.push((place, judge.clone(), name, source));
+        }
+    }
     let owned = spec.clone();
     let read = move || -> Result<Loaded, Failure> {
         if wants_truth(&owned) {
@@ -211,7 +217,11 @@ pub async fn load(spec: &EvaluationRunSpec, places: &Places) -> Result<Loaded, F
             });
         }
         if let (true, Some((target, file))) = (wants_text(&owned), &predictions) {
-            loaded.texts = Some(texts(&owned, dataset.as_ref(), target, file)?);
+            loaded.texts = Some(Texts::of_file(&owned, dataset.as_ref(), target, file)?);
+        }
+        for (place, judge, name, source) in &calibrations {
+            let table = labelled(judge, name, source)?;
+            loaded.labelled.insert(*place, table);
         }
         let chat = chat_endpoint(&owned.target);
         let sides = prompt_sides(&owned.target).or_else(|| chat.as_ref().map(Chat::sides));
@@ -233,7 +243,7 @@ fn unreadable(name: &str, error: &data::Error) -> Failure {
 
 async fn fetch(
     index: usize,
-    name: &'static str,
+    name: &str,
     table: &TableSource,
     places: &Places,
     loaded: &mut Loaded,
@@ -247,24 +257,23 @@ async fn fetch(
             .await
             .map_err(|e| unreadable(name, &e))?,
     };
-    let (wanted, uri) = (table.digest.clone(), table.uri.clone());
+    let (wanted, uri, name) = (table.digest.clone(), table.uri.clone(), name.to_owned());
     let format = table_format(table.format);
     let (source, status, watched) =
-        blocking(move || open(name, &uri, &path, wanted.as_deref(), format)).await??;
+        blocking(move || open(&name, &uri, &path, wanted.as_deref(), format)).await??;
     loaded.datasets.push(status);
     loaded.watched.push(watched);
     Ok(source)
 }
 
 fn open(
-    name: &'static str,
+    name: &str,
     uri: &str,
     path: &Path,
     wanted: Option<&str>,
     format: Option<data::table::Format>,
 ) -> Result<(Source, DatasetStatus, Watched), Failure> {
-    let (watched, content) =
-        Watched::begin(name, uri, path).map_err(|e| unreadable(name, &e))?;
+    let (watched, content) = Watched::begin(name, uri, path).map_err(|e| unreadable(name, &e))?;
     if let Some(wanted) = wanted.filter(|w| *w != content.digest) {
         return Err(input_failure(
             "DigestMismatch",
@@ -320,7 +329,7 @@ fn sensitive(spec: &EvaluationRunSpec) -> impl Iterator<Item = &str> {
     fairness.flat_map(|f| f.sensitive.iter().map(String::as_str))
 }
 
-fn read(name: &str, source: &Source, columns: &[&str]) -> Result<Table, Failure> {
+pub(super) fn read(name: &str, source: &Source, columns: &[&str]) -> Result<Table, Failure> {
     let mut unique: Vec<&str> = Vec::new();
     for column in columns {
         if !unique.contains(column) {
@@ -351,6 +360,7 @@ fn for_prompt(
     let variables = prompt::columns(sides, source)?;
     let mut columns: Vec<&str> = variables.iter().map(String::as_str).collect();
     columns.extend(spec.text_reference.as_deref());
+    columns.extend(inputs(&spec.evaluators));
     columns.extend(spec.time.as_deref());
     finish(spec, read("dataset", source, &columns)?, Vec::new())
 }
@@ -434,39 +444,6 @@ fn beside<'a>(spec: &'a EvaluationRunSpec, source: &'a Source, taken: &[&str]) -
         .filter(|name| !taken.contains(name) && !key(name))
         .take(most)
         .collect()
-}
-
-/// The texts of a file with their references: its own, or those of the dataset, joined by key.
-fn texts(
-    spec: &EvaluationRunSpec,
-    dataset: Option<&Source>,
-    target: &Predictions,
-    file: &Source,
-) -> Result<Texts, Failure> {
-    let (answer, _) = prediction_columns(target);
-    let reference = spec.text_reference.as_deref();
-    if reference == Some(answer) {
-        return Err(input_failure(
-            "InputUnreadable",
-            format!("`{answer}` can't be both answer and reference: name another column"),
-        ));
-    }
-    let table = match (dataset, reference) {
-        (Some(dataset), Some(reference)) => {
-            let keys = keys(spec)?;
-            let left = [&[reference], keys.as_slice()].concat();
-            let right = [&[answer], keys.as_slice()].concat();
-            let left = read("dataset", dataset, &left)?;
-            join(left, &read("predictions", file, &right)?, &keys)?
-        }
-        (None, Some(reference)) => read("predictions", file, &[answer, reference])?,
-        (_, None) => read("predictions", file, &[answer])?,
-    };
-    Ok(Texts {
-        table,
-        answer: answer.to_owned(),
-        reference: reference.map(str::to_owned),
-    })
 }
 
 /// The day (UTC) of each row as a group; rows without a time are one group.

@@ -1,6 +1,7 @@
 //! Whole evaluations, with real files and a real HTTP server that speaks the Open Inference Protocol.
 
 mod evaluators;
+mod judges;
 mod prompts;
 mod texts;
 
@@ -535,9 +536,9 @@ async fn a_file_that_is_mostly_blank_is_no_measurement_however_good_the_rest_is(
         ("TooManyUnanswered", true, true)
     );
     assert!(
-        failure
-            .message
-            .contains("90 of 100 rows are without an answer of the file, and maxItemErrors allows 0.01"),
+        failure.message.contains(
+            "90 of 100 rows are without an answer of the file, and maxItemErrors allows 0.01"
+        ),
         "{}",
         failure.message
     );

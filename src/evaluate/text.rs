@@ -3,15 +3,17 @@
 //! Each metric is a mean over the rows that both sides answered (and that have a reference, where it takes one), with a bootstrapped interval;
 //! `bleu` and `chrF` are of all rows as one corpus.
 
+use std::collections::BTreeSet;
+
 use regex::Regex;
 use serde_json::Value;
 
 use super::{
     column,
     details::{Details, Example},
-    enough, input_failure,
+    grounded, input_failure,
     paired::{self, Statistic, Values},
-    rows::Texts,
+    texts::Texts,
 };
 use crate::{
     api::{
@@ -46,47 +48,16 @@ pub struct Subject<'a> {
 /// The texts of a column.
 pub type Column = Vec<Option<String>>;
 
-/// Measures the texts of a file.
-///
-/// # Errors
-/// As [`run`]; `EmptyData` if no row has an answer, `TooManyUnanswered` if more than `maxItemErrors` have none.
-pub fn of_file(
-    spec: &EvaluationRunSpec,
-    texts: &Texts,
-    details: &mut Details,
-) -> Result<(Vec<MetricValue>, usize), Failure> {
-    let own = cells(&texts.table, &texts.answer)?;
-    let references = match &texts.reference {
-        Some(name) => Some(cells(&texts.table, name)?),
-        None => None,
-    };
-    let missing = own.iter().filter(|answer| answer.is_none()).count();
-    if missing == own.len() {
-        return Err(input_failure(
-            "EmptyData",
-            format!("none of {missing} rows has an answer"),
-        ));
-    }
-    enough(missing, own.len(), spec.max_item_errors, "the file", "").map_err(Failure::permanent)?;
-    let subject = Subject {
-        own: &own,
-        stable: None,
-        references: references.as_deref(),
-        days: None,
-    };
-    run(spec, &subject, details)
-}
-
 /// Measures what the evaluators ask for; gives the metrics, and how many rows all sides answered.
 ///
 /// # Errors
 /// `UnknownPattern` for a pattern or schema that can't be read, `NothingToMeasure` where a reference is needed and nobody names its column.
 pub fn run(
     spec: &EvaluationRunSpec,
-    subject: &Subject<'_>,
+    texts: &Texts,
     details: &mut Details,
 ) -> Result<(Vec<MetricValue>, usize), Failure> {
-    let seed = spec.seed;
+    let (seed, subject) = (spec.seed, texts.subject());
     let mut metrics = Vec::new();
     for evaluator in &spec.evaluators {
         if let Some(evaluator) = &evaluator.text {
@@ -99,6 +70,9 @@ pub fn run(
         }
         if evaluator.pii.is_some() {
             metrics.extend(subject.personal(seed, details));
+        }
+        if let Some(evaluator) = &evaluator.groundedness {
+            metrics.extend(grounded::run(evaluator, texts, seed, details));
         }
     }
     metrics.extend(unanswered(subject.own, subject.stable));
@@ -120,7 +94,7 @@ pub fn cells(table: &Table, name: &str) -> Result<Column, Failure> {
 
 impl<'a> Subject<'a> {
     /// Rows that every side answered, with what was said.
-    fn answered(&self) -> impl Iterator<Item = (usize, &'a str, Option<&'a str>)> {
+    pub fn answered(&self) -> impl Iterator<Item = (usize, &'a str, Option<&'a str>)> + use<'a> {
         let (own, stable) = (self.own, self.stable);
         own.iter().enumerate().filter_map(move |(row, answer)| {
             let answer = answer.as_deref()?;
@@ -208,7 +182,13 @@ impl<'a> Subject<'a> {
             details.examples = worst(name, &pairs, &values.own);
         }
         let mean = Statistic::Mean;
-        Ok(paired::measure(name, &values, self.days, mean, (seed, NO_PAIR)))
+        Ok(paired::measure(
+            name,
+            &values,
+            self.days,
+            mean,
+            (seed, NO_PAIR),
+        ))
     }
 
     /// A score of all rows as one corpus.
@@ -300,7 +280,7 @@ impl<'a> Subject<'a> {
 }
 
 /// Kinds of personal data in a text.
-type Found = Vec<pii::Entity>;
+type Found = BTreeSet<pii::Entity>;
 
 /// What both sides said of a row, and what they should have.
 struct Pair<'a> {
@@ -317,10 +297,8 @@ fn yes(b: bool) -> f64 {
 fn pattern(evaluator: &TextEvaluator) -> Result<Regex, Failure> {
     let wrong = |text: String| input_failure("UnknownPattern", text);
     let pattern = evaluator.pattern.as_deref();
-    let pattern =
-        pattern.ok_or_else(|| wrong("the metric regex needs text.pattern".to_owned()))?;
-    Regex::new(pattern)
-        .map_err(|e| wrong(format!("text.pattern is no regular expression: {e}")))
+    let pattern = pattern.ok_or_else(|| wrong("the metric regex needs text.pattern".to_owned()))?;
+    Regex::new(pattern).map_err(|e| wrong(format!("text.pattern is no regular expression: {e}")))
 }
 
 /// A score of one answer, 0 to 1.

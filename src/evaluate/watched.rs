@@ -22,7 +22,7 @@ const LATELY: Duration = Duration::from_secs(2);
 /// A file or tree as it was before it was read.
 #[derive(Clone, Debug)]
 pub struct Watched {
-    name: &'static str,
+    name: String,
     uri: String,
     path: PathBuf,
     stamps: Vec<Stamp>,
@@ -44,14 +44,14 @@ impl Watched {
     ///
     /// # Errors
     /// If something can't be read.
-    pub fn begin(name: &'static str, uri: &str, path: &Path) -> data::Result<(Self, digest::Content)> {
+    pub fn begin(name: &str, uri: &str, path: &Path) -> data::Result<(Self, digest::Content)> {
         let stamps = stamps(path)?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         let bound = now.unwrap_or_default().saturating_sub(LATELY).as_secs();
         let bound = i64::try_from(bound).unwrap_or(i64::MAX);
         let content = digest::of_path(path, |_| false)?;
         let watched = Self {
-            name,
+            name: name.to_owned(),
             uri: uri.to_owned(),
             path: path.to_owned(),
             lately: stamps.iter().any(|(.., seconds, _)| *seconds >= bound),
@@ -67,7 +67,9 @@ impl Watched {
     /// `DatasetChanged`, which another run may be free of.
     pub fn end(&self) -> Result<(), Failure> {
         let changed = |now: &str| {
-            let Self { name, uri, digest, .. } = self;
+            let Self {
+                name, uri, digest, ..
+            } = self;
             let message = format!(
                 "{name} ({uri}) changed while it was measured: it had the digest {digest}, {now}; write new data to a new place, or when no run reads the old"
             );

@@ -217,8 +217,7 @@ fn measured(question: &str) -> String {
     let mut release: Value = serde_json::from_str(&release("You answer customers.")).unwrap();
     let spec = &mut release["spec"];
     spec["prompt"]["messages"][1]["content"] = json!(question);
-    spec["prompt"]["variables"] =
-        json!({"type": "object", "required": ["question"], "properties": {"question": {"type": "string"}}});
+    spec["prompt"]["variables"] = json!({"type": "object", "required": ["question"], "properties": {"question": {"type": "string"}}});
     spec["backend"]["prices"] =
         json!({"inputPerMillion": 1.0, "outputPerMillion": 1.0, "currency": "EUR"});
     spec["metrics"] =
@@ -250,7 +249,9 @@ async fn an_evaluation_refuses_a_prompt_that_loses_the_question_and_lets_a_good_
     let about = ["suitcase", "refund", "seat", "meal"];
     let line = |i: usize| {
         let about = about[i % 4];
-        json!({"id": i, "question": format!("What of my {about}, number {i}?"), "about": about}).to_string() + "\n"
+        json!({"id": i, "question": format!("What of my {about}, number {i}?"), "about": about})
+            .to_string()
+            + "\n"
     };
     let questions: String = (0..60).map(line).collect();
     space
@@ -262,9 +263,7 @@ async fn an_evaluation_refuses_a_prompt_that_loses_the_question_and_lets_a_good_
         .await;
     let contains = json!([{"text": {"metrics": ["contains"]}}, {"pii": {}}]);
     let gates = json!([{"metric": "contains", "min": 0.9}, {"metric": "piiRate", "max": 0.0}, {"metric": "unansweredRows", "max": 0}]);
-    space
-        .apply(&evaluation("quality", &contains, &gates))
-        .await;
+    space.apply(&evaluation("quality", &contains, &gates)).await;
     let dear = json!([{"metric": "costPerRequest", "maxRatio": 1.5}]);
     space.apply(&evaluation("later", &json!([]), &dear)).await;
     space.apply(&measured("{{ question }}")).await;
@@ -306,7 +305,10 @@ async fn an_evaluation_refuses_a_prompt_that_loses_the_question_and_lets_a_good_
         (Some(0.0), Some(1.0)),
         "{run}"
     );
-    assert_eq!((run["verdict"].as_str(), run["rows"].as_i64()), (Some("Failed"), Some(60)));
+    assert_eq!(
+        (run["verdict"].as_str(), run["rows"].as_i64()),
+        (Some("Failed"), Some(60))
+    );
     assert!(run["tokens"].as_i64() > Some(0) && run["cost"].as_f64() > Some(0.0));
 
     // The third asks, in other words.

@@ -1,7 +1,7 @@
 //! What targets speak.
 
-pub mod openai;
 pub mod open_inference;
+pub mod openai;
 
 use super::input_failure;
 use crate::supervise::failure::Failure;

@@ -199,7 +199,11 @@ impl Model<'_> {
             self.outputs = wish;
             // What it can't give may also show as a server error; don't wait long for that before the last wish.
             let all = self.client.tries();
-            let tries = if index + 1 == wishes.len() { all } else { all.min(3) };
+            let tries = if index + 1 == wishes.len() {
+                all
+            } else {
+                all.min(3)
+            };
             match self.batch(rows, range.clone(), tries).await {
                 Ok(answers) => return Ok(answers),
                 Err(trouble) => last = trouble,

@@ -12,7 +12,7 @@ use super::*;
 
 /// What the server is asked, and does.
 #[derive(Default)]
-struct Rule {
+pub(super) struct Rule {
     /// Questions that are answered with this status.
     fails: BTreeMap<&'static str, u16>,
     /// Every answer.
@@ -59,7 +59,7 @@ async fn answer(
     Json(rule.says.clone().unwrap_or(said)).into_response()
 }
 
-async fn serve(rule: Rule) -> (String, Arc<Rule>) {
+pub(super) async fn serve(rule: Rule) -> (String, Arc<Rule>) {
     let rule = Arc::new(rule);
     let app = Router::new()
         .route("/{revision}/v1/chat/completions", post(answer))
@@ -73,7 +73,7 @@ async fn serve(rule: Rule) -> (String, Arc<Rule>) {
 }
 
 /// The prompt's target: a question that is required, a number and a list that aren't.
-fn target(base: &str, stable: bool) -> Value {
+pub(super) fn target(base: &str, stable: bool) -> Value {
     let side = |revision: &str, output: f64| {
         json!({
             "url": format!("{base}/{revision}/v1"),
@@ -85,14 +85,14 @@ fn target(base: &str, stable: bool) -> Value {
     json!({"prompt": {"release": "reply", "own": side("new", 10.0), "stable": stable}})
 }
 
-fn spec(target: Value, evaluators: Value) -> Value {
+pub(super) fn spec(target: Value, evaluators: Value) -> Value {
     json!({
         "target": target, "dataset": {"uri": "pvc://q/questions.jsonl"}, "textReference": "reference",
         "evaluators": evaluators, "requests": {"retries": 0},
     })
 }
 
-fn questions(n: usize) -> String {
+pub(super) fn questions(n: usize) -> String {
     let line = |i: usize| {
         json!({"id": i, "question": format!("q{i}"), "count": i, "context": "[1, 2]", "note": 7, "reference": format!("the answer to q{i}")}).to_string() + "\n"
     };
@@ -112,7 +112,10 @@ async fn a_prompt_is_measured_beside_stable_on_the_same_rows() {
         {"text": {"metrics": ["tokenF1", "contains", "bleu"]}}, {"pii": {}},
         {"jsonSchema": {"schema": {"type": "object", "required": ["reply"]}}},
     ]);
-    let report = pod.run(spec(target(&base, true), evaluators)).await.unwrap();
+    let report = pod
+        .run(spec(target(&base, true), evaluators))
+        .await
+        .unwrap();
     assert_eq!(report.summary.rows, Some(40));
     for (name, own, stable) in [
         ("contains", 1.0, 0.0),
@@ -221,7 +224,9 @@ async fn answers_that_do_not_come_are_counted_and_never_scored() {
         ("TooManyUnanswered", true, false)
     );
     assert!(
-        failure.message.contains("1 of 50 rows are without an answer")
+        failure
+            .message
+            .contains("1 of 50 rows are without an answer")
             && failure.message.contains("no answer to q7"),
         "{}",
         failure.message
@@ -238,10 +243,22 @@ async fn answers_that_do_not_come_are_counted_and_never_scored() {
     };
     for (rule, reason, permanent, words) in [
         (fails(500), "TargetUnreachable", false, "it answers 500"),
-        (fails(400), "TargetRefused", true, "it answers 400: no answer to q"),
-        (nonsense(json!({"ok": true})), "TargetUnreachable", false, "no `choices`"),
         (
-            nonsense(json!({"choices": [{"message": {"content": null}, "finish_reason": "tool_calls"}]})),
+            fails(400),
+            "TargetRefused",
+            true,
+            "it answers 400: no answer to q",
+        ),
+        (
+            nonsense(json!({"ok": true})),
+            "TargetUnreachable",
+            false,
+            "no `choices`",
+        ),
+        (
+            nonsense(
+                json!({"choices": [{"message": {"content": null}, "finish_reason": "tool_calls"}]}),
+            ),
             "TargetUnreachable",
             false,
             "no text (finish_reason: tool_calls)",
@@ -266,7 +283,9 @@ async fn a_target_is_asked_as_the_spec_says() {
         spec
     };
     let (base, rule) = serve(Rule::default()).await;
-    pod.run(with(&base, json!({"concurrency": 3}))).await.unwrap();
+    pod.run(with(&base, json!({"concurrency": 3})))
+        .await
+        .unwrap();
     assert_eq!(rule.most_open.load(Ordering::SeqCst), 3);
     let (base, _) = serve(Rule::default()).await;
     let begun = Instant::now();
@@ -301,7 +320,10 @@ async fn endpoints_are_asked_for_texts_or_for_predictions() {
     let endpoint = json!({"endpoint": {"url": format!("{base}/any/v1/"), "protocol": "OpenAI", "model": "small"}});
     let exact = json!([{"text": {"metrics": ["tokenF1"]}}, {"pii": {}}]);
     let report = texts.run(spec(endpoint, exact)).await.unwrap();
-    assert_eq!((value(&report, "tokenF1"), value(&report, "piiRate")), (1.0, 1.0));
+    assert_eq!(
+        (value(&report, "tokenF1"), value(&report, "piiRate")),
+        (1.0, 1.0)
+    );
     assert_eq!(
         rule.asked.lock().unwrap()[0].1,
         json!({"model": "small", "messages": [{"role": "user", "content": "hello"}]})

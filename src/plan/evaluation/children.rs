@@ -10,10 +10,11 @@ use crate::{
     api::{
         Duration, Evaluation, GATEWAY_INTERNAL_PORT, SUPERVISOR_PORT,
         evaluation::{EvaluationRun, Predictions, TableSource},
+        judge::JudgeEvaluator,
         label,
         run::{
-            ENDPOINT_KEY, EvaluationRunSpec, EvaluationTarget, MAX_ITEM_ERRORS, OUTPUT_DIR, PROGRAM, PromptSide,
-            REPORT_FILE, RUN_DIR, RUN_ENV,
+            CALIBRATION_INDEX, ENDPOINT_KEY, EvaluationRunSpec, EvaluationTarget, MAX_ITEM_ERRORS,
+            OUTPUT_DIR, PROGRAM, PromptSide, REPORT_FILE, RUN_DIR, RUN_ENV, calibration, judge_key,
         },
     },
     plan::{pod, prompt_release::template},
@@ -32,8 +33,8 @@ pub fn job_name(evaluation: &str, number: i64) -> String {
 }
 
 /// The sources that a run reads, with the names of their mounts and the indices of their credentials.
-pub fn sources(observed: &Observed) -> Vec<(usize, &'static str, &TableSource)> {
-    let spec = &observed.evaluation.spec;
+pub fn sources(evaluation: &Evaluation) -> Vec<(usize, String, &TableSource)> {
+    let spec = &evaluation.spec;
     let dataset = spec.dataset.as_ref().map(|d| (0, "dataset", &d.source));
     let reference = spec.reference.as_ref().map(|r| (1, "reference", r));
     let predictions = spec
@@ -41,10 +42,19 @@ pub fn sources(observed: &Observed) -> Vec<(usize, &'static str, &TableSource)> 
         .predictions
         .as_ref()
         .map(|p| (2, "predictions", &p.source));
-    [dataset, reference, predictions]
-        .into_iter()
-        .flatten()
-        .collect()
+    let own = [dataset, reference, predictions].into_iter().flatten();
+    let own = own.map(|(index, name, source)| (index, name.to_owned(), source));
+    let calibrations = judges(evaluation).filter_map(|(place, judge)| {
+        let source = &judge.calibration.as_ref()?.dataset;
+        Some((CALIBRATION_INDEX + place, calibration(place), source))
+    });
+    own.chain(calibrations).collect()
+}
+
+/// Judges, with their places among the evaluators.
+fn judges(evaluation: &Evaluation) -> impl Iterator<Item = (usize, &JudgeEvaluator)> {
+    let evaluators = evaluation.spec.evaluators.iter().enumerate();
+    evaluators.filter_map(|(place, e)| Some((place, e.judge.as_ref()?)))
 }
 
 fn revision_url(observed: &Observed, release: &Release, revision: &str) -> String {
@@ -203,8 +213,8 @@ pub fn run_job(observed: &Observed, run: &EvaluationRun, start: Timestamp) -> Op
         volumes.push(json!({"name": volume, "emptyDir": {}}));
         mounts.push(json!({"name": volume, "mountPath": path}));
     }
-    for (index, name, source) in sources(observed) {
-        if let Some((volume, mount)) = pod::input_mount(name, &source.uri) {
+    for (index, name, source) in sources(owner) {
+        if let Some((volume, mount)) = pod::input_mount(&name, &source.uri) {
             volumes.push(volume);
             mounts.push(mount);
         }
@@ -271,6 +281,11 @@ pub fn run_job(observed: &Observed, run: &EvaluationRun, start: Timestamp) -> Op
     let endpoint = spec.target.endpoint.as_ref();
     if let Some(key) = endpoint.and_then(|e| e.credentials.as_ref()) {
         environment.push(pod::key_env(ENDPOINT_KEY, key));
+    }
+    for (place, judge) in judges(owner) {
+        if let Some(key) = &judge.backend.credentials {
+            environment.push(pod::key_env(&judge_key(place), key));
+        }
     }
     pod::prepend(&mut evaluator, "env", environment);
     pod::append(&mut evaluator, "envFrom", env_from);

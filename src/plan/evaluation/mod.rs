@@ -15,7 +15,7 @@ mod target;
 mod tests;
 
 pub use crate::api::verdict::{judge, verdict};
-pub use children::{REPORT_ROLE, job_name, local_run, report_name};
+pub use children::{REPORT_ROLE, job_name, local_run, report_name, sources};
 pub use decide::{plan, refused};
 pub use observed::Observed;
 pub use target::{Content, Release};

@@ -292,7 +292,10 @@ fn an_evaluation_that_can_not_measure_the_candidate_is_said_at_once() {
             json!({"modelDeployment": {"name": "greet"}}),
             "measures something else",
         ),
-        (json!({"promptRelease": {"name": "other"}}), "measures other"),
+        (
+            json!({"promptRelease": {"name": "other"}}),
+            "measures other",
+        ),
         (
             json!({"promptRelease": {"name": "greet", "revision": "Stable"}}),
             "measures stable only",
@@ -321,7 +324,8 @@ fn an_evaluation_that_can_not_measure_the_candidate_is_said_at_once() {
 #[test]
 fn what_a_prompt_takes_of_a_row_is_its_variables_and_the_callers_message() {
     let takes = |content: &str, variables: Value| {
-        let prompt = json!({"messages": [{"role": "user", "content": content}], "variables": variables});
+        let prompt =
+            json!({"messages": [{"role": "user", "content": content}], "variables": variables});
         let prompt = serde_json::from_value(prompt).unwrap();
         serde_json::to_value(template::takes(&prompt).unwrap()).unwrap()
     };
@@ -331,7 +335,10 @@ fn what_a_prompt_takes_of_a_row_is_its_variables_and_the_callers_message() {
         json!({"variables": {"a": text, "b": text}, "message": false})
     );
     assert_eq!(
-        takes("{% for m in messages %}{{ m.content }}{% endfor %}{{ a }}", Value::Null),
+        takes(
+            "{% for m in messages %}{{ m.content }}{% endfor %}{{ a }}",
+            Value::Null
+        ),
         json!({"variables": {"a": text}, "message": true})
     );
     let schema = json!({"type": "object", "required": ["a"], "properties": {

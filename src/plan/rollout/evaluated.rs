@@ -148,6 +148,19 @@ pub(super) fn judge(
                         .map_or(String::new(), |m| format!(": {m}"))
                 ),
             ),
+            (Some(value), _) if own.inconclusive => GateStatus {
+                value: finite(Some(value)),
+                ..status(
+                    gate,
+                    bound,
+                    Verdict::Inconclusive,
+                    samples,
+                    format!(
+                        "{metric} of Evaluation {name} is inconclusive: {}",
+                        own.message.as_deref().unwrap_or_default()
+                    ),
+                )
+            },
             (Some(_), None) if bound.compares() => status(
                 gate,
                 bound,
