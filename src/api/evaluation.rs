@@ -6,13 +6,15 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Credentials, OpenObject, PodTemplate,
+    Credentials, Duration, OpenObject, PodTemplate,
     gate::{Gate, GateStatus, MetricValue, Verdict},
+    judge::JudgeEvaluator,
+    prompt_release::{KeyReference, Prices},
     schema,
     training_job::{Format, TimeColumn},
 };
 
-/// A measurement with a verdict: of a release's candidate or stable revision, or of a file of predictions.
+/// A measurement with a verdict: of a model's or prompt's candidate or stable revision, or of a file of predictions.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "perennial.dev",
@@ -34,17 +36,29 @@ use super::{
 )]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = [{
-    "rule": "has(self.target.predictions) || has(self.dataset) && has(self.dataset.label)",
+    "rule": "!(has(self.target.modelDeployment) || has(self.target.endpoint) && self.target.endpoint.protocol == 'OpenInference') || has(self.dataset) && has(self.dataset.label)",
     "message": "dataset is what the model is asked: write its uri and label (only a target of predictions needs none)"
+}, {
+    "rule": "!has(self.target.promptRelease) || has(self.dataset) && !has(self.dataset.label) && !has(self.dataset.features)",
+    "message": "dataset has the prompt's variables as columns of their names: write its uri, and reference for the column that answers are compared with; label and features are for models"
+}, {
+    "rule": "!has(self.target.endpoint) || self.target.endpoint.protocol != 'OpenAI' || has(self.dataset) && !has(self.dataset.label) && !has(self.dataset.features)",
+    "message": "dataset has what the endpoint is asked in the column input: write its uri, and reference for the column that answers are compared with; label and features are for OpenInference"
+}, {
+    "rule": "!(has(self.target.promptRelease) || has(self.target.endpoint) && self.target.endpoint.protocol == 'OpenAI') || !has(self.evaluators) || !self.evaluators.exists(e, has(e.classification) || has(e.regression) || has(e.calibration) || has(e.fairness) || has(e.featureImportance))",
+    "message": "its answers are texts: write text, jsonSchema, pii, groundedness or judge; classification, regression, calibration, fairness and featureImportance are for models"
 }, {
     "rule": "!has(self.evaluators) || !self.evaluators.exists(e, has(e.drift)) || has(self.reference)",
     "message": "the drift evaluator compares with reference: write reference.uri"
 }, {
-    "rule": "!has(self.evaluators) || !self.evaluators.exists(e, has(e.featureImportance)) || has(self.target.modelDeployment)",
+    "rule": "!has(self.evaluators) || !self.evaluators.exists(e, has(e.featureImportance)) || !has(self.target.predictions)",
     "message": "featureImportance asks the model again with a column shuffled: its target is a modelDeployment, not a file"
 }, {
-    "rule": "!has(self.evaluators) || !self.evaluators.exists(e, has(e.text) || has(e.jsonSchema) || has(e.pii)) || has(self.target.predictions)",
-    "message": "text, jsonSchema and pii look at the texts of a file: write target.predictions"
+    "rule": "!has(self.evaluators) || !self.evaluators.exists(e, has(e.text) || has(e.jsonSchema) || has(e.pii) || has(e.groundedness) || has(e.judge)) || !(has(self.target.modelDeployment) || has(self.target.endpoint) && self.target.endpoint.protocol == 'OpenInference')",
+    "message": "text, jsonSchema, pii, groundedness and judge look at texts: write target.promptRelease, an endpoint of protocol OpenAI, or target.predictions for a file of them"
+}, {
+    "rule": "!has(self.requests) || !has(self.target.predictions) || has(self.evaluators) && self.evaluators.exists(e, has(e.judge))",
+    "message": "requests is how a target or judge is asked, and a file isn't: take it out"
 }, {
     "rule": "has(self.schedule) || !has(self.timeZone) && !has(self.suspend)",
     "message": "timeZone and suspend are about the schedule: write schedule, such as \"0 2 * * *\""
@@ -69,6 +83,13 @@ pub struct EvaluationSpec {
     /// Which rows are asked and compared: drawn with `seed`, the same for both sides (default: all).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sampling: Option<Sampling>,
+    /// How the target is asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requests: Option<Requests>,
+    /// Share of rows that may stay without an answer (default 0.01); beyond it there is no verdict: `Inconclusive`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub max_item_errors: Option<f64>,
     /// Seed of everything random (default 0).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
@@ -113,16 +134,31 @@ pub struct EvaluationSpec {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = [{
-    "rule": "has(self.modelDeployment) != has(self.predictions)",
-    "message": "target is one thing: write modelDeployment or predictions"
+    "rule": "[has(self.modelDeployment), has(self.promptRelease), has(self.endpoint), has(self.predictions)].filter(x, x).size() == 1",
+    "message": "target is one thing: write modelDeployment, promptRelease, endpoint or predictions"
 }]))]
 pub struct Target {
     /// A ModelDeployment of this namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model_deployment: Option<ReleaseTarget>,
+    /// A PromptRelease of this namespace: each row is one request, its columns are the variables.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompt_release: Option<ReleaseTarget>,
+    /// A server that isn't a release of ours.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<Endpoint>,
     /// A file of predictions: no model is called.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub predictions: Option<Predictions>,
+}
+
+impl Target {
+    /// The release, of either kind.
+    pub fn release(&self) -> Option<&ReleaseTarget> {
+        self.model_deployment
+            .as_ref()
+            .or(self.prompt_release.as_ref())
+    }
 }
 
 /// A release as target.
@@ -137,6 +173,48 @@ pub struct ReleaseTarget {
     pub revision: Option<TargetRevision>,
 }
 
+/// A server somewhere. The evaluation's pod asks it, so that it reaches what pods of this namespace reach.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [{
+    "rule": "self.protocol != 'OpenAI' || has(self.model)",
+    "message": "endpoint: protocol OpenAI needs model, its name there"
+}, {
+    "rule": "self.protocol == 'OpenAI' || !has(self.prices)",
+    "message": "endpoint: prices are of tokens, which only protocol OpenAI counts"
+}]))]
+pub struct Endpoint {
+    /// Base URL: of OpenInference up to `/v2`, of OpenAI with `/v1`.
+    #[schemars(
+        length(min = 1, max = 1024),
+        regex(pattern = r"^https?://[^/]+(/.*)?$")
+    )]
+    pub url: String,
+    /// What it speaks.
+    pub protocol: EndpointProtocol,
+    /// The model's name there; of OpenInference absent: the only one that it serves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 256))]
+    pub model: Option<String>,
+    /// Key of a Secret in the same namespace, sent as bearer token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credentials: Option<KeyReference>,
+    /// What tokens cost: for `costPerRequest`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prices: Option<Prices>,
+}
+
+/// What an endpoint speaks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum EndpointProtocol {
+    /// Open Inference Protocol (KServe V2) over HTTP: rows in, predictions out.
+    #[default]
+    OpenInference,
+    /// OpenAI's chat completions: the column `input` is the user's message, the answer a text.
+    #[serde(rename = "OpenAI")]
+    OpenAi,
+}
+
 /// Which revision of a release.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum TargetRevision {
@@ -144,6 +222,28 @@ pub enum TargetRevision {
     Stable,
     /// The one that is tried.
     Candidate,
+}
+
+/// How a target, and a judge, is asked; releases through the gateway's internal address, apart from callers.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Requests {
+    /// Requests at a time (default 4).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 64))]
+    pub concurrency: Option<i32>,
+    /// Requests begun in a second, at most (default: no limit).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0.01, max = 10_000.0))]
+    pub per_second: Option<f64>,
+    /// Longest wait for an answer (default 60s).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<Duration>,
+    /// Further tries of a request that got no answer (none, 408, 429 or 5xx), after waits that double from 250 ms, or as long as
+    /// `Retry-After` says, up to a minute (default 5).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 10))]
+    pub retries: Option<i32>,
 }
 
 /// A file of predictions.
@@ -204,7 +304,7 @@ pub struct EvaluationDataset {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 128))]
     pub label: Option<String>,
-    /// The column with the reference of a text.
+    /// The column with the reference of a text: what a prompt's answers are compared with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 128))]
     pub reference: Option<String>,
@@ -225,8 +325,8 @@ pub struct EvaluationDataset {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = [{
-    "rule": "[has(self.classification), has(self.regression), has(self.calibration), has(self.fairness), has(self.featureImportance), has(self.drift), has(self.dataQuality), has(self.text), has(self.jsonSchema), has(self.pii)].filter(x, x).size() == 1",
-    "message": "an evaluator is one thing: write one of classification, regression, calibration, fairness, featureImportance, drift, dataQuality, text, jsonSchema and pii"
+    "rule": "[has(self.classification), has(self.regression), has(self.calibration), has(self.fairness), has(self.featureImportance), has(self.drift), has(self.dataQuality), has(self.text), has(self.jsonSchema), has(self.pii), has(self.groundedness), has(self.judge)].filter(x, x).size() == 1",
+    "message": "an evaluator is one thing: write one of classification, regression, calibration, fairness, featureImportance, drift, dataQuality, text, jsonSchema, pii, groundedness and judge"
 }]))]
 pub struct Evaluator {
     /// accuracy, precision, recall, f1, rocAuc, prAuc, logLoss, brier, …
@@ -259,6 +359,12 @@ pub struct Evaluator {
     /// Personal data in texts, by rule: piiRate, `pii.<entity>`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pii: Option<PiiEvaluator>,
+    /// Whether texts keep to their context and question, by words and facts: grounded.lexical, grounded.facts, relevance.answer, relevance.context.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub groundedness: Option<GroundednessEvaluator>,
+    /// Another model's verdict on texts: a metric of the judge's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub judge: Option<JudgeEvaluator>,
 }
 
 /// Binary classification.
@@ -364,6 +470,19 @@ pub struct JsonSchemaEvaluator {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PiiEvaluator {}
+
+/// Answers against what they were made from, without a model.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct GroundednessEvaluator {
+    /// Columns with the context.
+    #[schemars(length(min = 1, max = 8), inner(length(min = 1, max = 128)))]
+    pub context: Vec<String>,
+    /// The column with the question.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 128))]
+    pub question: Option<String>,
+}
 
 /// Some of the rows instead of all.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -499,6 +618,12 @@ pub struct EvaluationRun {
     /// Rows measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rows: Option<i64>,
+    /// Tokens of prompts and answers, of both sides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokens: Option<i64>,
+    /// What they cost, by each side's `backend.prices`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cost: Option<f64>,
     /// Its report for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub report: Option<ReportStatus>,

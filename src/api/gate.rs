@@ -134,10 +134,13 @@ pub struct MetricValue {
     /// Upper end of its confidence interval.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upper: Option<f64>,
+    /// Whether no verdict follows from it, whatever its value: a gate on it is Inconclusive, and `message` says why.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub inconclusive: bool,
     /// When it was measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub time: Option<Time>,
-    /// Why there is no value.
+    /// Why there is no value, or why it is inconclusive.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
 }

@@ -9,6 +9,7 @@ pub mod common;
 pub mod condition;
 pub mod evaluation;
 pub mod gate;
+pub mod judge;
 pub mod metric;
 pub mod model_deployment;
 pub mod prompt_release;

@@ -12,9 +12,10 @@ use serde_json::Value;
 
 use super::{
     Duration,
-    evaluation::{Evaluator, Predictions, Sampling, TableSource},
+    evaluation::{EndpointProtocol, Evaluator, Predictions, Requests, Sampling, TableSource},
     gate::{Gate, MetricValue},
     model_deployment::Protocol,
+    prompt_release::Prices,
     revision::{ModelReference, Signature},
     serving::WarmUpRequest,
     training_job::{Dataset, DatasetStatus, Progress},
@@ -133,6 +134,12 @@ pub struct EvaluationRunSpec {
     /// Which rows are asked and compared; absent: all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sampling: Option<Sampling>,
+    /// How the target is asked.
+    #[serde(default)]
+    pub requests: Requests,
+    /// Share of rows that may stay without an answer.
+    #[serde(default = "default_item_errors")]
+    pub max_item_errors: f64,
     /// Gates: they are judged for the report; the verdict is the planner's.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub gates: Vec<Gate>,
@@ -148,6 +155,13 @@ pub struct EvaluationRunSpec {
     pub deadline: Option<Timestamp>,
     /// How long to wait at the end for the operator to have read the report.
     pub acknowledge_timeout: Duration,
+}
+
+/// Share of rows that may stay without an answer, where the spec doesn't say.
+pub const MAX_ITEM_ERRORS: f64 = 0.01;
+
+fn default_item_errors() -> f64 {
+    MAX_ITEM_ERRORS
 }
 
 /// What is measured. Index 2 for the mount and credentials of a predictions file.
@@ -166,8 +180,98 @@ pub enum EvaluationTarget {
         /// Its signature.
         signature: Option<Signature>,
     },
+    /// Revisions of a prompt behind the gateway's internal addresses.
+    #[serde(rename_all = "camelCase")]
+    Prompt {
+        /// The release: `prompt.id`.
+        release: String,
+        /// The revision that is measured.
+        own: PromptSide,
+        /// Stable, when there is one to compare with.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        stable: Option<PromptSide>,
+    },
+    /// A server somewhere; its bearer token is [`ENDPOINT_KEY`].
+    #[serde(rename_all = "camelCase")]
+    Endpoint {
+        /// Base URL.
+        url: String,
+        /// What it speaks.
+        protocol: EndpointProtocol,
+        /// The model's name there.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        model: Option<String>,
+        /// What tokens cost.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        prices: Option<Prices>,
+    },
     /// A file.
     Predictions(Predictions),
+}
+
+/// Index for the credentials of the calibration set of the first evaluator, if that is a judge; others follow by their places.
+pub const CALIBRATION_INDEX: usize = 10;
+
+/// Name of the calibration set of the judge in this place among the evaluators.
+pub fn calibration(place: usize) -> String {
+    format!("calibration-{place}")
+}
+
+/// Environment variable with the bearer token of the judge in this place.
+pub fn judge_key(place: usize) -> String {
+    format!("PERENNIAL_JUDGE_{place}_KEY")
+}
+
+/// Environment variable with the bearer token of an endpoint.
+pub const ENDPOINT_KEY: &str = "PERENNIAL_ENDPOINT_KEY";
+
+/// A revision of a prompt: where it is asked, and with what.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PromptSide {
+    /// Base URL with `/v1`: `http://perennial-gateway.NS.svc:9467/revisions/prompts/NAME/HASH/v1`.
+    pub url: String,
+    /// The variables that it takes.
+    #[serde(flatten)]
+    pub takes: PromptVariables,
+    /// What its tokens cost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prices: Option<Prices>,
+}
+
+/// What a prompt's templates are given.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PromptVariables {
+    /// Variables by name.
+    pub variables: BTreeMap<String, PromptVariable>,
+    /// Whether the templates place the caller's own message, which is then the column `input`.
+    #[serde(default)]
+    pub message: bool,
+}
+
+/// A variable of a prompt.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PromptVariable {
+    /// Whether there is no request without it.
+    #[serde(default)]
+    pub required: bool,
+    /// What it is in JSON.
+    #[serde(default)]
+    pub kind: VariableKind,
+}
+
+/// What a variable is in JSON.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum VariableKind {
+    /// A string, whatever the column holds.
+    #[default]
+    Text,
+    /// As the column has it.
+    Plain,
+    /// A list or object: the column holds it as JSON.
+    Json,
 }
 
 /// `GET /progress`.
@@ -234,6 +338,9 @@ pub struct Summary {
     /// Whether trying again can't help (a digest mismatch, a failed check).
     #[serde(default)]
     pub permanent: bool,
+    /// Whether an evaluation had too little for a verdict (`TooManyUnanswered`).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub inconclusive: bool,
     /// The trainer's exit code.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<i32>,
@@ -246,6 +353,12 @@ pub struct Summary {
     /// Rows measured, for an evaluation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rows: Option<i64>,
+    /// Tokens that an evaluation used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokens: Option<i64>,
+    /// What they cost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cost: Option<f64>,
     /// Digest of an evaluation's dataset.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dataset_digest: Option<String>,

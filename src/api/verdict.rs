@@ -2,6 +2,9 @@
 
 use super::gate::{Gate, GateStatus, MetricValue, Verdict};
 
+/// Why a metric of two sides has no value where there is only one; its gates pass, as comparisons do then.
+pub const NO_STABLE: &str = "there is no stable revision to compare with";
+
 /// Judges one gate. Comparisons look at `stable.<metric>` of the same run, measured on the same rows.
 pub fn judge(gate: &Gate, metrics: &[MetricValue]) -> GateStatus {
     let find = |name: &str| metrics.iter().find(|m| m.name == name);
@@ -29,6 +32,17 @@ pub fn judge(gate: &Gate, metrics: &[MetricValue]) -> GateStatus {
     status.value = metric.value;
     status.lower = metric.lower;
     status.upper = metric.upper;
+    if metric.inconclusive {
+        status.verdict = Verdict::Inconclusive;
+        let why = metric.message.as_deref().unwrap_or("it can't be told");
+        status.message = format!("{} is inconclusive: {why}", gate.metric);
+        return status;
+    }
+    if metric.value.is_none() && metric.message.as_deref() == Some(NO_STABLE) {
+        status.verdict = Verdict::Passed;
+        status.message = format!("{}: {NO_STABLE} yet", gate.metric);
+        return status;
+    }
     let Some(value) = metric.value.filter(|v| v.is_finite()) else {
         status.verdict = Verdict::Error;
         status.message = format!(
@@ -175,6 +189,16 @@ mod tests {
             metric("logLoss", 0.58),
             metric("stable.logLoss", 0.55),
             metric("nan", f64::NAN),
+            MetricValue {
+                inconclusive: true,
+                message: Some("JudgeNotCalibrated".to_owned()),
+                ..metric("groundedness", 0.9)
+            },
+            MetricValue {
+                value: None,
+                message: Some(NO_STABLE.to_owned()),
+                ..metric("preference", 0.0)
+            },
         ]
     }
 
@@ -257,6 +281,22 @@ mod tests {
                     ..gate("rocAuc")
                 },
                 Verdict::Inconclusive,
+            ),
+            (
+                "what nobody can trust says nothing, whatever its value",
+                Gate {
+                    min: Some(0.5),
+                    ..gate("groundedness")
+                },
+                Verdict::Inconclusive,
+            ),
+            (
+                "with no stable there is nothing to prefer",
+                Gate {
+                    min: Some(0.5),
+                    ..gate("preference")
+                },
+                Verdict::Passed,
             ),
             (
                 "an unknown metric is an error",

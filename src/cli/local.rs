@@ -329,9 +329,24 @@ pub async fn eval(files: &EvalFiles) -> Result<ExitCode, String> {
     for note in notes {
         eprintln!("{note}");
     }
-    let measured = evaluate::measure(spec.clone(), &places)
-        .await
-        .map_err(|failure| format!("{}: {}", failure.reason, failure.message))?;
+    let measured = match evaluate::measure(spec.clone(), &places).await {
+        Ok(measured) => measured,
+        Err(failure) => {
+            let message = format!("{}: {}", failure.reason, failure.message);
+            if !failure.inconclusive {
+                return Err(message);
+            }
+            let verdict = Verdict::Inconclusive;
+            match files.output {
+                Output::Json => println!(
+                    "{:#}",
+                    json!({"evaluation": spec.name, "target": spec.subject, "verdict": verdict, "message": message})
+                ),
+                Output::Html | Output::Table => println!("{verdict:?}: {message}"),
+            }
+            return Ok(ExitCode::from(INCONCLUSIVE));
+        }
+    };
     let judged = publish::judge(&spec, &measured);
     match files.output {
         Output::Json => println!("{:#}", publish::json(&spec, &measured)),
@@ -419,7 +434,9 @@ fn prepare(evaluation: &Evaluation, files: &EvalFiles, root: &Path) -> Result<Pr
     let mut spec = local_run(evaluation, predictions, joined);
     spec.subject = match &spec.target {
         crate::api::run::EvaluationTarget::Predictions(p) => p.source.uri.clone(),
-        crate::api::run::EvaluationTarget::Model { .. } => String::new(),
+        crate::api::run::EvaluationTarget::Model { .. }
+        | crate::api::run::EvaluationTarget::Prompt { .. }
+        | crate::api::run::EvaluationTarget::Endpoint { .. } => String::new(),
     };
     let mut notes = Vec::new();
     if let (false, Some(path), Some(time)) = (joined, &files.predictions, &spec.time) {
@@ -463,7 +480,9 @@ fn prepare(evaluation: &Evaluation, files: &EvalFiles, root: &Path) -> Result<Pr
     }
     let own = match &spec.target {
         crate::api::run::EvaluationTarget::Predictions(p) => Some(&p.source),
-        crate::api::run::EvaluationTarget::Model { .. } => None,
+        crate::api::run::EvaluationTarget::Model { .. }
+        | crate::api::run::EvaluationTarget::Prompt { .. }
+        | crate::api::run::EvaluationTarget::Endpoint { .. } => None,
     };
     let read = [
         ("predictions", own),

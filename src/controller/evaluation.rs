@@ -11,11 +11,11 @@ use super::{
     training_job::{ask, pods_of},
 };
 use crate::{
-    api::{Evaluation, evaluation::EvaluationStatus, label, revision::ModelRevision},
+    api::{Evaluation, evaluation::EvaluationStatus, label},
     cluster::{Caches, Change, Error, Key, Kind, Refusal, Shell, supervisor::Supervisors},
     plan::{
         Plan, Reference,
-        evaluation::{self, Observed},
+        evaluation::{self, Observed, Release},
     },
 };
 
@@ -63,11 +63,16 @@ impl Controller for Evaluations {
                 .belongs_to("Evaluation", label::EVALUATION)
                 .into_iter()
                 .collect(),
-            Kind::ModelDeployment => those(&|e| target(e) == Some(&change.key.name)),
-            Kind::ControllerRevision => match change.label(label::MODEL_DEPLOYMENT) {
-                Some(release) => those(&|e| target(e).is_some_and(|t| t == release)),
-                None => Vec::new(),
-            },
+            Kind::ModelDeployment => those(&|e| model(e) == Some(change.key.name.as_str())),
+            Kind::PromptRelease => those(&|e| prompt(e) == Some(change.key.name.as_str())),
+            Kind::ControllerRevision => {
+                let of = |label: &str| change.label(label);
+                match (of(label::MODEL_DEPLOYMENT), of(label::PROMPT_RELEASE)) {
+                    (Some(release), _) => those(&|e| model(e) == Some(release)),
+                    (None, Some(release)) => those(&|e| prompt(e) == Some(release)),
+                    (None, None) => Vec::new(),
+                }
+            }
             Kind::PersistentVolumeClaim => {
                 those(&|e| claim::names(uris(e)).any(|c| c == change.key.name))
             }
@@ -82,25 +87,14 @@ impl Controller for Evaluations {
     ) -> Result<Outcome<Observed>, Error> {
         let caches = &shell.caches;
         let namespace = object.namespace().unwrap_or_default();
-        let release = target(object)
-            .and_then(|name| caches.model_deployments.get(&Key::new(&namespace, name)))
-            .map(Arc::unwrap_or_clone);
+        let release = release(caches, &namespace, object);
         let mut revisions = BTreeMap::new();
         if let Some(release) = &release {
-            let status = release.status.clone().unwrap_or_default();
-            for revision in [status.stable, status.candidate]
-                .into_iter()
-                .flatten()
-                .map(|r| r.revision)
-            {
-                let key = Key::new(&namespace, format!("{}-{revision}", release.name_any()));
-                let content = caches
-                    .controller_revisions
-                    .get(&key)
-                    .and_then(|r| r.data.clone());
-                if let Some(content) =
-                    content.and_then(|data| serde_json::from_value::<ModelRevision>(data.0).ok())
-                {
+            for revision in release.revisions() {
+                let key = Key::new(&namespace, format!("{}-{revision}", release.name()));
+                let data = caches.controller_revisions.get(&key);
+                let data = data.and_then(|r| r.data.clone());
+                if let Some(content) = data.and_then(|data| release.content(data.0)) {
                     revisions.insert(revision, content);
                 }
             }
@@ -170,23 +164,32 @@ impl Controller for Evaluations {
     }
 }
 
-fn target(evaluation: &Evaluation) -> Option<&String> {
-    evaluation
-        .spec
-        .target
-        .model_deployment
-        .as_ref()
-        .map(|t| &t.name)
+/// The ModelDeployment that it measures.
+fn model(evaluation: &Evaluation) -> Option<&str> {
+    let target = evaluation.spec.target.model_deployment.as_ref();
+    target.map(|t| t.name.as_str())
+}
+
+/// The PromptRelease that it measures.
+fn prompt(evaluation: &Evaluation) -> Option<&str> {
+    let target = evaluation.spec.target.prompt_release.as_ref();
+    target.map(|t| t.name.as_str())
+}
+
+fn release(caches: &Caches, namespace: &str, evaluation: &Evaluation) -> Option<Release> {
+    if let Some(name) = model(evaluation) {
+        let found = caches.model_deployments.get(&Key::new(namespace, name))?;
+        return Some(Release::Model(Box::new(Arc::unwrap_or_clone(found))));
+    }
+    let name = prompt(evaluation)?;
+    let found = caches.prompt_releases.get(&Key::new(namespace, name))?;
+    Some(Release::Prompt(Box::new(Arc::unwrap_or_clone(found))))
 }
 
 /// What the spec reads.
 fn uris(evaluation: &Evaluation) -> impl Iterator<Item = &str> {
     let spec = &evaluation.spec;
-    let sources = [
-        spec.dataset.as_ref().map(|d| &d.source),
-        spec.reference.as_ref(),
-        spec.target.predictions.as_ref().map(|p| &p.source),
-    ];
-    let read = sources.into_iter().flatten().map(|s| s.uri.as_str());
+    let sources = evaluation::sources(evaluation).into_iter();
+    let read = sources.map(|(_, _, source)| source.uri.as_str());
     read.chain(spec.output.as_deref())
 }

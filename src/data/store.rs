@@ -93,13 +93,21 @@ fn roots() -> &'static [Vec<u8>] {
 /// # Errors
 /// If TLS can't be set up.
 pub fn http_client() -> Result<reqwest::Client> {
+    patient_client(SILENCE)
+}
+
+/// As [`http_client`], that bears so long a silence of a server.
+///
+/// # Errors
+/// If TLS can't be set up.
+pub fn patient_client(silence: Duration) -> Result<reqwest::Client> {
     let certificates = roots()
         .iter()
         .filter_map(|der| reqwest::Certificate::from_der(der).ok());
     reqwest::Client::builder()
         .tls_certs_only(certificates)
         .connect_timeout(CONNECT)
-        .read_timeout(SILENCE)
+        .read_timeout(silence)
         .user_agent(concat!("perennial/", env!("CARGO_PKG_VERSION")))
         .build()
         .map_err(|e| Error::Unavailable(format!("making an HTTP client failed: {}", chain(&e))))

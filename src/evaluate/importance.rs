@@ -6,8 +6,9 @@
 use super::{
     answer::Answers,
     details::{Details, Importance},
-    inference, input_failure,
+    input_failure,
     measure::Compared,
+    protocol::open_inference::{self, Manner},
     rows::{Rows, draw},
     truth::Truth,
 };
@@ -29,12 +30,12 @@ pub const MOST_ROWS: usize = 2000;
 /// Asks the model at `url` again and again.
 ///
 /// # Errors
-/// As [`inference::ask`]; `NothingToMeasure` if the loss isn't defined on this data.
+/// As [`open_inference::ask`]; `NothingToMeasure` if the loss isn't defined on this data.
 pub async fn run(
     evaluator: &FeatureImportance,
     url: &str,
     (rows, truth, answers): (&Rows, &Truth, &Answers),
-    seed: u64,
+    (seed, manner): (u64, Manner<'_>),
     details: &mut Details,
     progress: &(dyn Fn(usize, usize) + Sync),
 ) -> Result<Vec<MetricValue>, Failure> {
@@ -66,7 +67,8 @@ pub async fn run(
         for repeat in 0..repeats {
             let place = index * repeats + repeat;
             let shuffled = shuffle(&rows, name, seed.wrapping_add(1 + place as u64));
-            let asked = inference::ask(url, "the model", &shuffled, &truth, &|_| ()).await?;
+            let asked =
+                open_inference::ask(url, "the model", &shuffled, &truth, manner, &|_| ()).await?;
             progress(place + 1, calls);
             if let Some((_, without)) = self::score(&shuffled, &truth, &asked)? {
                 losses.push(whole - without);

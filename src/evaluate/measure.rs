@@ -13,13 +13,13 @@ use crate::{
 };
 
 /// Level of the intervals.
-const LEVEL: f64 = 0.95;
+pub(crate) const LEVEL: f64 = 0.95;
 /// Draws of the bootstrap: at most, at least, and as many rows drawn in all as this allows.
 const MOST_DRAWS: usize = 1000;
 const LEAST_DRAWS: usize = 200;
 const ROWS_DRAWN: usize = 10_000_000;
 /// Days below which blocks of a day say too little for an interval.
-const FEWEST_DAYS: usize = 5;
+pub(crate) const FEWEST_DAYS: usize = 5;
 
 /// One model's answers, ready to be measured with any weights.
 enum Subject<'a> {
@@ -163,16 +163,18 @@ pub fn run(
         seed,
     );
     let samples = i64::try_from(compared.kept.len()).ok();
-    let count = |name: &str, n: usize| MetricValue {
+    let count = |name: &str, value: f64| MetricValue {
         name: name.to_owned(),
-        value: Some(n as f64),
+        value: Some(value),
         samples: i64::try_from(rows.count).ok(),
         ..MetricValue::default()
     };
     metrics.iter_mut().for_each(|m| m.samples = samples);
-    metrics.push(count("unansweredRows", own.missing()));
-    if let Some(stable) = stable {
-        metrics.push(count("stable.unansweredRows", stable.missing()));
+    let stable = stable.map(|stable| ("stable.", stable.missing()));
+    for (prefix, missing) in std::iter::once(("", own.missing())).chain(stable) {
+        metrics.push(count(&format!("{prefix}unansweredRows"), missing as f64));
+        let share = missing as f64 / rows.count.max(1) as f64;
+        metrics.push(count(&format!("{prefix}unansweredShare"), share));
     }
     metrics
 }

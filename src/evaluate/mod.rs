@@ -1,10 +1,12 @@
-//! `perennial evaluate`: measures a model, or a file of predictions, inside an evaluation pod.
+//! `perennial evaluate`: measures a model, a prompt or a file of predictions, inside an evaluation pod.
 //!
 //! | step | module | fails as |
 //! | --- | --- | --- |
-//! | rows and labels | [`rows`], [`truth`] | `InputUnreadable`, `DigestMismatch`, `EmptyData`, `UnknownLabel` |
-//! | ask the model | [`inference`] | `TargetUnreachable`, `TargetRefused` |
-//! | compute | [`measure`], [`calibration`], [`fairness`], [`importance`], [`drift`], [`quality`] | `NothingToMeasure` |
+//! | rows and labels | [`rows`], [`join`], [`truth`] | `InputUnreadable`, `DigestMismatch`, `EmptyData`, `UnknownLabel` |
+//! | judge | [`judge`] | `JudgeUnavailable`, `JudgeRefused` |
+//! | ask | [`protocol`] over [`client`]; of a prompt [`prompt`] | `TargetUnreachable`, `TargetRefused`, `TooManyUnanswered` |
+//! | compute | [`measure`], [`calibration`], [`fairness`], [`importance`], [`text`], [`drift`], [`quality`] | `NothingToMeasure` |
+//! | look again | [`watched`] | `DatasetChanged` |
 //!
 //! What stable says on the same rows is `stable.<metric>`, the predictor that always says the same thing `baseline.<metric>`,
 //! and `difference.<metric>` is candidate minus stable with an interval from the same draws.
@@ -12,19 +14,27 @@
 pub mod answer;
 pub mod calibration;
 pub mod chart;
+pub mod client;
 pub mod details;
 pub mod drift;
 pub mod fairness;
+pub mod grounded;
 pub mod importance;
-pub mod inference;
+pub mod join;
+pub mod judge;
 pub mod measure;
 pub mod page;
+pub mod paired;
+pub mod prompt;
+pub mod protocol;
 pub mod publish;
 pub mod quality;
 pub mod rows;
 pub mod slices;
 pub mod text;
+pub mod texts;
 pub mod truth;
+pub mod watched;
 
 use std::{collections::BTreeMap, net::Ipv6Addr, path::PathBuf, process::ExitCode, sync::Arc};
 
@@ -34,11 +44,15 @@ use tokio::sync::watch;
 use crate::{
     api::{
         SUPERVISOR_PORT,
-        evaluation::{Evaluator, Predictions},
+        evaluation::{EndpointProtocol, Evaluator, Predictions},
         gate::MetricValue,
         model_deployment::Protocol,
-        run::{self, EXIT_INPUT, EvaluationRunSpec, EvaluationTarget, Report, Summary},
+        run::{
+            self, EXIT_INPUT, EvaluationRunSpec, EvaluationTarget, PromptSide, PromptVariables,
+            Report, Summary,
+        },
         training_job::Progress,
+        verdict::short,
     },
     data::table::Table,
     stats::performance::Binary,
@@ -52,6 +66,8 @@ use crate::{
 use answer::Answers;
 use details::Details;
 use measure::Compared;
+use protocol::open_inference::{self, Manner};
+use texts::Texts;
 use truth::Truth;
 
 /// Where things are; the contract's paths in a pod, others in tests.
@@ -167,13 +183,28 @@ async fn work(
         ));
     }
     board.stage("Inputs");
-    let loaded = rows::load(&spec, places).await?;
+    let mut loaded = rows::load(&spec, places).await?;
     board.stage("Running");
+    let mut texts = loaded.texts.take();
     let rows = loaded.rows.as_ref();
     let truth = match rows {
         Some(rows) if wants_truth(&spec) => Some(Truth::of(rows, &spec.evaluators)?),
         _ => None,
     };
+    let (model, bearer) = match &spec.target {
+        EvaluationTarget::Endpoint { model, .. } => {
+            (model.as_deref(), std::env::var(run::ENDPOINT_KEY).ok())
+        }
+        _ => (None, None),
+    };
+    let manner = Manner {
+        requests: &spec.requests,
+        share: spec.max_item_errors,
+        model,
+        bearer: bearer.as_deref(),
+    };
+    let chat = chat_endpoint(&spec.target);
+    let sides = prompt_sides(&spec.target).or_else(|| chat.as_ref().map(Chat::sides));
     let answers = match (&spec.target, rows, &truth) {
         (
             EvaluationTarget::Model {
@@ -187,39 +218,83 @@ async fn work(
         ) => {
             speaks(*protocol)?;
             let progress = |done: usize| board.progress(asked_so_far(done, rows.count));
-            let own = inference::ask(url, "the model", rows, truth, &progress).await?;
+            let own = open_inference::ask(url, "the model", rows, truth, manner, &progress).await?;
             let stable = match baseline_url {
-                Some(url) => Some(inference::ask(url, "stable", rows, truth, &progress).await?),
+                Some(url) => {
+                    Some(open_inference::ask(url, "stable", rows, truth, manner, &progress).await?)
+                }
                 None => None,
             };
             Some((own, stable))
+        }
+        (EvaluationTarget::Endpoint { url, .. }, Some(rows), Some(truth)) => {
+            let progress = |done: usize| board.progress(asked_so_far(done, rows.count));
+            let own = open_inference::ask(url, "the endpoint", rows, truth, manner, &progress);
+            Some((own.await?, None))
         }
         (EvaluationTarget::Predictions(target), Some(rows), Some(_)) => {
             Some((Answers::of_file(rows, target)?, None))
         }
         _ => None,
     };
+    let replies = match (sides, &loaded.asked) {
+        (Some(sides), Some(rows)) => {
+            let progress = |done: usize, all: usize| board.progress(asked_so_far(done, all));
+            Some(prompt::ask(sides, rows, manner, &progress).await?)
+        }
+        _ => None,
+    };
+    let spent = sides.zip(replies.as_ref());
+    let (mut tokens, mut cost) =
+        spent.map_or((None, None), |(sides, replies)| replies.spent(sides));
+    if let (Some(rows), Some(replies)) = (&loaded.asked, &replies) {
+        let answers = Texts::of_rows(&spec, &rows.table, replies.both())?;
+        let days = rows.days.clone();
+        texts = Some(Texts { days, ..answers });
+    }
     let mut details = Details::default();
+    let mut judged = Vec::new();
+    if let Some(texts) = &texts {
+        for found in judge::all(&spec, texts, &loaded.labelled, manner, &mut details).await? {
+            tokens = Some(tokens.unwrap_or(0) + i64::try_from(found.tokens).unwrap_or(i64::MAX));
+            cost = found.cost.map(|c| c + cost.unwrap_or(0.0)).or(cost);
+            judged.extend(found.metrics);
+        }
+    }
     let mut importance = Vec::new();
     let asked = spec
         .evaluators
         .iter()
         .find_map(|e| e.feature_importance.as_ref());
-    if let (Some(evaluator), EvaluationTarget::Model { url, .. }) = (asked, &spec.target)
+    let url = match &spec.target {
+        EvaluationTarget::Model { url, .. } | EvaluationTarget::Endpoint { url, .. } => Some(url),
+        EvaluationTarget::Prompt { .. } | EvaluationTarget::Predictions(_) => None,
+    };
+    if let (Some(evaluator), Some(url)) = (asked, url)
         && let (Some(rows), Some(truth), Some((own, _))) = (rows, &truth, &answers)
     {
         let subject = (rows, truth, own);
         let progress = |done: usize, all: usize| board.progress(shuffled_so_far(done, all));
-        importance =
-            importance::run(evaluator, url, subject, spec.seed, &mut details, &progress).await?;
+        importance = importance::run(
+            evaluator,
+            url,
+            subject,
+            (spec.seed, manner),
+            &mut details,
+            &progress,
+        )
+        .await?;
     }
     let (datasets, digest) = (loaded.datasets.clone(), loaded.digest());
     let (mut metrics, count, details) = blocking(move || -> Result<_, Failure> {
-        let (metrics, count) = compute(&spec, &loaded, truth.zip(answers), &mut details)?;
+        let found = (truth.zip(answers), texts, replies);
+        let (metrics, count) = compute(&spec, &loaded, found, &mut details)?;
+        loaded.watched.iter().try_for_each(watched::Watched::end)?;
         Ok((metrics, count, details))
     })
     .await??;
     metrics.extend(importance);
+    metrics.extend(judged);
     if metrics.is_empty() {
         return Err(nothing_to_measure());
     }
@@ -233,6 +308,8 @@ async fn work(
             message: format!("{} metrics of {count} rows", metrics.len()),
             rows: i64::try_from(count).ok(),
             dataset_digest: digest,
+            tokens,
+            cost,
             ..Summary::default()
         },
         metrics,
@@ -242,26 +319,35 @@ async fn work(
     Ok(Measured { report, details })
 }
 
+/// The truth, what the target says, and stable.
+type Answered = (Truth, (Answers, Option<Answers>));
+
 /// Everything that is computed from what lies ready.
 fn compute(
     spec: &EvaluationRunSpec,
     loaded: &rows::Loaded,
-    answered: Option<(Truth, (Answers, Option<Answers>))>,
+    (answered, texts, replies): (Option<Answered>, Option<Texts>, Option<prompt::Replies>),
     details: &mut Details,
 ) -> Result<(Vec<MetricValue>, usize), Failure> {
     let mut metrics = Vec::new();
     let mut count = 0;
     if let (Some(rows), Some((truth, (own, stable)))) = (&loaded.rows, &answered) {
+        // Models were held to it while they were asked.
+        if matches!(spec.target, EvaluationTarget::Predictions(_)) {
+            enough(
+                own.missing(),
+                rows.count,
+                spec.max_item_errors,
+                "the file",
+                "",
+            )
+            .map_err(Failure::permanent)?;
+        }
         let compared = Compared::of(rows, truth, own, stable.as_ref())?;
         count = compared.kept.len();
         let sides = (own, stable.as_ref());
         metrics = measure::run(&compared, rows, truth, sides, spec.seed);
-        if rows.drawn_from > rows.count {
-            details.notes.push(format!(
-                "Sampling: {} of {} rows, drawn with the seed {}.",
-                rows.count, rows.drawn_from, spec.seed
-            ));
-        }
+        sampling(rows, spec, details);
         for evaluator in &spec.evaluators {
             if let Some(evaluator) = &evaluator.calibration {
                 metrics.extend(calibration::run(evaluator, truth, &compared, details)?);
@@ -274,32 +360,101 @@ fn compute(
             let data = Binary::new(&compared.classes, &compared.own.predicted, None);
             details.confusion = Some(data.measure(None).confusion);
         }
-        let said = match &spec.target {
-            EvaluationTarget::Predictions(target) => {
-                let (prediction, score) = prediction_columns(target);
-                vec![prediction, score]
-            }
-            EvaluationTarget::Model { .. } => Vec::new(),
-        };
-        details.slices = slices::worst(rows, truth, &compared, &said);
+        // What was predicted, and what says which row is which, are no properties of a row.
+        let mut not: Vec<&str> = spec.key.iter().flatten().map(String::as_str).collect();
+        if let EvaluationTarget::Predictions(target) = &spec.target {
+            let (prediction, score) = prediction_columns(target);
+            not.extend([prediction, score]);
+        }
+        details.slices = slices::worst(rows, truth, &compared, &not);
     } else if let Some(current) = &loaded.current {
         count = usize::try_from(current.source.rows()).unwrap_or(usize::MAX);
     }
-    if let Some(texts) = &loaded.texts {
-        let (found, answered) = text::run(&spec.evaluators, texts, spec.seed, details)?;
+    if let Some(texts) = &texts {
+        let (found, answered) = text::run(spec, texts, details)?;
         // Counted once, where a class is measured too.
-        metrics.extend(
-            found
-                .into_iter()
-                .filter(|m| loaded.rows.is_none() || m.name != "unansweredRows"),
-        );
+        let once = |m: &MetricValue| loaded.rows.is_none() || !m.name.starts_with("unanswered");
+        metrics.extend(found.into_iter().filter(once));
         count = answered;
+    }
+    let chat = chat_endpoint(&spec.target);
+    let sides = prompt_sides(&spec.target).or_else(|| chat.as_ref().map(Chat::sides));
+    if let (Some(sides), Some(rows), Some(replies)) = (sides, &loaded.asked, &replies) {
+        metrics.extend(replies.measure(sides, rows.days.as_deref(), spec.seed));
+        sampling(rows, spec, details);
     }
     metrics.extend(drift::run(spec, loaded, details)?);
     if wants_quality(spec) {
         metrics.extend(quality::run(loaded, details)?);
     }
     Ok((metrics, count))
+}
+
+fn sampling(rows: &rows::Rows, spec: &EvaluationRunSpec, details: &mut Details) {
+    if rows.drawn_from > rows.count {
+        details.notes.push(format!(
+            "Sampling: {} of {} rows, drawn with the seed {}.",
+            rows.count, rows.drawn_from, spec.seed
+        ));
+    }
+}
+
+/// The sides of a prompt that is a target.
+pub(crate) fn prompt_sides(target: &EvaluationTarget) -> Option<prompt::Sides<'_>> {
+    match target {
+        EvaluationTarget::Prompt {
+            release,
+            own,
+            stable,
+        } => Some(prompt::Sides {
+            named: prompt::Named::Release(release),
+            own,
+            stable: stable.as_ref(),
+        }),
+        EvaluationTarget::Model { .. }
+        | EvaluationTarget::Endpoint { .. }
+        | EvaluationTarget::Predictions(_) => None,
+    }
+}
+
+/// An endpoint that is asked for texts.
+pub(crate) struct Chat {
+    model: String,
+    own: PromptSide,
+}
+
+impl Chat {
+    pub(crate) fn sides(&self) -> prompt::Sides<'_> {
+        prompt::Sides {
+            named: prompt::Named::Model(&self.model),
+            own: &self.own,
+            stable: None,
+        }
+    }
+}
+
+/// The endpoint that is a target, if it answers with texts.
+pub(crate) fn chat_endpoint(target: &EvaluationTarget) -> Option<Chat> {
+    let EvaluationTarget::Endpoint {
+        url,
+        protocol: EndpointProtocol::OpenAi,
+        model,
+        prices,
+    } = target
+    else {
+        return None;
+    };
+    Some(Chat {
+        model: model.clone().unwrap_or_default(),
+        own: PromptSide {
+            url: url.clone(),
+            takes: PromptVariables {
+                message: true,
+                ..PromptVariables::default()
+            },
+            prices: prices.clone(),
+        },
+    })
 }
 
 /// Whether an evaluator compares with labels.
@@ -315,6 +470,8 @@ fn of_labels(evaluator: &Evaluator) -> bool {
         text: _,
         json_schema: _,
         pii: _,
+        groundedness: _,
+        judge: _,
     } = evaluator;
     classification.is_some()
         || regression.is_some()
@@ -331,7 +488,10 @@ fn wants_truth(spec: &EvaluationRunSpec) -> bool {
 
 /// Whether texts are looked at.
 pub(crate) fn wants_text(spec: &EvaluationRunSpec) -> bool {
-    let of_text = |e: &Evaluator| e.text.is_some() || e.json_schema.is_some() || e.pii.is_some();
+    let of_text = |e: &Evaluator| {
+        let by_rule = e.text.is_some() || e.json_schema.is_some() || e.pii.is_some();
+        by_rule || e.groundedness.is_some() || e.judge.is_some()
+    };
     spec.evaluators.iter().any(of_text)
 }
 
@@ -393,6 +553,32 @@ pub(crate) fn prediction_columns(target: &Predictions) -> (&str, &str) {
         target.prediction.as_deref().unwrap_or("prediction"),
         target.score.as_deref().unwrap_or("score"),
     )
+}
+
+/// Refuses to speak of all rows where more than `maxItemErrors` of them are without an answer: those that answer are not a sample of the others.
+///
+/// # Errors
+/// `TooManyUnanswered`, which is inconclusive.
+pub(crate) fn enough(
+    missing: usize,
+    count: usize,
+    share: f64,
+    who: &str,
+    why: &str,
+) -> Result<(), Failure> {
+    if missing as f64 <= share * count as f64 {
+        return Ok(());
+    }
+    let why = if why.is_empty() {
+        String::new()
+    } else {
+        format!("; the last one: {why}")
+    };
+    let message = format!(
+        "{missing} of {count} rows are without an answer of {who}, and maxItemErrors allows {}{why}",
+        short(share)
+    );
+    Err(Failure::new("TooManyUnanswered", message, 1).inconclusive())
 }
 
 /// A failure about the data that trying again won't mend.

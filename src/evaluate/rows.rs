@@ -1,23 +1,28 @@
 //! Rows to measure on: fetched, verified, read.
 
 use std::{
-    collections::HashMap,
-    path::{Path, PathBuf},
+    collections::{BTreeMap, HashMap},
+    path::Path,
 };
 
 use super::{
-    Places, input_failure, prediction_columns, wants_drift, wants_quality, wants_text, wants_truth,
+    Chat, Places, chat_endpoint, input_failure,
+    join::{join, keys, pick},
+    prediction_columns, prompt, prompt_sides,
+    texts::{Texts, inputs, labelled},
+    wants_drift, wants_quality, wants_text, wants_truth,
+    watched::Watched,
 };
 use crate::{
     api::{
         evaluation::{Predictions, Sampling, TableSource},
-        run::{EXIT_INPUT, EvaluationRunSpec, EvaluationTarget},
+        run::{self, EXIT_INPUT, EvaluationRunSpec, EvaluationTarget},
         training_job::DatasetStatus,
     },
     data::{
-        self, digest,
+        self,
         store::Environment,
-        table::{Cell, Column, Source, Table, Values},
+        table::{Cell, Column, Kind, Source, Table, Values},
     },
     stats::random::Generator,
     supervise::{
@@ -121,24 +126,20 @@ pub struct Ready {
     pub source: Source,
 }
 
-/// Texts that were answered.
-pub struct Texts {
-    /// Answers, and references where there are any.
-    pub table: Table,
-    /// The column of the answers.
-    pub answer: String,
-    /// The column of the references.
-    pub reference: Option<String>,
-}
-
 /// All that was read.
 pub struct Loaded {
     /// Digests and sizes.
     pub datasets: Vec<DatasetStatus>,
+    /// How the files were then.
+    pub watched: Vec<Watched>,
     /// Rows to measure on; absent where only drift is measured.
     pub rows: Option<Rows>,
-    /// Texts, where evaluators look at them.
+    /// Texts of a file, where evaluators look at them.
     pub texts: Option<Texts>,
+    /// Calibration sets of judges, by their places among the evaluators.
+    pub labelled: BTreeMap<usize, Table>,
+    /// Rows that a prompt is asked with.
+    pub asked: Option<Rows>,
     /// What drift is measured on: the dataset, or the file of predictions.
     pub current: Option<Ready>,
     /// What it is measured against.
@@ -162,8 +163,11 @@ impl Loaded {
 pub async fn load(spec: &EvaluationRunSpec, places: &Places) -> Result<Loaded, Failure> {
     let mut loaded = Loaded {
         datasets: Vec::new(),
+        watched: Vec::new(),
         rows: None,
         texts: None,
+        labelled: BTreeMap::new(),
+        asked: None,
         current: None,
         reference: None,
     };
@@ -181,8 +185,21 @@ pub async fn load(spec: &EvaluationRunSpec, places: &Places) -> Result<Loaded, F
             let source = fetch(2, "predictions", &target.source, places, &mut loaded).await?;
             Some((target.clone(), source))
         }
-        EvaluationTarget::Model { .. } => None,
+        EvaluationTarget::Model { .. }
+        | EvaluationTarget::Prompt { .. }
+        | EvaluationTarget::Endpoint { .. } => None,
     };
+    let mut calibrations = Vec::new();
+    for (place, evaluator) in spec.evaluators.iter().enumerate() {
+        if let Some(judge) = &evaluator.judge
+            && let Some(asked) = &judge.calibration
+        {
+            let name = run::calibration(place);
+            let index = run::CALIBRATION_INDEX + place;
+            let source = fetch(index, &name, &asked.dataset, places, &mut loaded).await?;
+            calibrations.push((place, judge.clone(), name, source));
+        }
+    }
     let owned = spec.clone();
     let read = move || -> Result<Loaded, Failure> {
         if wants_truth(&owned) {
@@ -200,7 +217,16 @@ pub async fn load(spec: &EvaluationRunSpec, places: &Places) -> Result<Loaded, F
             });
         }
         if let (true, Some((target, file))) = (wants_text(&owned), &predictions) {
-            loaded.texts = Some(texts(&owned, dataset.as_ref(), target, file)?);
+            loaded.texts = Some(Texts::of_file(&owned, dataset.as_ref(), target, file)?);
+        }
+        for (place, judge, name, source) in &calibrations {
+            let table = labelled(judge, name, source)?;
+            loaded.labelled.insert(*place, table);
+        }
+        let chat = chat_endpoint(&owned.target);
+        let sides = prompt_sides(&owned.target).or_else(|| chat.as_ref().map(Chat::sides));
+        if let (Some(sides), Some(dataset)) = (sides, &dataset) {
+            loaded.asked = Some(for_prompt(&owned, dataset, sides)?);
         }
         loaded.current = predictions
             .map(|(_, source)| source)
@@ -217,7 +243,7 @@ fn unreadable(name: &str, error: &data::Error) -> Failure {
 
 async fn fetch(
     index: usize,
-    name: &'static str,
+    name: &str,
     table: &TableSource,
     places: &Places,
     loaded: &mut Loaded,
@@ -231,11 +257,12 @@ async fn fetch(
             .await
             .map_err(|e| unreadable(name, &e))?,
     };
-    let (wanted, uri) = (table.digest.clone(), table.uri.clone());
+    let (wanted, uri, name) = (table.digest.clone(), table.uri.clone(), name.to_owned());
     let format = table_format(table.format);
-    let (source, status) =
-        blocking(move || open(name, &uri, &path, wanted.as_deref(), format)).await??;
+    let (source, status, watched) =
+        blocking(move || open(&name, &uri, &path, wanted.as_deref(), format)).await??;
     loaded.datasets.push(status);
+    loaded.watched.push(watched);
     Ok(source)
 }
 
@@ -245,9 +272,8 @@ fn open(
     path: &Path,
     wanted: Option<&str>,
     format: Option<data::table::Format>,
-) -> Result<(Source, DatasetStatus), Failure> {
-    let path: PathBuf = path.to_owned();
-    let content = digest::of_path(&path, |_| false).map_err(|e| unreadable(name, &e))?;
+) -> Result<(Source, DatasetStatus, Watched), Failure> {
+    let (watched, content) = Watched::begin(name, uri, path).map_err(|e| unreadable(name, &e))?;
     if let Some(wanted) = wanted.filter(|w| *w != content.digest) {
         return Err(input_failure(
             "DigestMismatch",
@@ -257,7 +283,7 @@ fn open(
             ),
         ));
     }
-    let source = Source::open(&path, format).map_err(|e| unreadable(name, &e))?;
+    let source = Source::open(path, format).map_err(|e| unreadable(name, &e))?;
     let rows = i64::try_from(source.rows()).ok();
     let status = DatasetStatus {
         name: name.to_owned(),
@@ -272,7 +298,7 @@ fn open(
             format!("{name} ({uri}) has no rows: there is nothing to measure on"),
         ));
     }
-    Ok((source, status))
+    Ok((source, status, watched))
 }
 
 /// The columns that the model is given: the spec's, else the signature's, else all but label, key and time.
@@ -303,7 +329,7 @@ fn sensitive(spec: &EvaluationRunSpec) -> impl Iterator<Item = &str> {
     fairness.flat_map(|f| f.sensitive.iter().map(String::as_str))
 }
 
-fn read(name: &str, source: &Source, columns: &[&str]) -> Result<Table, Failure> {
+pub(super) fn read(name: &str, source: &Source, columns: &[&str]) -> Result<Table, Failure> {
     let mut unique: Vec<&str> = Vec::new();
     for column in columns {
         if !unique.contains(column) {
@@ -323,6 +349,20 @@ fn for_model(spec: &EvaluationRunSpec, source: &Source) -> Result<Rows, Failure>
     columns.extend(sensitive(spec));
     let table = read("dataset", source, &columns)?;
     finish(spec, table, features)
+}
+
+/// What a prompt is asked with, and what its answers are compared with.
+fn for_prompt(
+    spec: &EvaluationRunSpec,
+    source: &Source,
+    sides: prompt::Sides<'_>,
+) -> Result<Rows, Failure> {
+    let variables = prompt::columns(sides, source)?;
+    let mut columns: Vec<&str> = variables.iter().map(String::as_str).collect();
+    columns.extend(spec.text_reference.as_deref());
+    columns.extend(inputs(&spec.evaluators));
+    columns.extend(spec.time.as_deref());
+    finish(spec, read("dataset", source, &columns)?, Vec::new())
 }
 
 fn finish(spec: &EvaluationRunSpec, table: Table, features: Vec<String>) -> Result<Rows, Failure> {
@@ -376,131 +416,34 @@ fn for_predictions(
     labelled.extend(sensitive(spec));
     let Some(dataset) = dataset else {
         own.extend(labelled);
+        own.extend(beside(spec, file, &own));
         let table = read("predictions", file, &own)?;
         return finish(spec, table, Vec::new());
     };
     let keys = keys(spec)?;
     own.extend(&keys);
     labelled.extend(&keys);
+    labelled.extend(beside(spec, dataset, &labelled));
+    own.extend(beside(spec, file, &[own.as_slice(), &labelled].concat()));
     let left = read("dataset", dataset, &labelled)?;
     let right = read("predictions", file, &own)?;
     finish(spec, join(left, &right, &keys)?, Vec::new())
 }
 
-/// The texts of a file with their references: its own, or those of the dataset, joined by key.
-fn texts(
-    spec: &EvaluationRunSpec,
-    dataset: Option<&Source>,
-    target: &Predictions,
-    file: &Source,
-) -> Result<Texts, Failure> {
-    let (answer, _) = prediction_columns(target);
-    let reference = spec.text_reference.as_deref();
-    if reference == Some(answer) {
-        return Err(input_failure(
-            "InputUnreadable",
-            format!("`{answer}` can't be both answer and reference: name another column"),
-        ));
-    }
-    let table = match (dataset, reference) {
-        (Some(dataset), Some(reference)) => {
-            let keys = keys(spec)?;
-            let left = [&[reference], keys.as_slice()].concat();
-            let right = [&[answer], keys.as_slice()].concat();
-            let left = read("dataset", dataset, &left)?;
-            join(left, &read("predictions", file, &right)?, &keys)?
-        }
-        (None, Some(reference)) => read("predictions", file, &[answer, reference])?,
-        (_, None) => read("predictions", file, &[answer])?,
-    };
-    Ok(Texts {
-        table,
-        answer: answer.to_owned(),
-        reference: reference.map(str::to_owned),
-    })
-}
+/// Cells that are read to look for slices: of a file with more rows fewer columns.
+const SLICED_CELLS: u64 = 20_000_000;
 
-/// The columns by which two files are joined.
-fn keys(spec: &EvaluationRunSpec) -> Result<Vec<&str>, Failure> {
-    let Some(key) = spec.key.as_deref().filter(|key| !key.is_empty()) else {
-        return Err(input_failure(
-            "InputUnreadable",
-            "predictions and labels are in two files: write dataset.key, the columns that say which row is which".to_owned(),
-        ));
-    };
-    Ok(key.iter().map(String::as_str).collect())
-}
-
-fn row_key(table: &Table, keys: &[&str], row: usize) -> Result<String, Failure> {
-    let mut text = String::new();
-    for key in keys {
-        text += &super::column(table, key)?.values.cell(row).to_string();
-        text.push('\u{1f}');
-    }
-    Ok(text)
-}
-
-/// Adds the columns of `right` to `left`, row by row of the same key.
-fn join(mut left: Table, right: &Table, keys: &[&str]) -> Result<Table, Failure> {
-    let mut places = HashMap::with_capacity(right.rows);
-    for row in 0..right.rows {
-        let key = row_key(right, keys, row)?;
-        if places.insert(key, row).is_some() {
-            return Err(input_failure(
-                "InputUnreadable",
-                format!(
-                    "predictions: row {} has the same {} as a row before it: a key must be unique",
-                    row + 1,
-                    keys.join(", ")
-                ),
-            ));
-        }
-    }
-    let mut order = Vec::with_capacity(left.rows);
-    let mut missing = 0u64;
-    for row in 0..left.rows {
-        let place = places.get(&row_key(&left, keys, row)?).copied();
-        missing += u64::from(place.is_none());
-        order.push(place);
-    }
-    if missing > 0 {
-        return Err(input_failure(
-            "InputUnreadable",
-            format!(
-                "{missing} of {} rows of the dataset have no prediction of the same {}: predict all of them, or take them out",
-                left.rows,
-                keys.join(", ")
-            ),
-        ));
-    }
-    for column in right
-        .columns
-        .iter()
-        .filter(|c| !keys.contains(&c.name.as_str()))
-    {
-        if left.column(&column.name).is_some() {
-            continue;
-        }
-        left.columns.push(Column {
-            name: column.name.clone(),
-            values: pick(&column.values, &order),
-        });
-    }
-    Ok(left)
-}
-
-fn pick(values: &Values, order: &[Option<usize>]) -> Values {
-    fn take<T: Clone>(values: &[Option<T>], order: &[Option<usize>]) -> Vec<Option<T>> {
-        let at = |place: &Option<usize>| place.and_then(|i| values.get(i).cloned().flatten());
-        order.iter().map(at).collect()
-    }
-    match values {
-        Values::Integer(v) => Values::Integer(take(v, order)),
-        Values::Time(v) => Values::Time(take(v, order)),
-        Values::Number(v) => Values::Number(take(v, order)),
-        Values::Text(v) => Values::Text(take(v, order)),
-        Values::Boolean(v) => Values::Boolean(take(v, order)),
-    }
+/// Columns of a file, beside those taken, that may show where its predictions are worst.
+fn beside<'a>(spec: &'a EvaluationRunSpec, source: &'a Source, taken: &[&str]) -> Vec<&'a str> {
+    let most = usize::try_from(SLICED_CELLS / source.rows().max(1)).unwrap_or(usize::MAX);
+    let key = |name: &str| spec.key.iter().flatten().any(|key| key == name);
+    let fields = source.fields().iter();
+    fields
+        .filter(|f| !matches!(f.kind, Kind::Time | Kind::Other))
+        .map(|f| f.name.as_str())
+        .filter(|name| !taken.contains(name) && !key(name))
+        .take(most)
+        .collect()
 }
 
 /// The day (UTC) of each row as a group; rows without a time are one group.

@@ -12,9 +12,9 @@ const MAX_VALUES: usize = 50;
 /// Slices kept.
 const KEPT: usize = 20;
 
-/// The worst slices, of single columns, worst first: those whose error is beyond that of all rows by most standard errors. The columns `answers` say what was predicted, and make none.
+/// The worst slices, of single columns, worst first: those whose error is beyond that of all rows by most standard errors. The columns `not` make none.
 #[must_use]
-pub fn worst(rows: &Rows, truth: &Truth, compared: &Compared, answers: &[&str]) -> Vec<Slice> {
+pub fn worst(rows: &Rows, truth: &Truth, compared: &Compared, not: &[&str]) -> Vec<Slice> {
     let errors: Vec<f64> = match truth {
         Truth::Binary { .. } => compared
             .classes
@@ -35,8 +35,8 @@ pub fn worst(rows: &Rows, truth: &Truth, compared: &Compared, answers: &[&str]) 
     let mut slices: Vec<(f64, Slice)> = Vec::new();
     for column in &rows.table.columns {
         let name = column.name.as_str();
-        let answer = answers.contains(&name) || rows.label.as_deref() == Some(name);
-        if answer || matches!(column.values, Values::Time(_)) {
+        let excluded = not.contains(&name) || rows.label.as_deref() == Some(name);
+        if excluded || matches!(column.values, Values::Time(_)) {
             continue;
         }
         let mut sums: BTreeMap<String, (usize, f64)> = BTreeMap::new();

@@ -1,6 +1,8 @@
 //! Whole evaluations, with real files and a real HTTP server that speaks the Open Inference Protocol.
 
 mod evaluators;
+mod judges;
+mod prompts;
 mod texts;
 
 use std::{
@@ -33,6 +35,8 @@ struct Server {
     /// Requests with this value are answered with 500.
     poison: Option<f64>,
     asked: Arc<AtomicUsize>,
+    /// Written to while the first request is answered: a dataset that changes under the run.
+    meddles: Option<(PathBuf, String)>,
 }
 
 impl Server {
@@ -55,6 +59,9 @@ impl Server {
 
     fn answer(&self, body: &Value) -> Response {
         let n = self.asked.fetch_add(1, Ordering::SeqCst);
+        if let Some((path, text)) = self.meddles.as_ref().filter(|_| n == 0) {
+            std::fs::write(path, text).unwrap();
+        }
         if n < self.failures {
             return StatusCode::SERVICE_UNAVAILABLE.into_response();
         }
@@ -502,7 +509,10 @@ async fn a_few_rows_without_an_answer_are_counted_and_many_are_no_measurement() 
         (1.0, Some(5_000))
     );
     let failure = many.unwrap_err();
-    assert_eq!(failure.reason, "TargetUnreachable");
+    assert_eq!(
+        (failure.reason, failure.permanent, failure.inconclusive),
+        ("TooManyUnanswered", false, true)
+    );
     assert!(
         failure
             .message
@@ -510,4 +520,127 @@ async fn a_few_rows_without_an_answer_are_counted_and_many_are_no_measurement() 
         "{}",
         failure.message
     );
+}
+
+#[tokio::test]
+async fn a_file_that_is_mostly_blank_is_no_measurement_however_good_the_rest_is() {
+    let mut text = "late,prediction\n".to_owned();
+    for row in 0..100 {
+        text += if row < 10 { "true,true\n" } else { "false,\n" };
+    }
+    let pod = pod(&[("predictions/p.csv", &text)]);
+    let mut spec = json!({"target": {"predictions": {"uri": "pvc://f/p.csv", "label": "late"}}, "label": "late"});
+    let failure = pod.run(spec.clone()).await.unwrap_err();
+    assert_eq!(
+        (failure.reason, failure.permanent, failure.inconclusive),
+        ("TooManyUnanswered", true, true)
+    );
+    assert!(
+        failure.message.contains(
+            "90 of 100 rows are without an answer of the file, and maxItemErrors allows 0.01"
+        ),
+        "{}",
+        failure.message
+    );
+    spec["maxItemErrors"] = json!(0.9);
+    let report = pod.run(spec).await.unwrap();
+    assert_eq!(
+        (value(&report, "unansweredRows"), value(&report, "accuracy")),
+        (90.0, 1.0)
+    );
+}
+
+#[tokio::test]
+async fn a_label_row_that_is_there_twice_does_not_count_twice() {
+    let pod = pod(&[
+        ("dataset/labels.csv", "id,late\n1,true\n2,false\n1,true\n"),
+        ("predictions/p.csv", "id,prediction\n1,true\n2,false\n"),
+    ]);
+    let spec = json!({"target": {"predictions": {"uri": "pvc://f/p.csv"}}, "dataset": {"uri": "pvc://f/labels.csv"}, "label": "late", "key": ["id"]});
+    let failure = pod.run(spec).await.unwrap_err();
+    assert_eq!(
+        failure.message,
+        "dataset: row 3 has the same id as row 1: a key must be unique"
+    );
+}
+
+#[tokio::test]
+async fn slices_are_of_every_column_but_those_that_name_a_row_or_an_answer() {
+    let (mut own, mut labels, mut predictions) = (
+        "id,late,prediction,origin,delay\n".to_owned(),
+        "id,late,origin\n".to_owned(),
+        "id,prediction,delay\n".to_owned(),
+    );
+    for id in 0..400 {
+        // Wrong from one origin only.
+        let (origin, late) = (["EWR", "JFK"][id % 2], id % 3 == 0);
+        let said = late == (origin == "EWR");
+        let delay = id % 7;
+        own += &format!("{id},{late},{said},{origin},{delay}\n");
+        labels += &format!("{id},{late},{origin}\n");
+        predictions += &format!("{id},{said},{delay}\n");
+    }
+    let pod = pod(&[
+        ("predictions/own.csv", &own),
+        ("dataset/labels.csv", &labels),
+        ("predictions/p.csv", &predictions),
+    ]);
+    let alone = json!({"target": {"predictions": {"uri": "pvc://f/own.csv", "label": "late"}}, "label": "late", "key": ["id"]});
+    let joined = json!({"target": {"predictions": {"uri": "pvc://f/p.csv"}}, "dataset": {"uri": "pvc://f/labels.csv"}, "label": "late", "key": ["id"]});
+    for spec in [alone, joined] {
+        let measured = measure(pod.spec(&spec), &pod.places).await.unwrap();
+        let slices = &measured.details.slices;
+        let worst = &slices[0];
+        assert_eq!(
+            (worst.column.as_str(), worst.value.as_str(), worst.error),
+            ("origin", "JFK", 1.0)
+        );
+        let columns: Vec<&str> = slices.iter().map(|s| s.column.as_str()).collect();
+        assert!(
+            columns.iter().all(|c| matches!(*c, "origin" | "delay")),
+            "{columns:?}"
+        );
+    }
+    // A model is given neither key nor label; its slices are of the rest.
+    let models = self::pod(&[("dataset/holdout.csv", &rows())]);
+    let url = Server::default().start().await;
+    let spec = models.spec(&model(&url, None));
+    let measured = measure(spec, &models.places).await.unwrap();
+    let slices = &measured.details.slices;
+    assert!(
+        !slices.is_empty() && slices.iter().all(|s| s.column != "id"),
+        "{slices:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_dataset_that_changes_under_the_run_gives_no_number() {
+    let pod = pod(&[("dataset/holdout.csv", &rows())]);
+    let path = pod.places.volumes.join("dataset/holdout.csv");
+    let changed = Server {
+        meddles: Some((path.clone(), rows().replace("UA", "DL"))),
+        ..Server::default()
+    };
+    let failure = pod
+        .run(model(&changed.start().await, None))
+        .await
+        .unwrap_err();
+    assert_eq!(
+        (failure.reason, failure.permanent),
+        ("DatasetChanged", false)
+    );
+    assert!(
+        failure
+            .message
+            .contains("dataset (pvc://flights/holdout.csv) changed while it was measured"),
+        "{}",
+        failure.message
+    );
+    // Written anew with the same content, it is the same.
+    let same = std::fs::read_to_string(&path).unwrap();
+    let touched = Server {
+        meddles: Some((path, same)),
+        ..Server::default()
+    };
+    pod.run(model(&touched.start().await, None)).await.unwrap();
 }

@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 
 use crate::api::{
     Credentials, PodTemplate,
+    prompt_release::KeyReference,
     run::{BIN_DIR, PROGRAM, Summary, VOLUME_DIR},
 };
 
@@ -53,6 +54,11 @@ pub fn input_mount(name: &str, uri: &str) -> Option<(Value, Value)> {
 /// `envFrom` entry that gives a Secret's keys to the container under a prefix.
 pub fn credentials_env(prefix: &str, credentials: &Credentials) -> Value {
     json!({"prefix": prefix, "secretRef": {"name": credentials.secret_name}})
+}
+
+/// `env` entry that gives one key of a Secret to the container.
+pub fn key_env(name: &str, key: &KeyReference) -> Value {
+    json!({"name": name, "valueFrom": {"secretKeyRef": {"name": key.secret_name, "key": key.key}}})
 }
 
 /// Security context of our own containers: the restricted Pod Security Standard.

@@ -18,7 +18,9 @@ use super::{
 use crate::api::{
     Evaluation, annotation,
     condition::{self, kind},
+    evaluation::{ReleaseTarget, TargetRevision},
     label,
+    rollout::RolloutSpec,
 };
 
 /// ControllerRevisions kept beside those in use.
@@ -152,6 +154,32 @@ pub fn evaluations(
         .iter()
         .map(|(name, evaluation)| (name.clone(), view(evaluation)))
         .collect()
+}
+
+/// The first Evaluation that a candidate must pass and that will never measure it, as a sentence. `target` finds a target of the release's kind.
+pub fn elsewhere(
+    name: &str,
+    rollout: &RolloutSpec,
+    observed: &BTreeMap<String, Arc<Evaluation>>,
+    target: fn(&Evaluation) -> Option<&ReleaseTarget>,
+) -> Option<String> {
+    let steps = rollout.steps.iter().flatten();
+    let steps = steps
+        .filter_map(|s| s.evaluate.as_ref())
+        .flat_map(|e| &e.names);
+    let mut demanded = rollout.evaluations.iter().chain(steps);
+    demanded.find_map(|evaluation| {
+        let found = observed.get(evaluation)?;
+        let what = match target(found) {
+            None => "something else",
+            Some(target) if target.name != name => target.name.as_str(),
+            Some(target) if target.revision == Some(TargetRevision::Stable) => "stable only",
+            Some(_) => return None,
+        };
+        Some(format!(
+            "Evaluation {evaluation} measures {what}, so that no candidate of {name} can pass it: correct its spec.target, or take it out of spec.rollout"
+        ))
+    })
 }
 
 /// Somebody has to do something before the spec is in effect. Returns the message for the status.

@@ -7,11 +7,13 @@
 //! | [`profile`] | what did the training data look like, and how much do samples of it differ from the whole |
 //! | [`drift`] | is this sample from the same distribution as that one: tests, distances, live comparison |
 //! | [`fairness`] | does a classifier treat groups alike |
-//! | [`text`] | how close are texts to their references |
+//! | [`text`] | how close are texts to their references, and to what they were given |
+//! | [`agreement`] | how far do two raters agree |
 //! | [`performance`] | how good are predictions, with intervals, beside the constant predictor |
 //! | [`sequential`] | is the candidate worse than stable: bounds that hold however often one looks |
 //! | [`random`] | the one seeded generator that bootstraps and simulations use |
 
+pub mod agreement;
 pub mod asked;
 pub mod bucket;
 pub mod drift;

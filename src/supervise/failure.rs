@@ -19,6 +19,8 @@ pub struct Failure {
     pub message: String,
     /// Whether trying again can't help.
     pub permanent: bool,
+    /// Whether it says that there is too little for a verdict, rather than that something is broken.
+    pub inconclusive: bool,
     /// Exit code of this process.
     pub code: i32,
     /// Exit code of the trainer.
@@ -35,6 +37,7 @@ impl Failure {
             reason,
             message,
             permanent: false,
+            inconclusive: false,
             code,
             exit_code: None,
             last_line: None,
@@ -56,6 +59,13 @@ impl Failure {
         self
     }
 
+    /// Says that it is no verdict for want of data.
+    #[must_use]
+    pub fn inconclusive(mut self) -> Self {
+        self.inconclusive = true;
+        self
+    }
+
     /// The report that says so.
     #[must_use]
     pub fn report(&self) -> Report {
@@ -65,6 +75,7 @@ impl Failure {
                 reason: Some(self.reason.to_owned()),
                 message: self.message.clone(),
                 permanent: self.permanent,
+                inconclusive: self.inconclusive,
                 exit_code: self.exit_code,
                 last_line: self.last_line.clone(),
                 ..Summary::default()

@@ -297,7 +297,7 @@ fn read_metrics(text: &[u8], now: &Time) -> Vec<MetricValue> {
                 lower: inner("lower").and_then(Value::as_f64),
                 upper: inner("upper").and_then(Value::as_f64),
                 time: Some(now.clone()),
-                message: None,
+                ..MetricValue::default()
             })
         })
         .take(MAX_METRICS)

@@ -53,6 +53,18 @@ const ROWS: &[Row] = &[
         "ModelDeployment nobody doesn't exist (yet)",
     ),
     (
+        "Evaluation",
+        "no-prompt",
+        "Idle",
+        "PromptRelease nobody doesn't exist (yet)",
+    ),
+    (
+        "PromptRelease",
+        "elsewhere",
+        "EvaluationElsewhere",
+        "Evaluation no-target measures something else, so that no candidate of elsewhere can pass it: correct its spec.target, or take it out of spec.rollout",
+    ),
+    (
         "PromptRelease",
         "bad-jinja",
         "TemplateInvalid",
@@ -80,6 +92,8 @@ fn objects(place: &Place) -> Vec<Value> {
     bad_server["template"]["spec"]["containers"][0]["resourcess"] = json!({});
     let artifact = json!({"uri": "s3://models/m", "digest": format!("sha256:{}", "0".repeat(64))});
     let prompt = |content: &str, variables: Value| json!({"prompt": {"messages": [{"role": "user", "content": content}], "variables": variables}, "backend": {"url": "http://llm.example/v1", "model": "m"}});
+    let mut elsewhere = prompt("Hello", json!({"type": "object"}));
+    elsewhere["rollout"] = json!({"evaluations": ["no-target"]});
     let any = json!({"type": "object", "properties": {"name": {"type": "string"}}});
     vec![
         json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "taken", "namespace": place.namespace}, "spec": {"ports": [{"port": 80}]}}),
@@ -110,6 +124,12 @@ fn objects(place: &Place) -> Vec<Value> {
             "no-target",
             json!({"target": {"modelDeployment": {"name": "nobody"}}, "dataset": {"uri": "s3://b/d.csv", "label": "y"}}),
         ),
+        object(
+            "Evaluation",
+            "no-prompt",
+            json!({"target": {"promptRelease": {"name": "nobody"}}, "dataset": {"uri": "s3://b/d.jsonl"}}),
+        ),
+        object("PromptRelease", "elsewhere", elsewhere),
         object("PromptRelease", "bad-jinja", prompt("{{ name", any.clone())),
         object("PromptRelease", "no-variable", prompt("{{ nome }}", any)),
         place.training_job("good"),

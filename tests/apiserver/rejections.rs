@@ -49,6 +49,26 @@ fn rows() -> Vec<Row> {
     let sticky = "a sticky key is in one place: write header, cookie or field";
     let pending =
         "limits: pending are those that wait when there are too many; write concurrent too";
+    let one_target =
+        "target is one thing: write modelDeployment, promptRelease, endpoint or predictions";
+    let variables = "dataset has the prompt's variables as columns of their names: write its uri, and reference for the column that answers are compared with; label and features are for models";
+    let of_prompt = |more: Value, evaluators: Value| {
+        let mut dataset = json!({"uri": "s3://b/d"});
+        dataset
+            .as_object_mut()
+            .unwrap()
+            .extend(more.as_object().unwrap().clone());
+        json!({"target": {"promptRelease": {"name": "p"}}, "dataset": dataset, "evaluators": evaluators})
+    };
+    let judged = |more: Value| {
+        let mut judge =
+            json!({"name": "tone", "backend": {"url": "http://judge/v1", "model": "j"}});
+        judge
+            .as_object_mut()
+            .unwrap()
+            .extend(more.as_object().unwrap().clone());
+        of_prompt(json!({}), json!([{"judge": judge}]))
+    };
     let two_places = || json!({"sticky": [{"header": "a", "cookie": "b"}]});
     let only_pending = || json!({"limits": {"pending": 1}});
     vec![
@@ -438,19 +458,19 @@ fn rows() -> Vec<Row> {
             EVALUATION,
             "/spec/evaluators",
             json!([{}]),
-            "an evaluator is one thing: write one of classification, regression, calibration, fairness, featureImportance, drift, dataQuality, text, jsonSchema and pii",
+            "an evaluator is one thing: write one of classification, regression, calibration, fairness, featureImportance, drift, dataQuality, text, jsonSchema, pii, groundedness and judge",
         ),
         (
             EVALUATION,
             "/spec/evaluators",
             json!([{"classification": {}, "regression": {}}]),
-            "an evaluator is one thing: write one of classification, regression, calibration, fairness, featureImportance, drift, dataQuality, text, jsonSchema and pii",
+            "an evaluator is one thing: write one of classification, regression, calibration, fairness, featureImportance, drift, dataQuality, text, jsonSchema, pii, groundedness and judge",
         ),
         (
             EVALUATION,
             "/spec/evaluators",
             json!([{"pii": {}}]),
-            "text, jsonSchema and pii look at the texts of a file: write target.predictions",
+            "text, jsonSchema, pii, groundedness and judge look at texts: write target.promptRelease, an endpoint of protocol OpenAI, or target.predictions for a file of them",
         ),
         (
             EVALUATION,
@@ -500,17 +520,146 @@ fn rows() -> Vec<Row> {
             json!([{"metric": "rocAuc", "min": 0.9, "max": 0.1}]),
             empty,
         ),
-        (
-            EVALUATION,
-            "/spec/target",
-            json!({}),
-            "target is one thing: write modelDeployment or predictions",
-        ),
+        (EVALUATION, "/spec/target", json!({}), one_target),
         (
             EVALUATION,
             "/spec/target",
             json!({"modelDeployment": {"name": "m"}, "predictions": {"uri": "s3://b/p"}}),
-            "target is one thing: write modelDeployment or predictions",
+            one_target,
+        ),
+        (
+            EVALUATION,
+            "/spec/target",
+            json!({"modelDeployment": {"name": "m"}, "promptRelease": {"name": "p"}}),
+            one_target,
+        ),
+        (
+            EVALUATION,
+            "/spec",
+            of_prompt(json!({"label": "y"}), json!([])),
+            variables,
+        ),
+        (
+            EVALUATION,
+            "/spec",
+            of_prompt(json!({"features": ["x"]}), json!([])),
+            variables,
+        ),
+        (
+            EVALUATION,
+            "/spec",
+            json!({"target": {"promptRelease": {"name": "p"}}}),
+            variables,
+        ),
+        (
+            EVALUATION,
+            "/spec",
+            of_prompt(json!({}), json!([{"classification": {}}])),
+            "its answers are texts: write text, jsonSchema, pii, groundedness or judge; classification, regression, calibration, fairness and featureImportance are for models",
+        ),
+        (
+            EVALUATION,
+            "/spec",
+            json!({"target": {"predictions": {"uri": "s3://b/p.csv", "label": "y"}}, "requests": {"concurrency": 2}}),
+            "requests is how a target or judge is asked, and a file isn't: take it out",
+        ),
+        (
+            EVALUATION,
+            "/spec/target",
+            json!({"endpoint": {"url": "http://m/v1", "protocol": "OpenAI"}}),
+            "endpoint: protocol OpenAI needs model, its name there",
+        ),
+        (
+            EVALUATION,
+            "/spec/target",
+            json!({"endpoint": {"url": "http://m", "protocol": "OpenInference", "prices": {"inputPerMillion": 1, "outputPerMillion": 1}}}),
+            "endpoint: prices are of tokens, which only protocol OpenAI counts",
+        ),
+        (
+            EVALUATION,
+            "/spec/target",
+            json!({"endpoint": {"url": "http://m/v1", "protocol": "OpenAI", "model": "m"}}),
+            "dataset has what the endpoint is asked in the column input: write its uri, and reference for the column that answers are compared with; label and features are for OpenInference",
+        ),
+        (
+            EVALUATION,
+            "/spec",
+            json!({"target": {"endpoint": {"url": "http://m", "protocol": "OpenInference"}}, "dataset": {"uri": "s3://b/d"}}),
+            "dataset is what the model is asked: write its uri and label (only a target of predictions needs none)",
+        ),
+        (
+            EVALUATION,
+            "/spec",
+            json!({"target": {"endpoint": {"url": "http://m", "protocol": "OpenInference"}}, "dataset": {"uri": "s3://b/d", "label": "y"}, "evaluators": [{"pii": {}}]}),
+            "text, jsonSchema, pii, groundedness and judge look at texts",
+        ),
+        (
+            EVALUATION,
+            "/spec",
+            judged(json!({"preset": "Groundedness", "rubric": "x"})),
+            "a judge has one question: write rubric, or preset (Groundedness, AnswerRelevance, ContextRelevance)",
+        ),
+        (
+            EVALUATION,
+            "/spec",
+            judged(json!({})),
+            "a judge has one question",
+        ),
+        (
+            EVALUATION,
+            "/spec",
+            judged(json!({"preset": "Groundedness"})),
+            "a preset looks at more than the answer: write input",
+        ),
+        (
+            EVALUATION,
+            "/spec",
+            judged(
+                json!({"preset": "Groundedness", "input": ["context"], "scale": {"min": 1, "max": 5}}),
+            ),
+            "a preset is a question of yes or no: scale and pairwise belong to a rubric of yours",
+        ),
+        (
+            EVALUATION,
+            "/spec",
+            judged(json!({"rubric": "x", "pairwise": true, "scale": {"min": 1, "max": 5}})),
+            "pairwise says which of two answers is better: it has no scale, and no calibration by labels of single answers",
+        ),
+        (
+            EVALUATION,
+            "/spec",
+            judged(json!({"rubric": "x", "scale": {"min": 5, "max": 1}})),
+            "scale: min must be below max, by at most 10",
+        ),
+        (
+            EVALUATION,
+            "/spec",
+            judged(json!({"rubric": "x", "name": "is it good"})),
+            "judge.name",
+        ),
+        (
+            EVALUATION,
+            "/spec",
+            judged(json!({"rubric": "x", "samples": 10})),
+            "judge.samples",
+        ),
+        (
+            EVALUATION,
+            "/spec/requests",
+            json!({"concurrency": 65}),
+            "spec.requests.concurrency",
+        ),
+        (
+            EVALUATION,
+            "/spec/requests",
+            json!({"retries": 11}),
+            "spec.requests.retries",
+        ),
+        (
+            EVALUATION,
+            "/spec/maxItemErrors",
+            json!(1.5),
+            "spec.maxItemErrors",
         ),
         (
             EVALUATION,

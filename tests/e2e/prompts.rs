@@ -211,3 +211,120 @@ async fn a_revision_that_costs_much_more_is_taken_back_and_answers_can_be_judged
     assert!(message.contains("costPerRequest ratio"), "{message}");
     assert_eq!(callers.stop().await.failed, 0);
 }
+
+/// The release whose user message is this, held to two Evaluations and a metric of the first.
+fn measured(question: &str) -> String {
+    let mut release: Value = serde_json::from_str(&release("You answer customers.")).unwrap();
+    let spec = &mut release["spec"];
+    spec["prompt"]["messages"][1]["content"] = json!(question);
+    spec["prompt"]["variables"] = json!({"type": "object", "required": ["question"], "properties": {"question": {"type": "string"}}});
+    spec["backend"]["prices"] =
+        json!({"inputPerMillion": 1.0, "outputPerMillion": 1.0, "currency": "EUR"});
+    spec["metrics"] =
+        json!([{"name": "answers", "evaluation": {"name": "quality", "metric": "contains"}}]);
+    spec["rollout"] = json!({
+        "evaluations": ["quality"],
+        "steps": [{"evaluate": {"names": ["later"]}}, {"setWeight": 50}, {"pause": {"duration": "3s"}}],
+        "analysis": {"interval": "2s", "minRequests": 0, "gates": [{"metric": "answers", "minDifference": -0.05}]},
+        "bake": "3s", "progressDeadline": "4m",
+    });
+    release.to_string()
+}
+
+fn evaluation(name: &str, evaluators: &Value, gates: &Value) -> String {
+    json!({"apiVersion": "perennial.dev/v1alpha1", "kind": "Evaluation", "metadata": {"name": name}, "spec": {
+        "target": {"promptRelease": {"name": "reply"}},
+        "dataset": {"uri": "pvc://questions/questions.jsonl", "reference": "about"},
+        "requests": {"concurrency": 8},
+        "evaluators": evaluators,
+        "gates": gates,
+    }})
+    .to_string()
+}
+
+#[tokio::test]
+async fn an_evaluation_refuses_a_prompt_that_loses_the_question_and_lets_a_good_one_through() {
+    let _peace = installation::in_peace().await;
+    let space = Space::new("measured").await;
+    let about = ["suitcase", "refund", "seat", "meal"];
+    let line = |i: usize| {
+        let about = about[i % 4];
+        json!({"id": i, "question": format!("What of my {about}, number {i}?"), "about": about})
+            .to_string()
+            + "\n"
+    };
+    let questions: String = (0..60).map(line).collect();
+    space
+        .volume("questions", &[("questions.jsonl", questions.as_str())])
+        .await;
+    space.apply(&stand_in()).await;
+    space
+        .until_condition("Deployment", "llm", 90, "Available", "True")
+        .await;
+    let contains = json!([{"text": {"metrics": ["contains"]}}, {"pii": {}}]);
+    let gates = json!([{"metric": "contains", "min": 0.9}, {"metric": "piiRate", "max": 0.0}, {"metric": "unansweredRows", "max": 0}]);
+    space.apply(&evaluation("quality", &contains, &gates)).await;
+    let dear = json!([{"metric": "costPerRequest", "maxRatio": 1.5}]);
+    space.apply(&evaluation("later", &json!([]), &dear)).await;
+    space.apply(&measured("{{ question }}")).await;
+    let first = space
+        .until_condition("PromptRelease", "reply", 180, "Ready", "True")
+        .await;
+    let stable = first["status"]["stable"]["revision"].clone();
+
+    // It forgets to ask: no error, no slowness, only another answer.
+    let before = history(&first).len();
+    space
+        .apply(&measured("Say something nice to the customer."))
+        .await;
+    let back = until(&space, "the second version's rollout has ended", |r| {
+        history(r).len() > before
+    })
+    .await;
+    let entry = history(&back).last().unwrap();
+    assert_eq!(
+        (&entry["outcome"], &entry["reason"]),
+        (&json!("RolledBack"), &json!("EvaluationFailed")),
+        "{entry}"
+    );
+    assert_eq!(back["status"]["stable"]["revision"], stable);
+    let evaluation = space.read("Evaluation", "quality").await.unwrap();
+    let run = evaluation["status"]["runs"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|run| run["revision"] == entry["revision"])
+        .expect("the run of the candidate");
+    let metric = |name: &str| {
+        let metrics = run["metrics"].as_array().unwrap();
+        let found = metrics.iter().find(|m| m["name"] == name);
+        found.and_then(|m| m["value"].as_f64())
+    };
+    assert_eq!(
+        (metric("contains"), metric("stable.contains")),
+        (Some(0.0), Some(1.0)),
+        "{run}"
+    );
+    assert_eq!(
+        (run["verdict"].as_str(), run["rows"].as_i64()),
+        (Some("Failed"), Some(60))
+    );
+    assert!(run["tokens"].as_i64() > Some(0) && run["cost"].as_f64() > Some(0.0));
+
+    // The third asks, in other words.
+    space.apply(&measured("Question: {{ question }}")).await;
+    let promoted = until(&space, "the third version is stable", |r| {
+        r["status"]["stable"]["revision"] != stable && is(r, "Ready", "True")
+    })
+    .await;
+    let entry = history(&promoted).last().unwrap();
+    assert_eq!(entry["outcome"], "Promoted", "{entry}");
+    let later = space.read("Evaluation", "later").await.unwrap();
+    let runs = later["status"]["runs"].as_array().unwrap();
+    assert!(
+        runs.iter().any(|run| run["revision"] == entry["revision"]
+            && run["verdict"] == "Passed"
+            && run["baseline"] == stable),
+        "measured at its step, against stable: {runs:?}"
+    );
+}

@@ -63,7 +63,14 @@ async fn json_and_personal_data_are_counted_and_personal_data_is_not_shown() {
     let pod = pod(&[("predictions/answers.jsonl", &text)]);
     let evaluators =
         json!([{"jsonSchema": {"schema": {"type": "object", "required": ["reply"]}}}, {"pii": {}}]);
-    let spec = pod.spec(&spec(evaluators, None));
+    let mut spec = spec(evaluators, None);
+    let strict = pod.run(spec.clone()).await.unwrap_err();
+    assert_eq!(
+        (strict.reason, strict.permanent, strict.inconclusive),
+        ("TooManyUnanswered", true, true)
+    );
+    spec["maxItemErrors"] = json!(0.05);
+    let spec = pod.spec(&spec);
     let measured = measure(spec, &pod.places).await.unwrap();
     let report = &measured.report;
     assert_eq!(value(report, "jsonSchemaRate"), 0.9);

@@ -5,17 +5,19 @@ use k8s_openapi::ByteString;
 use kube::{Resource, ResourceExt};
 use serde_json::{Map, Value, json};
 
-use super::Observed;
+use super::{Content, Observed, Release};
 use crate::{
     api::{
         Duration, Evaluation, GATEWAY_INTERNAL_PORT, SUPERVISOR_PORT,
         evaluation::{EvaluationRun, Predictions, TableSource},
+        judge::JudgeEvaluator,
         label,
         run::{
-            EvaluationRunSpec, EvaluationTarget, OUTPUT_DIR, PROGRAM, REPORT_FILE, RUN_DIR, RUN_ENV,
+            CALIBRATION_INDEX, ENDPOINT_KEY, EvaluationRunSpec, EvaluationTarget, MAX_ITEM_ERRORS,
+            OUTPUT_DIR, PROGRAM, PromptSide, REPORT_FILE, RUN_DIR, RUN_ENV, calibration, judge_key,
         },
     },
-    plan::pod,
+    plan::{pod, prompt_release::template},
 };
 
 /// How long a finished pod waits for the operator to have read its report.
@@ -31,8 +33,8 @@ pub fn job_name(evaluation: &str, number: i64) -> String {
 }
 
 /// The sources that a run reads, with the names of their mounts and the indices of their credentials.
-pub fn sources(observed: &Observed) -> Vec<(usize, &'static str, &TableSource)> {
-    let spec = &observed.evaluation.spec;
+pub fn sources(evaluation: &Evaluation) -> Vec<(usize, String, &TableSource)> {
+    let spec = &evaluation.spec;
     let dataset = spec.dataset.as_ref().map(|d| (0, "dataset", &d.source));
     let reference = spec.reference.as_ref().map(|r| (1, "reference", r));
     let predictions = spec
@@ -40,36 +42,72 @@ pub fn sources(observed: &Observed) -> Vec<(usize, &'static str, &TableSource)> 
         .predictions
         .as_ref()
         .map(|p| (2, "predictions", &p.source));
-    [dataset, reference, predictions]
-        .into_iter()
-        .flatten()
-        .collect()
+    let own = [dataset, reference, predictions].into_iter().flatten();
+    let own = own.map(|(index, name, source)| (index, name.to_owned(), source));
+    let calibrations = judges(evaluation).filter_map(|(place, judge)| {
+        let source = &judge.calibration.as_ref()?.dataset;
+        Some((CALIBRATION_INDEX + place, calibration(place), source))
+    });
+    own.chain(calibrations).collect()
 }
 
-fn revision_url(observed: &Observed, revision: &str) -> String {
+/// Judges, with their places among the evaluators.
+fn judges(evaluation: &Evaluation) -> impl Iterator<Item = (usize, &JudgeEvaluator)> {
+    let evaluators = evaluation.spec.evaluators.iter().enumerate();
+    evaluators.filter_map(|(place, e)| Some((place, e.judge.as_ref()?)))
+}
+
+fn revision_url(observed: &Observed, release: &Release, revision: &str) -> String {
     let namespace = observed.evaluation.namespace().unwrap_or_default();
-    let release = observed
-        .release
-        .as_ref()
-        .map(ResourceExt::name_any)
-        .unwrap_or_default();
+    let (kind, name) = match release {
+        Release::Model(_) => ("models", release.name()),
+        Release::Prompt(_) => ("prompts", release.name()),
+    };
     format!(
-        "http://perennial-gateway.{namespace}.svc:{GATEWAY_INTERNAL_PORT}/revisions/models/{release}/{revision}"
+        "http://perennial-gateway.{namespace}.svc:{GATEWAY_INTERNAL_PORT}/revisions/{kind}/{name}/{revision}"
     )
+}
+
+/// A prompt's revision, if it is one that can be rendered (another is no candidate).
+fn prompt_side(observed: &Observed, release: &Release, revision: &str) -> Option<PromptSide> {
+    let Content::Prompt(content) = observed.revisions.get(revision)? else {
+        return None;
+    };
+    Some(PromptSide {
+        url: format!("{}/v1", revision_url(observed, release, revision)),
+        takes: template::takes(&content.prompt).ok()?,
+        prices: content.backend.prices.clone(),
+    })
 }
 
 fn target(observed: &Observed, run: &EvaluationRun) -> Option<EvaluationTarget> {
     if let Some(predictions) = &observed.evaluation.spec.target.predictions {
         return Some(EvaluationTarget::Predictions(predictions.clone()));
     }
+    if let Some(endpoint) = &observed.evaluation.spec.target.endpoint {
+        return Some(EvaluationTarget::Endpoint {
+            url: endpoint.url.clone(),
+            protocol: endpoint.protocol,
+            model: endpoint.model.clone(),
+            prices: endpoint.prices.clone(),
+        });
+    }
     let revision = run.revision.as_ref()?;
-    let content = observed.revisions.get(revision)?;
-    Some(EvaluationTarget::Model {
-        url: revision_url(observed, revision),
-        baseline_url: run.baseline.as_ref().map(|b| revision_url(observed, b)),
-        protocol: content.server.protocol(),
-        signature: content.model.signature.clone(),
-    })
+    let release = observed.release.as_ref()?;
+    let baseline = run.baseline.as_ref();
+    match observed.revisions.get(revision)? {
+        Content::Model(content) => Some(EvaluationTarget::Model {
+            url: revision_url(observed, release, revision),
+            baseline_url: baseline.map(|b| revision_url(observed, release, b)),
+            protocol: content.server.protocol(),
+            signature: content.model.signature.clone(),
+        }),
+        Content::Prompt(_) => Some(EvaluationTarget::Prompt {
+            release: release.name(),
+            own: prompt_side(observed, release, revision)?,
+            stable: baseline.and_then(|b| prompt_side(observed, release, b)),
+        }),
+    }
 }
 
 /// What a pod of this Evaluation does with this target.
@@ -98,6 +136,8 @@ fn run_spec(owner: &Evaluation, target: EvaluationTarget) -> EvaluationRunSpec {
         reference: spec.reference.clone(),
         evaluators: spec.evaluators.clone(),
         sampling: spec.sampling.clone(),
+        requests: spec.requests.clone().unwrap_or_default(),
+        max_item_errors: spec.max_item_errors.unwrap_or(MAX_ITEM_ERRORS),
         gates: spec.gates.clone(),
         subject: String::new(),
         output: spec.output.clone(),
@@ -173,8 +213,8 @@ pub fn run_job(observed: &Observed, run: &EvaluationRun, start: Timestamp) -> Op
         volumes.push(json!({"name": volume, "emptyDir": {}}));
         mounts.push(json!({"name": volume, "mountPath": path}));
     }
-    for (index, name, source) in sources(observed) {
-        if let Some((volume, mount)) = pod::input_mount(name, &source.uri) {
+    for (index, name, source) in sources(owner) {
+        if let Some((volume, mount)) = pod::input_mount(&name, &source.uri) {
             volumes.push(volume);
             mounts.push(mount);
         }
@@ -236,13 +276,18 @@ pub fn run_job(observed: &Observed, run: &EvaluationRun, start: Timestamp) -> Op
             env_from.push(pod::credentials_env("PERENNIAL_CRED_3_", credentials));
         }
     }
-    pod::prepend(
-        &mut evaluator,
-        "env",
-        vec![
-            json!({"name": RUN_ENV, "value": pod::literal(&serde_json::to_string(&run_spec).unwrap_or_default())}),
-        ],
-    );
+    let run_text = serde_json::to_string(&run_spec).unwrap_or_default();
+    let mut environment = vec![json!({"name": RUN_ENV, "value": pod::literal(&run_text)})];
+    let endpoint = spec.target.endpoint.as_ref();
+    if let Some(key) = endpoint.and_then(|e| e.credentials.as_ref()) {
+        environment.push(pod::key_env(ENDPOINT_KEY, key));
+    }
+    for (place, judge) in judges(owner) {
+        if let Some(key) = &judge.backend.credentials {
+            environment.push(pod::key_env(&judge_key(place), key));
+        }
+    }
+    pod::prepend(&mut evaluator, "env", environment);
     pod::append(&mut evaluator, "envFrom", env_from);
     pod::append(&mut evaluator, "volumeMounts", mounts);
     others.insert(0, Value::Object(evaluator));

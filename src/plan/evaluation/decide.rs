@@ -4,7 +4,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 
-use super::{Observed, children, reason, schedule::Turn};
+use super::{Observed, children, reason, schedule::Turn, target};
 use crate::{
     api::{
         condition::bounded,
@@ -73,7 +73,7 @@ impl Decider<'_> {
     fn decide(&mut self) {
         self.drop_reports();
         let target = &self.observed.evaluation.spec.target;
-        let revision = target.model_deployment.as_ref().and_then(|t| t.revision);
+        let revision = target.release().and_then(|t| t.revision);
         let wanted = self.wanted(revision);
         let running = self
             .status
@@ -146,16 +146,25 @@ impl Decider<'_> {
                 ..EvaluationRun::default()
             }));
         }
-        let Some(target) = &spec.target.model_deployment else {
+        if let Some(endpoint) = &spec.target.endpoint {
+            let model = endpoint.model.as_deref().unwrap_or_default();
+            return Wanted::Run(Box::new(EvaluationRun {
+                target: format!("{model} {}", endpoint.url).trim_start().to_owned(),
+                generation,
+                ..EvaluationRun::default()
+            }));
+        }
+        let Some(target) = spec.target.release() else {
             return Wanted::Nothing("there is no target".to_owned());
         };
-        let Some(release) = &self.observed.release else {
-            return Wanted::Nothing(format!(
-                "ModelDeployment {} doesn't exist (yet)",
-                target.name
-            ));
+        let kind = match spec.target.model_deployment {
+            Some(_) => "ModelDeployment",
+            None => "PromptRelease",
         };
-        let status = release.status.clone().unwrap_or_default();
+        let Some(release) = &self.observed.release else {
+            return Wanted::Nothing(format!("{kind} {} doesn't exist (yet)", target.name));
+        };
+        let status = release.sides();
         let stable = status.stable.clone();
         let side = match revision {
             None => status
@@ -168,7 +177,7 @@ impl Decider<'_> {
         };
         let Some((side, candidate)) = side else {
             return Wanted::Nothing(format!(
-                "ModelDeployment {} has no {} yet",
+                "{kind} {} has no {} yet",
                 target.name,
                 if revision == Some(TargetRevision::Candidate) {
                     "candidate"
@@ -178,11 +187,8 @@ impl Decider<'_> {
             ));
         };
         let which = if candidate { "candidate" } else { "stable" };
-        let version = side
-            .version
-            .clone()
-            .unwrap_or_else(|| side.revision.clone());
-        if side.available_replicas < 1 {
+        let version = target::version(&side);
+        if !release.answers(&side) {
             return Wanted::Waiting(format!(
                 "{which} {version} of {} has no pod that answers yet",
                 target.name
@@ -193,9 +199,9 @@ impl Decider<'_> {
         let asked = Input::evaluation_names(
             &RolloutSpec {
                 steps: None,
-                ..release.spec.rollout.clone().unwrap_or_default()
+                ..release.rollout()
             },
-            &release.spec.metrics,
+            release.metrics(),
             None,
         );
         let later = rollout.and_then(|rollout| step_to_come(rollout, &own));
@@ -211,11 +217,17 @@ impl Decider<'_> {
                 target.name
             ));
         }
-        if !self.observed.revisions.contains_key(&side.revision) {
-            return Wanted::Waiting(format!(
-                "ControllerRevision {}-{} isn't there yet",
-                target.name, side.revision
-            ));
+        let baseline = stable
+            .map(|s| s.revision)
+            .filter(|s| candidate && *s != side.revision);
+        let needed = std::iter::once(&side.revision).chain(&baseline);
+        for revision in needed {
+            if !self.observed.revisions.contains_key(revision) {
+                return Wanted::Waiting(format!(
+                    "ControllerRevision {}-{revision} isn't there yet",
+                    target.name
+                ));
+            }
         }
         Wanted::Run(Box::new(EvaluationRun {
             target: format!("{} {which} {version}", target.name),
@@ -225,9 +237,7 @@ impl Decider<'_> {
             } else {
                 0
             },
-            baseline: stable
-                .map(|s| s.revision)
-                .filter(|s| candidate && *s != side.revision),
+            baseline,
             revision: Some(side.revision),
             generation,
             ..EvaluationRun::default()

@@ -97,6 +97,8 @@ impl Decider<'_> {
     fn judged(&mut self, mut run: EvaluationRun, report: &Report) {
         run.metrics = record::kept(&report.metrics, &self.observed.evaluation.spec.gates);
         run.rows = report.summary.rows;
+        run.tokens = report.summary.tokens;
+        run.cost = report.summary.cost;
         run.report = report.page.as_ref().map(|page| self.report(&run, page));
         run.dataset_digest = report.summary.dataset_digest.clone();
         // Judged on everything that was measured, not on what is kept.
@@ -153,11 +155,12 @@ impl Decider<'_> {
             .reason
             .clone()
             .unwrap_or_else(|| "Failed".to_owned());
-        self.end(
-            run,
-            Verdict::Error,
-            reason::RUN_FAILED,
-            format!("{reason}: {}", summary.message),
-        );
+        // A target that fails now may answer soon; that it still doesn't is no verdict either way.
+        let last = run.failures + 1 >= RETRIES;
+        let (verdict, why) = match summary.inconclusive && last {
+            true => (Verdict::Inconclusive, reason::INCONCLUSIVE),
+            false => (Verdict::Error, reason::RUN_FAILED),
+        };
+        self.end(run, verdict, why, format!("{reason}: {}", summary.message));
     }
 }

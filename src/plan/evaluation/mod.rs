@@ -10,10 +10,12 @@ mod observed;
 pub mod reason;
 mod record;
 mod schedule;
+mod target;
 #[cfg(test)]
 mod tests;
 
 pub use crate::api::verdict::{judge, verdict};
-pub use children::{REPORT_ROLE, job_name, local_run, report_name};
+pub use children::{REPORT_ROLE, job_name, local_run, report_name, sources};
 pub use decide::{plan, refused};
 pub use observed::Observed;
+pub use target::{Content, Release};

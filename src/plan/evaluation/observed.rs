@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::{batch::v1::Job, core::v1::Pod};
 
+use super::{Content, Release};
 use crate::{
-    api::{Evaluation, ModelDeployment, revision::ModelRevision},
+    api::Evaluation,
     plan::{Reference, claim::Claim, training_job::Answers},
 };
 
@@ -14,10 +15,10 @@ use crate::{
 pub struct Observed {
     /// The object, with its status.
     pub evaluation: Evaluation,
-    /// The ModelDeployment that is its target, if it exists.
-    pub release: Option<ModelDeployment>,
+    /// The release that is its target, if it exists.
+    pub release: Option<Release>,
     /// Content of the release's revisions, by hash.
-    pub revisions: BTreeMap<String, ModelRevision>,
+    pub revisions: BTreeMap<String, Content>,
     /// Jobs of runs that this object owns, by name.
     pub jobs: BTreeMap<String, Job>,
     /// ConfigMaps with reports that this object owns.

@@ -69,7 +69,7 @@ impl Decider<'_> {
     /// What the schedule measures.
     fn wanted_by_schedule(&self) -> Wanted {
         let target = &self.observed.evaluation.spec.target;
-        let revision = target.model_deployment.as_ref().and_then(|t| t.revision);
+        let revision = target.release().and_then(|t| t.revision);
         self.wanted(revision.or(Some(TargetRevision::Stable)))
     }
 

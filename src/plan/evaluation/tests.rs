@@ -37,7 +37,7 @@ fn observed() -> Observed {
         release: None,
         revisions: ["aaaa", "bbbb"]
             .into_iter()
-            .map(|r| (r.to_owned(), Default::default()))
+            .map(|r| (r.to_owned(), Content::Model(Box::default())))
             .collect(),
         jobs: BTreeMap::new(),
         reports: Vec::new(),
@@ -49,13 +49,11 @@ fn observed() -> Observed {
 }
 
 fn release(observed: &mut Observed, status: Value) {
-    observed.release = Some(
-        serde_json::from_value(json!({
-            "apiVersion": "perennial.dev/v1alpha1", "kind": "ModelDeployment", "metadata": {"name": "churn", "namespace": "team-a", "uid": "md"},
-            "spec": {"server": {"template": {"spec": {"containers": [{"name": "server"}]}}}}, "status": status,
-        }))
-        .unwrap(),
-    );
+    let release = serde_json::from_value(json!({
+        "apiVersion": "perennial.dev/v1alpha1", "kind": "ModelDeployment", "metadata": {"name": "churn", "namespace": "team-a", "uid": "md"},
+        "spec": {"server": {"template": {"spec": {"containers": [{"name": "server"}]}}}}, "status": status,
+    }));
+    observed.release = Some(Release::Model(release.unwrap()));
 }
 
 fn serving() -> Value {
@@ -305,4 +303,173 @@ fn a_report_is_kept_in_a_config_map_before_status_names_it_and_the_last_two_stay
     };
     let report = status.last_run.as_ref().unwrap().report.clone().unwrap();
     assert_eq!((report.config_map, report.uri.is_some()), (None, true));
+}
+
+#[test]
+fn a_target_that_leaves_rows_unanswered_is_asked_again_and_then_inconclusive_never_a_pass() {
+    let mut world = observed();
+    release(&mut world, trying(1));
+    let mut now = start();
+    let mut seen = Vec::new();
+    for _ in 0..20 {
+        step(&mut world, now);
+        now += SignedDuration::from_secs(300);
+        let verdict = status(&world).verdict;
+        if seen.last() != Some(&verdict) {
+            seen.push(verdict);
+        }
+        if verdict == Verdict::Running {
+            world.answers.report = Some(Report {
+                summary: Summary {
+                    reason: Some("TooManyUnanswered".to_owned()),
+                    message: "37 of 300 rows".to_owned(),
+                    inconclusive: true,
+                    ..Summary::default()
+                },
+                ..Report::default()
+            });
+        }
+    }
+    assert_eq!(
+        (status(&world).verdict, status(&world).count),
+        (Verdict::Inconclusive, 3)
+    );
+    assert!(!seen.contains(&Verdict::Passed), "{seen:?}");
+    let ready = condition::get(&status(&world).conditions, "Ready").unwrap();
+    assert_eq!(
+        (ready.status.as_str(), ready.reason.as_str()),
+        ("True", reason::MEASURED)
+    );
+    assert!(status(&world).message.contains("37 of 300 rows"));
+}
+
+/// The Evaluation of a prompt `reply`.
+fn of_prompt() -> Observed {
+    let mut world = observed();
+    world.evaluation.spec = serde_json::from_value(json!({
+        "target": {"promptRelease": {"name": "reply"}},
+        "dataset": {"uri": "pvc://data/questions.jsonl", "reference": "reference"},
+        "requests": {"concurrency": 8},
+        "gates": [{"metric": "rocAuc", "min": 0.6}],
+    }))
+    .unwrap();
+    let content = |question: &str, price: f64| {
+        let content = json!({
+            "version": "0".repeat(64),
+            "prompt": {"messages": [{"role": "user", "content": format!("{{{{ {question} }}}} {{{{ input }}}}")}]},
+            "backend": {"url": "http://llm/v1", "model": "m", "prices": {"inputPerMillion": price, "outputPerMillion": 1.0}},
+        });
+        Content::Prompt(serde_json::from_value(content).unwrap())
+    };
+    world.revisions = BTreeMap::from([
+        ("aaaa".to_owned(), content("frage", 1.0)),
+        ("bbbb".to_owned(), content("question", 2.0)),
+    ]);
+    let release = serde_json::from_value(json!({
+        "apiVersion": "perennial.dev/v1alpha1", "kind": "PromptRelease", "metadata": {"name": "reply", "namespace": "team-a", "uid": "pr"},
+        "spec": {"prompt": {"messages": [{"role": "user", "content": "x"}]}, "backend": {"url": "http://llm/v1", "model": "m"}, "rollout": {"evaluations": ["quality"]}},
+        // Prompts have no pods.
+        "status": {
+            "stable": {"revision": "aaaa", "version": "a".repeat(64), "availableReplicas": 0},
+            "candidate": {"revision": "bbbb", "version": "b".repeat(64), "availableReplicas": 0, "attempt": 2},
+            "gateway": {"port": 20000, "total": 1},
+        },
+    }));
+    world.release = Some(Release::Prompt(release.unwrap()));
+    world
+}
+
+#[test]
+fn a_candidate_of_a_prompt_is_asked_at_its_internal_address_with_the_variables_that_it_takes() {
+    let mut world = of_prompt();
+    let plan = step(&mut world, start());
+    let Some(Action::Create(job)) = plan.actions.last() else {
+        panic!("{plan:?}")
+    };
+    let environment = &job["spec"]["template"]["spec"]["containers"][0]["env"][0]["value"];
+    let run: Value = serde_json::from_str(environment.as_str().unwrap()).unwrap();
+    let side = |revision: &str, variable: &str, price: f64| {
+        json!({
+            "url": format!("http://perennial-gateway.team-a.svc:9467/revisions/prompts/reply/{revision}/v1"),
+            "variables": {variable: {"required": true, "kind": "Text"}}, "message": true,
+            "prices": {"inputPerMillion": price, "outputPerMillion": 1.0},
+        })
+    };
+    assert_eq!(
+        run["target"],
+        json!({"prompt": {"release": "reply", "own": side("bbbb", "question", 2.0), "stable": side("aaaa", "frage", 1.0)}})
+    );
+    assert_eq!(
+        (&run["requests"], &run["textReference"]),
+        (&json!({"concurrency": 8}), &json!("reference"))
+    );
+    let begun = status(&world).last_run.clone().unwrap();
+    assert_eq!(begun.target, format!("reply candidate {}", "b".repeat(12)));
+    assert_eq!(
+        (
+            begun.release.as_deref(),
+            begun.revision.as_deref(),
+            begun.attempt
+        ),
+        (Some("pr"), Some("bbbb"), 2)
+    );
+    answer(&mut world, 0.7);
+    let report = world.answers.report.as_mut().unwrap();
+    (report.summary.tokens, report.summary.cost) = (Some(900), Some(0.5));
+    step(&mut world, start());
+    let run = &status(&world).runs[0];
+    assert_eq!(
+        (run.verdict, run.tokens, run.cost),
+        (Verdict::Passed, Some(900), Some(0.5))
+    );
+}
+
+#[test]
+fn a_comparison_waits_until_both_revisions_are_known() {
+    let mut world = of_prompt();
+    world.revisions.remove("aaaa");
+    step(&mut world, start());
+    assert!(world.jobs.is_empty());
+    assert!(
+        status(&world)
+            .message
+            .contains("ControllerRevision reply-aaaa isn't there yet"),
+        "{}",
+        status(&world).message
+    );
+}
+
+#[test]
+fn an_endpoint_is_asked_with_its_key_once_for_each_generation() {
+    let mut world = observed();
+    world.evaluation.spec = serde_json::from_value(json!({
+        "target": {"endpoint": {"url": "https://llm.example/v1", "protocol": "OpenAI", "model": "m", "credentials": {"secretName": "llm", "key": "token"}}},
+        "dataset": {"uri": "pvc://data/questions.jsonl"},
+    }))
+    .unwrap();
+    let plan = step(&mut world, start());
+    let Some(Action::Create(job)) = plan.actions.last() else {
+        panic!("{plan:?}")
+    };
+    let environment = &job["spec"]["template"]["spec"]["containers"][0]["env"];
+    let run: Value = serde_json::from_str(environment[0]["value"].as_str().unwrap()).unwrap();
+    assert_eq!(
+        run["target"],
+        json!({"endpoint": {"url": "https://llm.example/v1", "protocol": "OpenAI", "model": "m"}})
+    );
+    assert_eq!(
+        environment[1],
+        json!({"name": "PERENNIAL_ENDPOINT_KEY", "valueFrom": {"secretKeyRef": {"name": "llm", "key": "token"}}})
+    );
+    assert_eq!(
+        status(&world).last_run.as_ref().unwrap().target,
+        "m https://llm.example/v1"
+    );
+    answer(&mut world, 0.7);
+    step(&mut world, start());
+    step(&mut world, start() + SignedDuration::from_hours(1));
+    assert_eq!(status(&world).count, 1);
+    world.evaluation.metadata.generation = Some(2);
+    step(&mut world, start() + SignedDuration::from_hours(1));
+    assert_eq!(status(&world).count, 2);
 }

@@ -267,17 +267,20 @@ fn serving(observed: &Observed, status: &mut Status) {
 /// blame is said at once.
 fn unmeasurable(observed: &Observed, status: &mut Status, now: Timestamp) {
     let spec = &observed.deployment.spec;
-    let named = Input::evaluation_names(
-        &spec.rollout.clone().unwrap_or_default(),
-        &spec.metrics,
-        None,
+    let rollout = spec.rollout.clone().unwrap_or_default();
+    let named = Input::evaluation_names(&rollout, &spec.metrics, None);
+    let elsewhere = release::elsewhere(
+        &observed.deployment.name_any(),
+        &rollout,
+        &observed.evaluations,
+        |e| e.spec.target.model_deployment.as_ref(),
     );
     let missing: Vec<&str> = named
         .iter()
         .filter(|n| !observed.evaluations.contains_key(*n))
         .map(String::as_str)
         .collect();
-    let (why, message) = match &observed.live.asked.refused {
+    let (why, message) = match (elsewhere, &observed.live.asked.refused) {
         _ if !missing.is_empty() => (
             reason::UNKNOWN_EVALUATION,
             format!(
@@ -285,8 +288,9 @@ fn unmeasurable(observed: &Observed, status: &mut Status, now: Timestamp) {
                 missing.join(", ")
             ),
         ),
-        Some(refused) => (reason::METRIC_REFUSED, refused.clone()),
-        None => return,
+        (Some(message), _) => (reason::EVALUATION_ELSEWHERE, message),
+        (None, Some(refused)) => (reason::METRIC_REFUSED, refused.clone()),
+        (None, None) => return,
     };
     status.message = release::needs_help(
         &mut status.conditions,

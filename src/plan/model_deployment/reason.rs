@@ -14,6 +14,8 @@ pub const VOLUME_NOT_SHAREABLE: &str = "VolumeNotShareable";
 pub const TEMPLATE_REFUSED: &str = "TemplateRefused";
 /// An Evaluation that the spec names does not exist.
 pub const UNKNOWN_EVALUATION: &str = "UnknownEvaluation";
+/// The rollout names an Evaluation that measures something else, so that no candidate can pass it.
+pub const EVALUATION_ELSEWHERE: &str = "EvaluationElsewhere";
 /// A metric can't be asked of Prometheus: its source isn't in the operator's configuration or not for this namespace, or its query makes no sense.
 pub const METRIC_REFUSED: &str = "MetricRefused";
 /// Columns of live inputs are beyond their thresholds and beyond noise.
@@ -48,6 +50,7 @@ pub fn known(reason: &str) -> &'static str {
         VOLUME_NOT_SHAREABLE,
         TEMPLATE_REFUSED,
         UNKNOWN_EVALUATION,
+        EVALUATION_ELSEWHERE,
         METRIC_REFUSED,
         COLUMNS_DRIFTED,
         WITHIN_THRESHOLDS,

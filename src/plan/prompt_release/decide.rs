@@ -196,6 +196,13 @@ fn troubles(observed: &Observed, status: &mut Status, now: Timestamp) {
             missing.join(", ")
         );
         (reason::UNKNOWN_EVALUATION, message)
+    } else if let Some(message) = release::elsewhere(
+        &observed.release.name_any(),
+        &rollout,
+        &observed.evaluations,
+        |e| e.spec.target.prompt_release.as_ref(),
+    ) {
+        (reason::EVALUATION_ELSEWHERE, message)
     } else if let Some(refused) = &observed.live.asked.refused {
         (reason::METRIC_REFUSED, refused.clone())
     } else {

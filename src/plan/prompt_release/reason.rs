@@ -12,6 +12,8 @@ pub const VARIABLE_UNDECLARED: &str = "VariableUndeclared";
 pub const BACKEND_INVALID: &str = "BackendInvalid";
 /// The rollout names an Evaluation that isn't there.
 pub const UNKNOWN_EVALUATION: &str = "UnknownEvaluation";
+/// The rollout names an Evaluation that measures something else, so that no candidate can pass it.
+pub const EVALUATION_ELSEWHERE: &str = "EvaluationElsewhere";
 /// A metric can't be asked of Prometheus: its source isn't in the operator's configuration or not for this namespace, or its query makes no sense.
 pub const METRIC_REFUSED: &str = "MetricRefused";
 /// Every port of the gateway's range has a release.

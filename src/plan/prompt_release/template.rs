@@ -1,12 +1,15 @@
 //! Whether a prompt can be rendered: its templates are parsed, their variables held against `prompt.variables`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use minijinja::Environment;
 use serde_json::Value;
 
 use super::reason;
-use crate::api::prompt_release::Prompt;
+use crate::api::{
+    prompt_release::Prompt,
+    run::{PromptVariable, PromptVariables, VariableKind},
+};
 
 /// Variables that the gateway makes of a caller's ordinary messages: the list of them, and the text of the last user message.
 const GIVEN: [&str; 2] = ["messages", "input"];
@@ -86,4 +89,65 @@ fn declared(prompt: &Prompt) -> Result<Option<BTreeSet<String>>, Fault> {
     let properties = schema.0.get("properties").and_then(Value::as_object);
     let names = properties.into_iter().flatten();
     Ok(Some(names.map(|(name, _)| name.clone()).collect()))
+}
+
+/// What the prompt's templates are given of a row of data: its variables, by the schema, and whether there is a place for the caller's message.
+///
+/// # Errors
+/// As [`variables`].
+pub fn takes(prompt: &Prompt) -> Result<PromptVariables, Fault> {
+    let used = variables(prompt)?;
+    let given = |name: &str| GIVEN.contains(&name);
+    let Some(schema) = &prompt.variables else {
+        let names = used.iter().filter(|name| !given(name));
+        let required = PromptVariable {
+            required: true,
+            kind: VariableKind::Text,
+        };
+        return Ok(PromptVariables {
+            variables: names.map(|name| (name.clone(), required)).collect(),
+            message: used.iter().any(|name| given(name)),
+        });
+    };
+    let required: Vec<&str> = schema
+        .0
+        .get("required")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .collect();
+    let properties = schema.0.get("properties").and_then(Value::as_object);
+    let variables: BTreeMap<String, PromptVariable> = properties
+        .into_iter()
+        .flatten()
+        .map(|(name, property)| {
+            let variable = PromptVariable {
+                required: required.contains(&name.as_str()),
+                kind: kind(property),
+            };
+            (name.clone(), variable)
+        })
+        .collect();
+    let message = |name: &String| given(name) && !variables.contains_key(name);
+    Ok(PromptVariables {
+        message: used.iter().any(message),
+        variables,
+    })
+}
+
+/// By the schema's `type`, of which there may be several.
+fn kind(property: &Value) -> VariableKind {
+    let is = |wanted: &str| match property.get("type") {
+        Some(Value::String(one)) => one == wanted,
+        Some(Value::Array(several)) => several.iter().any(|one| one == wanted),
+        _ => false,
+    };
+    if is("string") {
+        VariableKind::Text
+    } else if is("array") || is("object") {
+        VariableKind::Json
+    } else {
+        VariableKind::Plain
+    }
 }

@@ -286,6 +286,74 @@ fn an_evaluation_that_is_not_there_is_said_at_once() {
 }
 
 #[test]
+fn an_evaluation_that_can_not_measure_the_candidate_is_said_at_once() {
+    for (target, words) in [
+        (
+            json!({"modelDeployment": {"name": "greet"}}),
+            "measures something else",
+        ),
+        (
+            json!({"promptRelease": {"name": "other"}}),
+            "measures other",
+        ),
+        (
+            json!({"promptRelease": {"name": "greet", "revision": "Stable"}}),
+            "measures stable only",
+        ),
+    ] {
+        let mut world = World::new(release(
+            "Hello {{ name }}",
+            json!({"rollout": {"steps": [{"evaluate": {"names": ["quality"]}}]}}),
+        ));
+        let evaluation = json!({
+            "apiVersion": "perennial.dev/v1alpha1", "kind": "Evaluation", "metadata": {"name": "quality", "namespace": "apps"},
+            "spec": {"target": target, "dataset": {"uri": "s3://b/d", "label": "y"}},
+        });
+        let evaluation = Arc::new(serde_json::from_value(evaluation).unwrap());
+        world.observed.evaluations = BTreeMap::from([("quality".to_owned(), evaluation)]);
+        world.rounds(2);
+        let (_, reason, message) = world.condition(kind::READY);
+        assert_eq!(reason, "EvaluationElsewhere");
+        assert!(
+            message.contains(words) && message.contains("correct its spec.target"),
+            "{message}"
+        );
+    }
+}
+
+#[test]
+fn what_a_prompt_takes_of_a_row_is_its_variables_and_the_callers_message() {
+    let takes = |content: &str, variables: Value| {
+        let prompt =
+            json!({"messages": [{"role": "user", "content": content}], "variables": variables});
+        let prompt = serde_json::from_value(prompt).unwrap();
+        serde_json::to_value(template::takes(&prompt).unwrap()).unwrap()
+    };
+    let text = json!({"required": true, "kind": "Text"});
+    assert_eq!(
+        takes("{{ a }} {{ b }}", Value::Null),
+        json!({"variables": {"a": text, "b": text}, "message": false})
+    );
+    assert_eq!(
+        takes(
+            "{% for m in messages %}{{ m.content }}{% endfor %}{{ a }}",
+            Value::Null
+        ),
+        json!({"variables": {"a": text}, "message": true})
+    );
+    let schema = json!({"type": "object", "required": ["a"], "properties": {
+        "a": {"type": ["string", "null"]}, "n": {"type": "integer"}, "list": {"type": "array"}, "input": {"type": "string"},
+    }});
+    // Declared, `input` is a variable like any other.
+    assert_eq!(
+        takes("{{ a }} {{ n }} {{ list }} {{ input }}", schema),
+        json!({"variables": {
+            "a": text, "input": {"required": false, "kind": "Text"}, "list": {"required": false, "kind": "Json"}, "n": {"required": false, "kind": "Plain"},
+        }, "message": false})
+    );
+}
+
+#[test]
 fn a_port_that_another_release_has_is_given_up_by_the_later_uid() {
     let mut world = World::new(release("Hello", json!({})));
     world.rounds(3);

@@ -123,10 +123,13 @@ pub(super) fn judge(
         }
         let value = |metric: &str| run.metrics.iter().find(|m| m.name == metric);
         let Some(own) = value(metric) else {
-            waiting.push((
-                Verdict::Error,
-                format!("Evaluation {name} has no metric `{metric}`"),
-            ));
+            waiting.push(if run.verdict == Verdict::Inconclusive {
+                let why = format!("Evaluation {name} is inconclusive: {}", run.message);
+                (Verdict::Inconclusive, why)
+            } else {
+                let why = format!("Evaluation {name} has no metric `{metric}`");
+                (Verdict::Error, why)
+            });
             continue;
         };
         let stable = value(&format!("stable.{metric}")).and_then(|m| m.value);
@@ -145,6 +148,19 @@ pub(super) fn judge(
                         .map_or(String::new(), |m| format!(": {m}"))
                 ),
             ),
+            (Some(value), _) if own.inconclusive => GateStatus {
+                value: finite(Some(value)),
+                ..status(
+                    gate,
+                    bound,
+                    Verdict::Inconclusive,
+                    samples,
+                    format!(
+                        "{metric} of Evaluation {name} is inconclusive: {}",
+                        own.message.as_deref().unwrap_or_default()
+                    ),
+                )
+            },
             (Some(_), None) if bound.compares() => status(
                 gate,
                 bound,

@@ -2,6 +2,7 @@
 
 mod bleu;
 mod edit;
+pub mod grounded;
 pub mod pii;
 mod rouge;
 

@@ -1,47 +1,42 @@
 //! Asking a model: the Open Inference Protocol (KServe V2) over HTTP, in batches, with columns by name.
 
-use std::time::Duration;
-
-use futures::{StreamExt, stream};
+use futures::StreamExt;
 use serde_json::{Value, json};
 
-use super::{
-    answer::{Answer, Answers},
-    column, input_failure,
-    rows::Rows,
-    truth::{Truth, canonical_text},
-};
+use super::{refused, unreachable};
 use crate::{
-    data::{
-        store::{chain, http_client},
-        table::{Cell, Values},
+    api::evaluation::Requests,
+    data::table::{Cell, Values},
+    evaluate::{
+        answer::{Answer, Answers},
+        client::{Client, Trouble, waits, words},
+        column, enough,
+        rows::Rows,
+        truth::{Truth, canonical_text},
     },
-    supervise::{board::shorten, failure::Failure},
+    supervise::failure::Failure,
 };
 
 /// Rows of a request.
 const BATCH: usize = 250;
-/// Requests at a time.
-const PARALLEL: usize = 4;
-/// Time for one request.
-const TIMEOUT: Duration = Duration::from_secs(60);
-/// Tries of one request, with waits that double from the first.
-const TRIES: u32 = 6;
-const FIRST_WAIT: Duration = Duration::from_millis(250);
-/// Rows that may stay without an answer: one in so many. More say nothing about the model.
-const MISSING_SHARE: usize = 100;
+/// What to look at when rows are refused.
+const HINT: &str = "are `features` the columns that it was trained on?";
 
-/// Why a request was of no use.
-#[derive(Clone, Debug)]
-enum Trouble {
-    /// The model says no, and will again.
-    Refused(String),
-    /// No answer, or one that another try may better.
-    Unavailable(String),
+/// How a model is asked.
+#[derive(Clone, Copy, Debug)]
+pub struct Manner<'a> {
+    /// The spec's `requests`.
+    pub requests: &'a Requests,
+    /// Share of rows that may stay without an answer.
+    pub share: f64,
+    /// The model's name on its server; absent: the only one.
+    pub model: Option<&'a str>,
+    /// Token that is sent along.
+    pub bearer: Option<&'a str>,
 }
 
 struct Model<'a> {
-    client: reqwest::Client,
+    client: Client,
     url: String,
     who: &'a str,
     infer: String,
@@ -51,16 +46,18 @@ struct Model<'a> {
 /// Asks for all rows. `who` is for messages; `progress` hears how many rows are done.
 ///
 /// # Errors
-/// `TargetUnreachable` if the model doesn't answer for more than one row in a hundred, `TargetRefused` if it refuses the rows or
-/// its answers make no sense.
+/// `TargetUnreachable` if the model doesn't answer at all, `TooManyUnanswered` if it leaves more than this share of the rows without an answer,
+/// `TargetRefused` if it refuses the rows or its answers make no sense.
 pub async fn ask(
     url: &str,
     who: &str,
     rows: &Rows,
     truth: &Truth,
+    manner: Manner<'_>,
     progress: &(dyn Fn(usize) + Sync),
 ) -> Result<Answers, Failure> {
-    let client = http_client().map_err(|e| unreachable(who, url, &e.to_string()))?;
+    let client = Client::new(manner.requests, manner.bearer.map(str::to_owned))
+        .map_err(|e| unreachable(who, url, &e))?;
     let url = url.trim_end_matches('/').to_owned();
     let mut model = Model {
         client,
@@ -69,7 +66,10 @@ pub async fn ask(
         who,
         outputs: &[],
     };
-    let name = model.name().await?;
+    let name = match manner.model {
+        Some(name) => name.to_owned(),
+        None => model.name().await?,
+    };
     model.infer = format!("{}/v2/models/{name}/infer", model.url);
     let (first, rest) = (0..rows.count.min(BATCH), BATCH.min(rows.count)..rows.count);
     let mut answers = Answers {
@@ -89,37 +89,27 @@ pub async fn ask(
         .map(|start| start..(start + BATCH).min(rows.count))
         .collect();
     let model = &model;
-    let mut asked = stream::iter(
-        batches
-            .into_iter()
-            .map(|range| async move { (range.clone(), model.batch(rows, range, TRIES).await) }),
-    )
-    .buffer_unordered(PARALLEL);
+    let ask = |range: std::ops::Range<usize>| async move {
+        let tries = model.client.tries();
+        (range.clone(), model.batch(rows, range, tries).await)
+    };
+    let mut asked = std::pin::pin!(model.client.each(batches, ask));
     let (mut done, mut missing) = (first.len(), 0);
     while let Some((range, result)) = asked.next().await {
         done += range.len();
         match result {
             Ok(got) => place(&mut answers, range.start, got),
-            Err(Trouble::Refused(text)) => return Err(refused(who, &text)),
+            Err(Trouble::Refused(text)) => return Err(refused(who, &text, HINT)),
             Err(Trouble::Unavailable(text)) => {
                 tracing::warn!("{who} gave no answer for {} rows: {text}", range.len());
                 missing += range.len();
-                if missing * MISSING_SHARE > rows.count {
-                    return Err(unreachable(
-                        who,
-                        &model.url,
-                        &format!(
-                            "{text}; {missing} of {} rows are without an answer",
-                            rows.count
-                        ),
-                    ));
-                }
+                enough(missing, rows.count, manner.share, who, &text)?;
             }
         }
         progress(done);
     }
     if let Truth::Binary { classes, .. } = truth {
-        settle(&mut answers, classes).map_err(|text| refused(who, &text))?;
+        settle(&mut answers, classes).map_err(|text| refused(who, &text, HINT))?;
     }
     Ok(answers)
 }
@@ -130,28 +120,11 @@ fn place(answers: &mut Answers, start: usize, got: Vec<Answer>) {
     }
 }
 
-fn unreachable(who: &str, url: &str, text: &str) -> Failure {
-    Failure::new(
-        "TargetUnreachable",
-        format!("{who} at {url} can't be asked: {text}"),
-        1,
-    )
-}
-
-fn refused(who: &str, text: &str) -> Failure {
-    input_failure(
-        "TargetRefused",
-        format!(
-            "{who} refuses the rows: {text}; are `features` the columns that it was trained on?"
-        ),
-    )
-}
-
 impl Model<'_> {
     /// The model's name on its server.
     async fn name(&self) -> Result<String, Failure> {
         let mut last = String::new();
-        for wait in waits(TRIES) {
+        for wait in waits(self.client.tries()) {
             tokio::time::sleep(wait).await;
             match self.names().await {
                 Ok(names) => {
@@ -162,7 +135,7 @@ impl Model<'_> {
                             &self.url,
                             "its server has no model that is ready",
                         )),
-                        several => Err(input_failure(
+                        several => Err(crate::evaluate::input_failure(
                             "TargetRefused",
                             format!(
                                 "{} serves several models ({}): an Evaluation asks a server that has one",
@@ -180,11 +153,9 @@ impl Model<'_> {
 
     /// Names from the repository index; from servers without one, their list of models.
     async fn names(&self) -> Result<Vec<String>, String> {
-        let index = self
-            .client
-            .post(format!("{}/v2/repository/index", self.url))
-            .json(&json!({"ready": true}));
-        let (status, answer) = self.send(index).await?;
+        let index = format!("{}/v2/repository/index", self.url);
+        let heard = self.client.post(&index, &json!({"ready": true})).await?;
+        let (status, answer) = (heard.status, heard.body);
         if status == 200 {
             let models = answer.as_array().cloned().unwrap_or_default();
             let ready = |m: &&Value| {
@@ -198,10 +169,9 @@ impl Model<'_> {
                 .filter_map(|m| m.get("name")?.as_str());
             return Ok(names.map(str::to_owned).collect());
         }
-        let (list_status, list) = self
-            .send(self.client.get(format!("{}/v2/models", self.url)))
-            .await?;
-        if list_status == 200
+        let heard = self.client.get(&format!("{}/v2/models", self.url)).await?;
+        let list = heard.body;
+        if heard.status == 200
             && let Some(models) = list.get("models").and_then(Value::as_array)
         {
             let name = |m: &Value| {
@@ -217,18 +187,6 @@ impl Model<'_> {
         ))
     }
 
-    async fn send(&self, request: reqwest::RequestBuilder) -> Result<(u16, Value), String> {
-        let whole = async {
-            let answer = request.timeout(TIMEOUT).send().await?;
-            let status = answer.status().as_u16();
-            Ok::<_, reqwest::Error>((status, answer.bytes().await?))
-        };
-        let (status, bytes) = whole.await.map_err(|e| chain(&e))?;
-        let value = serde_json::from_slice(&bytes)
-            .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&bytes).into_owned()));
-        Ok((status, value))
-    }
-
     /// The first batch, with the first wish that the model fulfils.
     async fn first(
         &mut self,
@@ -240,14 +198,19 @@ impl Model<'_> {
         for (index, wish) in wishes.iter().enumerate() {
             self.outputs = wish;
             // What it can't give may also show as a server error; don't wait long for that before the last wish.
-            let tries = if index + 1 == wishes.len() { TRIES } else { 3 };
+            let all = self.client.tries();
+            let tries = if index + 1 == wishes.len() {
+                all
+            } else {
+                all.min(3)
+            };
             match self.batch(rows, range.clone(), tries).await {
                 Ok(answers) => return Ok(answers),
                 Err(trouble) => last = trouble,
             }
         }
         Err(match last {
-            Trouble::Refused(text) => refused(self.who, &text),
+            Trouble::Refused(text) => refused(self.who, &text, HINT),
             Trouble::Unavailable(text) => unreachable(self.who, &self.url, &text),
         })
     }
@@ -260,49 +223,9 @@ impl Model<'_> {
     ) -> Result<Vec<Answer>, Trouble> {
         let body =
             request(rows, range.clone(), self.outputs).map_err(|e| Trouble::Refused(e.message))?;
-        let mut last = String::new();
-        for wait in waits(tries) {
-            tokio::time::sleep(wait).await;
-            match self.send(self.client.post(&self.infer).json(&body)).await {
-                Ok((200, answer)) => {
-                    return decode(&answer, range.len()).map_err(Trouble::Refused);
-                }
-                // Not yet routed, overloaded, or broken: another try may help.
-                Ok((status @ (404 | 408 | 429 | 500..=599), answer)) => {
-                    last = format!("it answers {status}: {}", words(&answer));
-                }
-                Ok((status, answer)) => {
-                    return Err(Trouble::Refused(format!(
-                        "it answers {status}: {}",
-                        words(&answer)
-                    )));
-                }
-                Err(text) => last = text,
-            }
-        }
-        Err(Trouble::Unavailable(last))
+        let heard = self.client.insist(&self.infer, &body, tries).await?;
+        decode(&heard.body, range.len()).map_err(Trouble::Refused)
     }
-}
-
-/// Waits before each try: none, then doubling.
-fn waits(tries: u32) -> impl Iterator<Item = Duration> {
-    (0..tries).map(|n| match n {
-        0 => Duration::ZERO,
-        n => FIRST_WAIT * 2u32.pow(n - 1),
-    })
-}
-
-/// A server's own words about an error.
-fn words(answer: &Value) -> String {
-    let text = match answer.get("error").or(answer.get("detail")) {
-        Some(Value::String(text)) => text.clone(),
-        Some(other) => other.to_string(),
-        None => match answer {
-            Value::String(text) => text.clone(),
-            other => other.to_string(),
-        },
-    };
-    shorten(text.trim(), 400)
 }
 
 /// The rows as a request: one tensor for each column, which servers with the pandas content type read as a data frame.
