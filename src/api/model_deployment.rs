@@ -412,7 +412,7 @@ pub struct ShareBound {
 #[serde(rename_all = "camelCase")]
 pub struct RunLimit {
     /// Runs.
-    #[schemars(range(min = 1, max = 1000))]
+    #[schemars(range(min = 1, max = 200))]
     pub runs: i32,
     /// In this time.
     pub per: Duration,
@@ -589,6 +589,9 @@ pub struct RetrainingStatus {
     /// The last firings, newest last, at most 20.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub runs: Vec<RetrainingRun>,
+    /// When the runs before those began, oldest first, as far as `limit` counts them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub earlier_runs: Vec<Time>,
     /// State of each trigger.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub triggers: Vec<TriggerStatus>,

@@ -31,8 +31,6 @@ use crate::{
 pub const DRIFT_SHARE: &str = "driftShare";
 /// Name of the command.
 pub const COMMAND: &str = "retrain";
-/// Runs kept in status.
-const MOST_RUNS: usize = 20;
 
 /// What came of a run.
 pub mod result {
@@ -146,7 +144,7 @@ pub fn decide(input: &Input<'_>, before: Option<&RetrainingStatus>, now: Timesta
     for index in 0..status.runs.len() {
         past::follow(input, &mut status, index, &key, &mut output);
     }
-    let looks = triggers::look(input, retraining, &mut status, &key, now);
+    let looks = triggers::look(input, retraining, &mut status, &key, now, &mut output);
     output.check_at = earlier(output.check_at, trigger::check_at(&looks));
     let mut due: Vec<(String, String)> = looks
         .iter()
@@ -190,8 +188,7 @@ pub fn decide(input: &Input<'_>, before: Option<&RetrainingStatus>, now: Timesta
             Err((_, message)) => hold(&mut status, name, why, message),
         }
     }
-    let excess = status.runs.len().saturating_sub(MOST_RUNS);
-    status.runs.drain(..excess);
+    past::drop_old(&mut status, retraining.limit.as_ref());
     if let (Some(run), Ok(recipe)) = (
         status
             .runs
@@ -288,7 +285,7 @@ fn start(
     if input.rollout != RolloutState::Idle {
         return hold(status, name, why, "a rollout is going on");
     }
-    if let Some((at, because)) = past::wait(retraining, &status.runs, now) {
+    if let Some((at, because)) = past::wait(retraining, status, now) {
         output.check_at = earlier(output.check_at, Some(at));
         return hold(status, name, why, &format!("{because} until {at}"));
     }

@@ -126,10 +126,14 @@ fn scheduled(trigger: &Trigger, text: &str, look: &mut Look, now: Timestamp) {
     let due = kept.is_some_and(|t| t <= now);
     status.next_time = Some(Time(if due { next } else { kept.unwrap_or(next) }));
     look.check_at = status.next_time.as_ref().map(|t| t.0);
+    // A disarmed one lets its times pass: none of them is a reason to try the same again.
+    if status.state == DISARMED {
+        return;
+    }
     if due || status.state == PENDING {
         status.state = PENDING.to_owned();
         look.due = Some(format!("the schedule `{text}` says so"));
-    } else if status.state != DISARMED {
+    } else {
         status.message = format!("next at {}", look.check_at.unwrap_or(now));
     }
 }

@@ -3,7 +3,8 @@
 use jiff::Timestamp;
 
 use super::{
-    retraining::{DRIFT_SHARE, Input, result},
+    past,
+    retraining::{DRIFT_SHARE, Input, Output, result},
     trigger::{self, Facts, Look, Reading},
 };
 use crate::api::model_deployment::{Retraining, RetrainingStatus, Trigger, TriggerStatus};
@@ -15,6 +16,7 @@ pub(super) fn look(
     status: &mut RetrainingStatus,
     key: &str,
     now: Timestamp,
+    output: &mut Output,
 ) -> Vec<Look> {
     let Some((revision, model)) = input.stable else {
         status.triggers.clear();
@@ -52,7 +54,9 @@ pub(super) fn look(
     if looks.iter().any(|l| l.did_not_help)
         && let Some(index) = made_by
     {
-        status.runs[index].result = result::DID_NOT_HELP.to_owned();
+        let run = &mut status.runs[index];
+        run.result = result::DID_NOT_HELP.to_owned();
+        output.events.push(past::ended(run));
     }
     status.triggers = looks.iter().map(|l| l.status.clone()).collect();
     looks

@@ -306,6 +306,9 @@ fn a_retraining_that_did_not_help_disarms_its_trigger() {
     );
     assert_eq!(trigger(&world).state, "Disarmed");
     assert_eq!(world.condition("Retraining").1, "RetrainingDidNotHelp");
+    let told = |reason: &str| world.events.iter().filter(|e| *e == reason).count();
+    assert_eq!(told("RetrainingDidNotHelp"), 1, "{:?}", world.events);
+    assert_eq!(told("RetrainingSucceeded"), 1, "{:?}", world.events);
     world.pass(13 * 60);
     world.traffic(12, 9.0);
     assert_eq!(world.created.len(), 1);
@@ -393,5 +396,53 @@ fn runs_are_limited() {
         trigger(&world).message
     );
     world.pass(24 * 60);
+    assert_eq!(world.created.len(), 2);
+}
+
+#[test]
+fn a_limit_of_more_runs_than_status_keeps_holds_too() {
+    let mut world = world(
+        json!({"cooldown": "1m", "limit": {"runs": 25, "per": "7d"}, "triggers": [{"name": "often", "schedule": "0 */2 * * *"}]}),
+    );
+    for run in 1..=30 {
+        world.pass(120);
+        let name = format!("churn-abcdef-{run}");
+        if world.jobs.contains_key(&name) {
+            let version = format!("20130301-0000{run:02}-eeeeee");
+            world.finish(&name, &version, &format!("sha256:new{run}"));
+        }
+        world.settle();
+    }
+    assert_eq!(world.created.len(), 25);
+    let status = world.status().retraining.clone().unwrap();
+    assert_eq!((status.runs.len(), status.earlier_runs.len()), (20, 5));
+    assert!(
+        trigger(&world).message.contains("limit of 25"),
+        "{}",
+        trigger(&world).message
+    );
+    // The first of them began a week ago: one more, and not two.
+    world.pass((7 * 24 - 58) * 60);
+    assert_eq!(world.created.len(), 26);
+}
+
+#[test]
+fn a_disarmed_schedule_stays_so_when_its_time_comes() {
+    let mut world =
+        world(json!({"cooldown": "1m", "triggers": [{"name": "hourly", "schedule": "0 * * * *"}]}));
+    world.pass(62);
+    world.finish("churn-abcdef-1", V2, "sha256:d1");
+    world.pass(200);
+    assert_eq!(world.created.len(), 1);
+    assert_eq!(trigger(&world).state, "Disarmed");
+    assert_eq!(world.condition("Retraining").1, "NoNewData");
+    // What is read now may be new: that is another recipe.
+    world.edit(|release| {
+        let retraining = release.spec.retraining.as_mut().unwrap();
+        retraining.datasets[0].uri = "pvc://flights/h2.parquet".to_owned();
+    });
+    world.pass(10);
+    assert_eq!(world.created.len(), 1, "it waits for its next time");
+    world.pass(60);
     assert_eq!(world.created.len(), 2);
 }
