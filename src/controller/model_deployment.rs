@@ -25,7 +25,9 @@ use crate::{
         measure::{GatewayPod, Interest, Measure, ReleaseKey, ReleaseKind},
     },
     plan::{
-        Plan, Reference, config_map, gateway,
+        Plan, Reference, config_map,
+        ended::{self, Ended},
+        gateway,
         model_deployment::{self, Observed, frozen, model},
         rollout::{self, Asking, Input, Questions, State},
     },
@@ -357,6 +359,10 @@ impl Controller for ModelDeployments {
 
     fn plan(&self, observed: &Observed, now: Timestamp) -> Plan<ModelDeploymentStatus> {
         model_deployment::plan(observed, now)
+    }
+
+    fn ended(&self, object: &ModelDeployment, status: &ModelDeploymentStatus) -> Vec<Ended> {
+        ended::of_model(object.status.as_ref(), status)
     }
 
     fn refused(
