@@ -167,7 +167,8 @@ struct Gates {
 fn gates(page: &mut Page, gauges: &Gates, labels: &[&str], gates: &[GateStatus]) {
     for gate in gates {
         // As `plan::rollout` writes it: `maxRatio 1.25`.
-        let (bound, limit) = gate.bound.split_once(' ').unwrap_or((&gate.bound, ""));
+        let bound = gate.bound.split(' ').next().unwrap_or_default();
+        let limit = gate.bound.rsplit(' ').next().unwrap_or_default();
         let mut labels = labels.to_vec();
         labels.extend([gate.metric.as_str(), bound]);
         if let Some(value) = gate.value {

@@ -34,11 +34,12 @@ pub enum Ended {
 }
 
 /// Reasons that a history has.
-const REASONS: [&str; 13] = [
+const REASONS: [&str; 14] = [
     reason::PROMOTED,
     reason::FIRST_REVISION,
     reason::GATE_FAILED,
     reason::EVALUATION_FAILED,
+    reason::NOT_IMPROVED,
     reason::NO_DATA,
     reason::NOT_ENOUGH_DATA,
     reason::PROGRESS_DEADLINE_EXCEEDED,

@@ -189,6 +189,7 @@ fn input(
         metrics: spec.metrics.clone(),
         replicas: Some(scale::full(observed, status)),
         manual_versions: promotion == Promotion::Manual,
+        improvement: improvement(spec.retraining.as_ref(), status),
         signature_change: signature::change(status, known),
         state,
         revisions,
@@ -196,6 +197,19 @@ fn input(
         live: observed.live.clone(),
         commands: Commands::of(deployment.annotations()),
     }
+}
+
+/// What versions of retrainings must be better in. Those that status remembers are asked: the last twenty.
+fn improvement(
+    retraining: Option<&crate::api::model_deployment::Retraining>,
+    status: &Status,
+) -> Option<rollout::Improvement> {
+    let wanted = retraining?.require_improvement.as_ref()?;
+    let runs = status.retraining.iter().flat_map(|r| &r.runs);
+    Some(rollout::Improvement {
+        metric: wanted.metric.clone(),
+        versions: runs.filter_map(|r| r.version.clone()).collect(),
+    })
 }
 
 fn desired(wanted: &Wanted) -> Desired {

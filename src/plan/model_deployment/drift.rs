@@ -23,7 +23,9 @@ use crate::{
 };
 
 /// Seven days: a shorter window takes the weekday for drift.
-const DEFAULT_WINDOW_SECONDS: u64 = 7 * 86_400;
+const DEFAULT_WINDOW: jiff::SignedDuration = jiff::SignedDuration::from_hours(7 * 24);
+/// Reason of a column that was compared and counts.
+pub const OBSERVED: &str = "Observed";
 /// Columns in status.
 const MOST_COLUMNS: usize = 100;
 
@@ -69,10 +71,7 @@ pub fn judge(input: &Input<'_>, before: &Output, now: Timestamp) -> Output {
         no_profile,
         measurements,
     } = *input;
-    let length = monitoring.window.as_ref().map_or(
-        jiff::SignedDuration::from_secs(DEFAULT_WINDOW_SECONDS as i64),
-        Duration::to_signed,
-    );
+    let length = length(Some(monitoring));
     let needed = monitoring
         .min_samples
         .and_then(|n| u64::try_from(n).ok())
@@ -189,6 +188,12 @@ pub fn judge(input: &Input<'_>, before: &Output, now: Timestamp) -> Output {
     output
 }
 
+/// How long a window is.
+pub fn length(monitoring: Option<&DriftMonitoring>) -> jiff::SignedDuration {
+    let window = monitoring.and_then(|m| m.window.as_ref());
+    window.map_or(DEFAULT_WINDOW, Duration::to_signed)
+}
+
 fn rule(monitoring: &DriftMonitoring, min_samples: u64) -> Rule {
     Rule {
         columns: monitoring.columns.clone().unwrap_or_default(),
@@ -226,7 +231,7 @@ fn columns(drift: &Drift) -> Vec<DriftStatus> {
                 Reason::SchemaMismatch => "SchemaMismatch",
                 Reason::NotEnoughSamples => "NotEnoughSamples",
                 Reason::Calendar => "Calendar",
-                Reason::Drifted | Reason::WithinThreshold | Reason::WithinNoise => "Observed",
+                Reason::Drifted | Reason::WithinThreshold | Reason::WithinNoise => OBSERVED,
             }
             .to_owned(),
             message: c.message.clone(),

@@ -99,8 +99,11 @@ pub(super) fn follow(
     let run = &mut status.runs[index];
     if run.result == result::SUCCEEDED && run.version.is_some() {
         let last = input.history.iter().rfind(|h| h.version == run.version);
-        if input.rejected.iter().any(|r| r.version == run.version) {
+        let rejected = input.rejected.iter().find(|r| r.version == run.version);
+        if let Some(rejected) = rejected {
             run.result = result::REJECTED.to_owned();
+            let message = format!("{}; refused: {}", run.message, rejected.message);
+            run.message = crate::api::condition::bounded(message);
         } else if last.is_some_and(|h| h.outcome == Outcome::Promoted) {
             run.result = result::PROMOTED.to_owned();
         }
@@ -214,6 +217,7 @@ pub(super) fn drop_old(status: &mut RetrainingStatus, limit: Option<&RunLimit>) 
 pub(super) fn condition(
     status: &RetrainingStatus,
     recipe: &Result<Recipe, (&'static str, String)>,
+    doubt: Option<(&'static str, String)>,
 ) -> (bool, &'static str, String) {
     if let Some(run) = running(status) {
         return (
@@ -251,6 +255,9 @@ pub(super) fn condition(
             reason,
             format!("trigger {}: {}", trigger.name, trigger.message),
         );
+    }
+    if let Some((reason, message)) = doubt {
+        return (false, reason, message);
     }
     let last = status.runs.last();
     match last {

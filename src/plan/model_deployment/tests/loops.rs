@@ -7,10 +7,10 @@ use crate::{
     stats::asked::{Answer, Answered},
 };
 
-const V1: &str = "20130401-000000-aaaaaa";
-const V2: &str = "20130701-000000-bbbbbb";
+pub const V1: &str = "20130401-000000-aaaaaa";
+pub const V2: &str = "20130701-000000-bbbbbb";
 
-fn world(retraining: Value) -> World {
+pub fn world(retraining: Value) -> World {
     let mut spec = json!({
         "from": "q1",
         "datasets": [{"name": "train", "uri": "pvc://flights/h1.parquet"}],
@@ -40,7 +40,7 @@ fn drifting() -> World {
     )
 }
 
-fn trigger(world: &World) -> crate::api::model_deployment::TriggerStatus {
+pub fn trigger(world: &World) -> crate::api::model_deployment::TriggerStatus {
     world.status().retraining.as_ref().unwrap().triggers[0].clone()
 }
 
@@ -223,7 +223,15 @@ fn the_cooldown_holds_and_a_failure_doubles_it() {
     );
     world.pass(7 * 60);
     assert_eq!(world.created.len(), 1);
+    // Without callers the last window says nothing of now.
     world.pass(6 * 60);
+    assert_eq!(world.created.len(), 1);
+    assert!(
+        trigger(&world).message.contains("stale since"),
+        "{}",
+        trigger(&world).message
+    );
+    world.traffic(4, 9.0);
     assert_eq!(world.created.len(), 2);
 }
 
