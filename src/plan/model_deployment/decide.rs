@@ -107,6 +107,7 @@ pub fn plan(observed: &Observed, now: Timestamp) -> Plan<Status> {
         .iter()
         .filter_map(|(revision, needed)| scale::autoscaler(observed, &status, revision, *needed))
         .collect();
+    let record = monitor::record(observed, &status);
     plan.actions.push(Action::Status(Box::new(status)));
     if port > 0 {
         plan.actions
@@ -154,6 +155,7 @@ pub fn plan(observed: &Observed, now: Timestamp) -> Plan<Status> {
         plan.actions
             .extend(route::route(observed).map(Action::Apply));
     }
+    plan.actions.extend(record);
     plan
 }
 

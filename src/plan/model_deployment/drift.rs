@@ -6,6 +6,8 @@
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
+use recorded::Recorded;
+
 use super::reason;
 use crate::{
     api::{
@@ -21,6 +23,8 @@ use crate::{
         profile::Profile,
     },
 };
+
+pub mod recorded;
 
 /// Seven days: a shorter window takes the weekday for drift.
 const DEFAULT_WINDOW: jiff::SignedDuration = jiff::SignedDuration::from_hours(7 * 24);
@@ -44,6 +48,8 @@ pub struct Input<'a> {
     pub no_profile: &'a str,
     /// What gateways measured.
     pub measurements: &'a ReleaseMeasurements,
+    /// What is recorded of the filling window.
+    pub recorded: Option<&'a Recorded>,
 }
 
 /// What is known of drift: parts of the status.
@@ -70,6 +76,7 @@ pub fn judge(input: &Input<'_>, before: &Output, now: Timestamp) -> Output {
         profile,
         no_profile,
         measurements,
+        recorded,
     } = *input;
     let length = length(Some(monitoring));
     let needed = monitoring
@@ -105,15 +112,23 @@ pub fn judge(input: &Input<'_>, before: &Output, now: Timestamp) -> Output {
         output.window = Some(window);
         return output;
     };
-    // What was forgotten in a restart isn't part of the window.
-    let start = minute(window.next.0).max(measurements.since.unwrap_or(i64::MIN));
+    // What is neither recorded nor remembered isn't part of the window.
+    let recorded = recorded.filter(|r| r.is_of(&window));
+    let since = measurements.since.unwrap_or(i64::MIN);
+    let remembered = recorded.map_or(minute(window.next.0), |r| r.to).max(since);
+    let start = recorded.map_or(remembered, |r| r.from);
     let end = measurements.final_before.unwrap_or(i64::MIN);
-    let lasted = jiff::SignedDuration::from_mins(end.saturating_sub(start).max(0));
-    let features = if end > start {
-        measurements.features(revision, start, end)
+    let minutes = recorded.map_or(0, |r| r.measured) + end.saturating_sub(remembered).max(0);
+    let lasted = jiff::SignedDuration::from_mins(minutes);
+    let mut features = if end > remembered {
+        measurements.features(revision, remembered, end)
     } else {
         WindowFeatures::default()
     };
+    if let Some(recorded) = recorded {
+        features.unknown += recorded.unknown;
+        features.add(&recorded.rows);
+    }
     let rows = features.rows.as_ref().map_or(0, |r| r.rows);
     if rows >= needed && lasted >= length {
         let seconds = u64::try_from(lasted.as_secs()).ok();

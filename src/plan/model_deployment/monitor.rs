@@ -12,7 +12,7 @@ use crate::{
         revision::ModelRevision,
         rollout::PrometheusMetric,
     },
-    plan::{Event, revision::Named, rollout::side, schedule},
+    plan::{Action, Event, revision::Named, rollout::side, schedule},
     stats::asked::Answer,
 };
 
@@ -155,6 +155,7 @@ pub(super) fn watch_drift(
             .map(|(_, profile)| profile.as_ref()),
         no_profile: &no_profile,
         measurements: &observed.live,
+        recorded: observed.recorded.as_deref(),
     };
     let condition = condition::get(&status.conditions, kind::DRIFT_DETECTED);
     let before = drift::Output {
@@ -185,6 +186,17 @@ pub(super) fn watch_drift(
         now,
     );
     after.check_at
+}
+
+/// Records what has come of the filling window, once an hour.
+pub(super) fn record(observed: &Observed, status: &Status) -> Option<Action<Status>> {
+    let window = status.drift_window.as_ref()?;
+    observed.profile.as_ref()?;
+    let monitoring = observed.deployment.spec.monitoring.as_ref();
+    let length = drift::length(monitoring.and_then(|m| m.drift.as_ref()));
+    let before = observed.recorded.as_deref();
+    let record = drift::recorded::update(before, window, length, &observed.live)?;
+    drift::recorded::config_map(observed, &record).map(Action::Apply)
 }
 
 pub(super) fn follow_runs(

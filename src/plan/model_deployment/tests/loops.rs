@@ -454,3 +454,24 @@ fn a_disarmed_schedule_stays_so_when_its_time_comes() {
     world.pass(60);
     assert_eq!(world.created.len(), 2);
 }
+
+#[test]
+fn a_window_goes_on_when_operator_and_gateways_begin_anew() {
+    let mut world = drifting();
+    world.edit(|release| {
+        let drift = release.spec.monitoring.as_mut().unwrap().drift.as_mut();
+        drift.unwrap().window = Some("8h".parse().unwrap());
+    });
+    world.traffic(300, 9.0);
+    let begun = world.status().drift_window.clone().unwrap().next;
+    world.forget_all_but(70);
+    world.traffic(120, 9.0);
+    world.forget_all_but(70);
+    assert_eq!(world.condition("DriftDetected").1, "NotEnoughSamples");
+    world.traffic(70, 9.0);
+    let window = world.status().drift_window.clone().unwrap();
+    assert_eq!(window.start, Some(begun));
+    assert!((48_000..49_000).contains(&window.rows), "{}", window.rows);
+    assert_eq!(world.condition("DriftDetected").0, "True");
+    assert!(world.object("ConfigMap", "churn-drift-window").is_some());
+}
