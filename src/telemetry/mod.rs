@@ -40,6 +40,19 @@ mod tests {
             missing.is_empty(),
             "docs/metrics.md lacks {missing:?}: add a row for each"
         );
+        for shown in [
+            include_str!("../../charts/perennial/files/alerts.yaml"),
+            include_str!("../../charts/perennial/files/dashboard.json"),
+        ] {
+            let unknown: Vec<_> = names(shown)
+                .into_iter()
+                .filter(|n| !ours.contains(n))
+                .collect();
+            assert!(
+                unknown.is_empty(),
+                "the chart asks for {unknown:?}, which nobody counts"
+            );
+        }
         ours.extend(names(include_str!("../gateway/telemetry.rs")));
         let gone: Vec<_> = page.difference(&ours).collect();
         assert!(

@@ -26,3 +26,4 @@ mod rejections;
 mod scripted;
 mod serving;
 mod watch;
+mod windows;

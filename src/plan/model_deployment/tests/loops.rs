@@ -471,7 +471,7 @@ fn a_window_goes_on_when_operator_and_gateways_begin_anew() {
     world.traffic(70, 9.0);
     let window = world.status().drift_window.clone().unwrap();
     assert_eq!(window.start, Some(begun));
-    assert!((48_000..49_000).contains(&window.rows), "{}", window.rows);
+    assert!((47_000..49_000).contains(&window.rows), "{}", window.rows);
     assert_eq!(world.condition("DriftDetected").0, "True");
     assert!(world.object("ConfigMap", "churn-drift-window").is_some());
 }
