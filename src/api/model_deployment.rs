@@ -294,6 +294,13 @@ pub struct Retraining {
     /// Most runs in a time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<RunLimit>,
+    /// Runs are started only in one of these (default: at any time).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 20))]
+    pub maintenance_windows: Vec<MaintenanceWindow>,
+    /// In what the new version must be better than stable, or it is rejected.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub require_improvement: Option<RequireImprovement>,
     /// `Automatic` (default) goes through the rollout; `Manual` waits at weight 0 for `promote`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub promotion: Option<Promotion>,
@@ -352,6 +359,15 @@ pub struct DatasetOverride {
 }, {
     "rule": "!has(self.timeZone) || has(self.schedule)",
     "message": "timeZone goes with schedule"
+}, {
+    "rule": "!(has(self.minSamples) || has(self.staleAfter) || has(self.clear)) || has(self.metric) || has(self.drift)",
+    "message": "minSamples, staleAfter and clear go with metric or drift: an age and a schedule have no value"
+}, {
+    "rule": "!has(self.clear) || (has(self.metric) && has(self.min) != has(self.max)) || (has(self.drift) && has(self.drift.share))",
+    "message": "clear goes with one bound: min or max of a metric, or drift.share"
+}, {
+    "rule": "!has(self.clear) || ((!has(self.max) || self.clear <= self.max) && (!has(self.min) || self.clear >= self.min) && (!has(self.drift) || !has(self.drift.share) || self.clear <= self.drift.share.max))",
+    "message": "clear must be on the good side of the bound: at most max, at least min"
 }]))]
 pub struct Trigger {
     /// Name, unique in the list.
@@ -367,7 +383,7 @@ pub struct Trigger {
     /// Fires when the metric is above.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max: Option<f64>,
-    /// Fires on the share of drifted columns.
+    /// Fires on drift of live inputs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drift: Option<DriftTrigger>,
     /// Fires when stable's training ended so long ago.
@@ -388,14 +404,33 @@ pub struct Trigger {
     /// How long it must have failed, over at least two fresh values.
     #[serde(default, rename = "for", skip_serializing_if = "Option::is_none")]
     pub hold: Option<Duration>,
+    /// The value at which it counts as within the bound again (default: the bound). Between the two it neither fires nor clears.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clear: Option<f64>,
+    /// Samples behind a value below which it neither fires nor clears.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub min_samples: Option<i64>,
+    /// The age from which a value neither fires nor clears (default: twice as long as from one measurement to the next).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stale_after: Option<Duration>,
 }
 
-/// A bound on the share of drifted columns.
+/// What drift: of so many columns, or of one.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [{
+    "rule": "has(self.share) != has(self.column)",
+    "message": "drift is of a share of the columns or of one: write share or column"
+}]))]
 pub struct DriftTrigger {
     /// Share of drifted columns, 0 to 1.
-    pub share: ShareBound,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub share: Option<ShareBound>,
+    /// Fires when this column has drifted, by its threshold in `monitoring.drift`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 128))]
+    pub column: Option<String>,
 }
 
 /// An upper bound on a share.
@@ -407,12 +442,37 @@ pub struct ShareBound {
     pub max: f64,
 }
 
+/// A time in which runs may be started.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MaintenanceWindow {
+    /// When it opens (cron).
+    #[schemars(length(min = 9, max = 128))]
+    pub schedule: String,
+    /// Time zone of `schedule` (IANA name; default UTC).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub time_zone: Option<String>,
+    /// How long it is open.
+    pub duration: Duration,
+}
+
+/// The new version must be better than stable on the same rows, by more than chance: the lower end of the 95 % interval of the improvement is
+/// above 0.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RequireImprovement {
+    /// A metric of an Evaluation in `rollout.evaluations`, or one of `spec.metrics` that comes from an Evaluation.
+    #[schemars(length(min = 1, max = 128))]
+    pub metric: String,
+}
+
 /// Most runs in a time.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RunLimit {
     /// Runs.
-    #[schemars(range(min = 1, max = 1000))]
+    #[schemars(range(min = 1, max = 200))]
     pub runs: i32,
     /// In this time.
     pub per: Duration,
@@ -589,6 +649,9 @@ pub struct RetrainingStatus {
     /// The last firings, newest last, at most 20.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub runs: Vec<RetrainingRun>,
+    /// When the runs before those began, oldest first, as far as `limit` counts them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub earlier_runs: Vec<Time>,
     /// State of each trigger.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub triggers: Vec<TriggerStatus>,

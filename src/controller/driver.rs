@@ -11,7 +11,7 @@ use serde::Serialize;
 pub use crate::cluster::subject::{Place, Subject};
 use crate::{
     cluster::{Caches, Change, Error, Key, Refusal, Shell},
-    plan::Plan,
+    plan::{Plan, ended::Ended},
 };
 
 /// What `observe` found.
@@ -61,6 +61,11 @@ pub trait Controller: Send + Sync + 'static {
 
     /// Decides, purely: calls `plan::<kind>::plan`.
     fn plan(&self, observed: &Self::Observed, now: Timestamp) -> Plan<Self::Status>;
+
+    /// What ended between the object's status and this one, which is about to be written: counted then.
+    fn ended(&self, _object: &Self::Object, _status: &Self::Status) -> Vec<Ended> {
+        Vec::new()
+    }
 
     /// Enters a refused write into a status that the plan (or the cluster, if the plan has none) has: the kind's condition with
     /// `refusal.reason.as_str()` and `refusal.message`, word for word. It is applied to every status written while the refusal lasts: until

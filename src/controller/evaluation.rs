@@ -15,6 +15,7 @@ use crate::{
     cluster::{Caches, Change, Error, Key, Kind, Refusal, Shell, supervisor::Supervisors},
     plan::{
         Plan, Reference,
+        ended::{self, Ended},
         evaluation::{self, Observed, Release},
     },
 };
@@ -148,6 +149,10 @@ impl Controller for Evaluations {
 
     fn plan(&self, observed: &Observed, now: Timestamp) -> Plan<EvaluationStatus> {
         evaluation::plan(observed, now)
+    }
+
+    fn ended(&self, object: &Evaluation, status: &EvaluationStatus) -> Vec<Ended> {
+        ended::of_evaluation(object.status.as_ref(), status)
     }
 
     fn refused(

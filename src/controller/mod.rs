@@ -10,6 +10,7 @@ pub mod operator;
 pub mod prompt_release;
 pub mod queue;
 pub mod round;
+pub mod shown;
 pub mod training_job;
 
 pub use driver::{Controller, Outcome, Place, Subject};

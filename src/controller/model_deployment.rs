@@ -25,8 +25,14 @@ use crate::{
         measure::{GatewayPod, Interest, Measure, ReleaseKey, ReleaseKind},
     },
     plan::{
-        Plan, Reference, config_map, gateway,
-        model_deployment::{self, Observed, frozen, model},
+        Plan, Reference, config_map,
+        ended::{self, Ended},
+        gateway,
+        model_deployment::{
+            self, Observed,
+            drift::recorded::{self, Recorded},
+            frozen, model,
+        },
         rollout::{self, Asking, Input, Questions, State},
     },
     stats::{bucket::ReleaseMeasurements, profile::Profile},
@@ -37,14 +43,16 @@ const MOST_KEPT: usize = 2000;
 /// `analysis.interval` where it isn't given.
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(15);
 
-/// A ConfigMap's resourceVersion, and the profile in it, if it can be read.
-type Parsed = (Option<String>, Option<Arc<Profile>>);
+/// A ConfigMap's resourceVersion, and what is in it, if it can be read.
+type Parsed<T> = (Option<String>, Option<Arc<T>>);
 
 /// The controller of ModelDeployments.
 pub struct ModelDeployments {
     measure: Measure,
     /// By ConfigMap: its resourceVersion, and what it holds.
-    profiles: Mutex<HashMap<Key, Parsed>>,
+    profiles: Mutex<HashMap<Key, Parsed<Profile>>>,
+    /// By ConfigMap: its resourceVersion, and what is recorded of a window.
+    records: Mutex<HashMap<Key, Parsed<Recorded>>>,
     /// Users' ConfigMaps that templates name, as they were read last.
     config_maps: Mutex<HashMap<Key, Arc<ConfigMap>>>,
 }
@@ -55,6 +63,7 @@ impl ModelDeployments {
         Self {
             measure,
             profiles: Mutex::default(),
+            records: Mutex::default(),
             config_maps: Mutex::default(),
         }
     }
@@ -82,6 +91,29 @@ impl ModelDeployments {
         }
         profiles.insert(key.clone(), (version, profile.clone()));
         profile
+    }
+
+    /// What is recorded of the filling window, parsed once.
+    fn recorded(&self, object: &Arc<ConfigMap>) -> Option<Arc<Recorded>> {
+        let (key, version) = (Key::of(&object.metadata), object.resource_version());
+        let mut records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((known, record)) = records.get(&key)
+            && *known == version
+        {
+            return record.clone();
+        }
+        let record = match recorded::read(object) {
+            Ok(record) => Some(Arc::new(record)),
+            Err(error) => {
+                tracing::warn!("the window in ConfigMap {key} begins anew: {error}");
+                None
+            }
+        };
+        if records.len() >= MOST_KEPT {
+            records.clear();
+        }
+        records.insert(key, (version, record.clone()));
+        record
     }
 
     /// What the release's template names, where it is there: read once for each version that the watch tells of.
@@ -320,9 +352,12 @@ impl Controller for ModelDeployments {
             Some((config_map, profile))
         });
         let copies = caches.config_maps.owned_by(&uid);
-        let is_copy = |c: &Arc<ConfigMap>| {
-            c.labels().get(label::ROLE).map(String::as_str) == Some(frozen::ROLE)
-        };
+        let role = |c: &Arc<ConfigMap>| c.labels().get(label::ROLE).cloned();
+        let is_copy = |c: &Arc<ConfigMap>| role(c).as_deref() == Some(frozen::ROLE);
+        let record = copies
+            .iter()
+            .find(|c| role(c).as_deref() == Some(recorded::ROLE))
+            .and_then(|c| self.recorded(c));
         let revisions = caches.controller_revisions.owned_by(&uid);
         let uris = revisions
             .iter()
@@ -347,6 +382,7 @@ impl Controller for ModelDeployments {
             pods,
             resolves: caches.jobs.owned_by(&uid),
             profile,
+            recorded: record,
             live: self.measured(caches, object, &namespace, &uid),
             ports: ports(caches, &namespace, &uid),
             refused: Vec::new(),
@@ -357,6 +393,10 @@ impl Controller for ModelDeployments {
 
     fn plan(&self, observed: &Observed, now: Timestamp) -> Plan<ModelDeploymentStatus> {
         model_deployment::plan(observed, now)
+    }
+
+    fn ended(&self, object: &ModelDeployment, status: &ModelDeploymentStatus) -> Vec<Ended> {
+        ended::of_model(object.status.as_ref(), status)
     }
 
     fn refused(

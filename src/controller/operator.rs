@@ -14,7 +14,7 @@ use super::{
     gateway::Gateways,
     model_deployment::{self, ModelDeployments},
     prompt_release::PromptReleases,
-    round,
+    round, shown,
     training_job::TrainingJobs,
 };
 use crate::{
@@ -25,7 +25,7 @@ use crate::{
         prometheus::Sources,
         supervisor::Supervisors,
     },
-    telemetry::{metrics, server},
+    telemetry::{self, metrics, server},
 };
 
 /// Arguments of the operator.
@@ -120,6 +120,13 @@ pub async fn run(arguments: Arguments) -> Result<ExitCode, String> {
     let listening = listen(arguments.listen, shell.caches.clone(), stop.clone());
     let mut server = tokio::spawn(listening);
     tokio::spawn(observe_metrics(shell.clone()));
+    let (caches, leadership) = (shell.caches.clone(), shell.leadership.clone());
+    telemetry::shown::show(move |page| {
+        // The others know the same: each object is shown by one.
+        if leadership.may_write() {
+            shown::show(page, &caches);
+        }
+    });
     // Controllers subscribe before the watches start, so that no change is missed.
     let gateways = Gateways {
         replicas: arguments.gateway_replicas,

@@ -17,7 +17,9 @@ use crate::{
         measure::{Interest, Measure, ReleaseKey, ReleaseKind},
     },
     plan::{
-        Plan, gateway,
+        Plan,
+        ended::{self, Ended},
+        gateway,
         prompt_release::{self, Observed},
         rollout::{self, Asking, Input, Questions, State},
     },
@@ -140,6 +142,10 @@ impl Controller for PromptReleases {
 
     fn plan(&self, observed: &Observed, now: Timestamp) -> Plan<PromptReleaseStatus> {
         prompt_release::plan(observed, now)
+    }
+
+    fn ended(&self, object: &PromptRelease, status: &PromptReleaseStatus) -> Vec<Ended> {
+        ended::of_prompt(object.status.as_ref(), status)
     }
 
     fn refused(

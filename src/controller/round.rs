@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     cluster::{Error, Key, Refusal, Shell, act, store::version_of},
-    plan,
+    plan::{self, Action, ended::Ended},
     telemetry::metrics,
 };
 
@@ -246,10 +246,35 @@ impl<C: Controller> Driver<C> {
         };
         let now = self.shell.now();
         let plan = self.controller.plan(&observed, now);
-        let acted = act::carry_out(&self.shell, &**object, plan.actions, |status, refusal| {
-            self.controller.refused(object, status, refusal, now)
-        })
-        .await?;
+        let ended: Vec<Ended> = plan
+            .actions
+            .iter()
+            .filter_map(|action| match action {
+                Action::Status(status) => Some(self.controller.ended(object, status)),
+                _ => None,
+            })
+            .flatten()
+            .collect();
+        let mut recorded = false;
+        let acted = act::carry_out(
+            &self.shell,
+            &**object,
+            plan.actions,
+            |status, refusal| self.controller.refused(object, status, refusal, now),
+            &mut recorded,
+        )
+        .await;
+        // What is in the status has happened, even if a later write failed: nobody would tell of it again.
+        if recorded {
+            ended.iter().for_each(count);
+        }
+        let done = acted.as_ref().is_ok_and(|acted| acted.refused.is_none());
+        if recorded || done {
+            for event in &plan.events {
+                self.shell.events.send(&**object, event, now).await;
+            }
+        }
+        let acted = acted?;
         if acted.writes > 0 {
             let why = match plan.notes.as_slice() {
                 [] => "what was decided before is carried out".to_owned(),
@@ -268,19 +293,12 @@ impl<C: Controller> Driver<C> {
         if let Some(wait) = self.shell.memory.contested_for(&object.uid()) {
             next = next.min(wait);
         }
-        match &acted.refused {
-            Some(refusal) => {
-                if acted.newly_refused {
-                    self.announce(object, refusal, now).await;
-                }
-                let uid = object.uid();
-                next = next.min(self.shell.memory.refused_for(&uid).unwrap_or(next));
+        if let Some(refusal) = &acted.refused {
+            if acted.newly_refused {
+                self.announce(object, refusal, now).await;
             }
-            None => {
-                for event in &plan.events {
-                    self.shell.events.send(&**object, event, now).await;
-                }
-            }
+            let uid = object.uid();
+            next = next.min(self.shell.memory.refused_for(&uid).unwrap_or(next));
         }
         Ok(Done {
             next: next.max(SHORTEST),
@@ -433,6 +451,21 @@ impl<C: Controller> Driver<C> {
             .with_label_values(&[C::NAME, outcome])
             .inc();
     }
+}
+
+/// Counts what has ended.
+fn count(ended: &Ended) {
+    match ended {
+        Ended::Rollout {
+            kind,
+            outcome,
+            reason,
+        } => metrics::ROLLOUTS.with_label_values(&[*kind, *outcome, *reason]),
+        Ended::Retraining(result) => metrics::RETRAININGS.with_label_values(&[*result]),
+        Ended::Evaluation(verdict) => metrics::EVALUATIONS.with_label_values(&[*verdict]),
+        Ended::Training(phase) => metrics::TRAININGS.with_label_values(&[*phase]),
+    }
+    .inc();
 }
 
 /// What a panic said.

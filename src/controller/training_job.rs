@@ -15,6 +15,7 @@ use crate::{
     cluster::{Caches, Change, Error, Key, Kind, Refusal, Shell, supervisor::Supervisors},
     plan::{
         Plan,
+        ended::{self, Ended},
         training_job::{self, Answers, Observed},
     },
 };
@@ -106,6 +107,10 @@ impl Controller for TrainingJobs {
 
     fn plan(&self, observed: &Observed, now: Timestamp) -> Plan<TrainingJobStatus> {
         training_job::plan(observed, now)
+    }
+
+    fn ended(&self, object: &TrainingJob, status: &TrainingJobStatus) -> Vec<Ended> {
+        ended::of_training_job(object.status.as_ref(), status)
     }
 
     fn refused(

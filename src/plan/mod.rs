@@ -5,6 +5,7 @@
 
 pub mod claim;
 pub mod config_map;
+pub mod ended;
 pub mod evaluation;
 pub mod gateway;
 pub mod model_deployment;
@@ -25,7 +26,7 @@ use serde_json::Value;
 pub struct Plan<S> {
     /// Carried out one after another; the first failure ends the reconcile, status is then still written.
     pub actions: Vec<Action<S>>,
-    /// Events, sent after the actions succeeded; only for changes.
+    /// Events, sent once the status is written that tells of the same; only for changes.
     pub events: Vec<Event>,
     /// When to look again even if nothing changes.
     pub check_at: Option<Timestamp>,

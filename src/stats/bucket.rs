@@ -492,7 +492,8 @@ impl ReleaseMeasurements {
 }
 
 impl WindowFeatures {
-    fn add(&mut self, rows: &RowSketch) {
+    /// Adds rows; those of sketches that don't go together count as unknown.
+    pub fn add(&mut self, rows: &RowSketch) {
         match &mut self.rows {
             None => self.rows = Some(rows.clone()),
             Some(all) => {

@@ -1,4 +1,5 @@
-//! Every metric name of every role, in one place. Labels come from closed sets: kinds, controllers, outcomes, verbs.
+//! What the operator counts. Labels come from closed sets: kinds, controllers, outcomes, verbs. Gauges of objects are in [`super::shown`], the
+//! gateway's metrics in its `telemetry`; docs/metrics.md has all of them.
 
 use std::sync::LazyLock;
 
@@ -117,11 +118,48 @@ pub static LEADING: LazyLock<IntGauge> = LazyLock::new(|| {
     metric
 });
 
+/// Rollouts that ended.
+pub static ROLLOUTS: LazyLock<IntCounterVec> = LazyLock::new(|| {
+    counter(
+        "perennial_rollout_outcomes_total",
+        "Rollouts that ended, by kind, outcome (Promoted, RolledBack, Aborted, Superseded, Withdrawn) and reason.",
+        &["kind", "outcome", "reason"],
+    )
+});
+
+/// Retrainings by what came of them.
+pub static RETRAININGS: LazyLock<IntCounterVec> = LazyLock::new(|| {
+    counter(
+        "perennial_retraining_results_total",
+        "Retrainings that came to this: Running (started), Succeeded (made a version), Failed, Promoted, Rejected, NoNewData, DidNotHelp.",
+        &["result"],
+    )
+});
+
+/// Runs of Evaluations that ended.
+pub static EVALUATIONS: LazyLock<IntCounterVec> = LazyLock::new(|| {
+    counter(
+        "perennial_evaluation_runs_total",
+        "Runs of Evaluations that ended, by verdict: Passed, Failed, Inconclusive, Error.",
+        &["verdict"],
+    )
+});
+
+/// TrainingJobs that ended.
+pub static TRAININGS: LazyLock<IntCounterVec> = LazyLock::new(|| {
+    counter(
+        "perennial_training_outcomes_total",
+        "TrainingJobs that ended, by phase: Succeeded, Failed.",
+        &["phase"],
+    )
+});
+
 /// All metrics in the text format of Prometheus.
 pub fn text() -> Vec<u8> {
     let mut out = Vec::new();
     if let Err(error) = TextEncoder::new().encode(&REGISTRY.gather(), &mut out) {
         tracing::error!("metrics can't be encoded: {error}");
     }
+    out.extend(super::shown::text().into_bytes());
     out
 }

@@ -28,9 +28,11 @@ pub fn router(ready: Ready) -> Router {
         .route(
             "/metrics",
             get(|| async {
+                // Ten thousand objects take a while, in which others are served.
+                let text = tokio::task::spawn_blocking(super::metrics::text).await;
                 (
                     [("content-type", "text/plain; version=0.0.4")],
-                    super::metrics::text(),
+                    text.unwrap_or_default(),
                 )
             }),
         )

@@ -428,7 +428,7 @@ fn without_leadership_nothing_is_written() {
             status(&release),
             Action::Apply(config_map(&release, "a", json!({}))),
         ];
-        let acted = act::carry_out(&shell, &release, actions, |status, _| status).await;
+        let acted = act::carry_out(&shell, &release, actions, |status, _| status, &mut false).await;
         assert_eq!(acted, Err(Error::NotLeader));
         assert_eq!(faults.writes(), 0);
     });

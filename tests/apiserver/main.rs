@@ -28,3 +28,4 @@ mod rejections;
 mod scripted;
 mod serving;
 mod watch;
+mod windows;

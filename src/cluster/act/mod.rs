@@ -35,7 +35,8 @@ pub struct Acted {
 }
 
 /// Carries actions out for `object`, in order, up to the first failure. `enter` enters a refusal into a planned status, or with `None`
-/// into the one that was observed.
+/// into the one that was observed. `recorded` becomes true once a planned status that differs from the stored one is written: what it tells of
+/// has happened then, whatever becomes of the rest.
 ///
 /// # Errors
 /// The first write that failed for another reason than being refused.
@@ -44,6 +45,7 @@ pub async fn carry_out<O: Subject, S: Serialize + Clone>(
     object: &O,
     actions: Vec<Action<S>>,
     enter: impl Fn(Option<S>, &Refusal) -> Option<S>,
+    recorded: &mut bool,
 ) -> Result<Acted, Error> {
     let uid = object.uid();
     let digests: Vec<Option<String>> = actions.iter().map(child_digest).collect();
@@ -74,7 +76,9 @@ pub async fn carry_out<O: Subject, S: Serialize + Clone>(
                 let Some(status) = enter_all(Some(*status)) else {
                     continue;
                 };
+                let before = writer.writes();
                 let done = writer.status(&status).await;
+                *recorded |= done.is_ok() && writer.writes() > before;
                 written = Some(status);
                 done
             }

@@ -57,6 +57,11 @@ impl<'a> Writer<'a> {
         }
     }
 
+    /// Writes that were sent so far.
+    pub(super) fn writes(&self) -> usize {
+        self.writes
+    }
+
     pub(super) fn acted(&self, refused: Option<Refusal>, newly_refused: bool) -> Acted {
         Acted {
             writes: self.writes,

@@ -107,6 +107,7 @@ pub fn plan(observed: &Observed, now: Timestamp) -> Plan<Status> {
         .iter()
         .filter_map(|(revision, needed)| scale::autoscaler(observed, &status, revision, *needed))
         .collect();
+    let record = monitor::record(observed, &status);
     plan.actions.push(Action::Status(Box::new(status)));
     if port > 0 {
         plan.actions
@@ -154,6 +155,7 @@ pub fn plan(observed: &Observed, now: Timestamp) -> Plan<Status> {
         plan.actions
             .extend(route::route(observed).map(Action::Apply));
     }
+    plan.actions.extend(record);
     plan
 }
 
@@ -189,6 +191,7 @@ fn input(
         metrics: spec.metrics.clone(),
         replicas: Some(scale::full(observed, status)),
         manual_versions: promotion == Promotion::Manual,
+        improvement: improvement(spec.retraining.as_ref(), status),
         signature_change: signature::change(status, known),
         state,
         revisions,
@@ -196,6 +199,19 @@ fn input(
         live: observed.live.clone(),
         commands: Commands::of(deployment.annotations()),
     }
+}
+
+/// What versions of retrainings must be better in. Those that status remembers are asked: the last twenty.
+fn improvement(
+    retraining: Option<&crate::api::model_deployment::Retraining>,
+    status: &Status,
+) -> Option<rollout::Improvement> {
+    let wanted = retraining?.require_improvement.as_ref()?;
+    let runs = status.retraining.iter().flat_map(|r| &r.runs);
+    Some(rollout::Improvement {
+        metric: wanted.metric.clone(),
+        versions: runs.filter_map(|r| r.version.clone()).collect(),
+    })
 }
 
 fn desired(wanted: &Wanted) -> Desired {

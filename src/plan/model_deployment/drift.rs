@@ -6,6 +6,8 @@
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
+use recorded::Recorded;
+
 use super::reason;
 use crate::{
     api::{
@@ -22,8 +24,12 @@ use crate::{
     },
 };
 
+pub mod recorded;
+
 /// Seven days: a shorter window takes the weekday for drift.
-const DEFAULT_WINDOW_SECONDS: u64 = 7 * 86_400;
+const DEFAULT_WINDOW: jiff::SignedDuration = jiff::SignedDuration::from_hours(7 * 24);
+/// Reason of a column that was compared and counts.
+pub const OBSERVED: &str = "Observed";
 /// Columns in status.
 const MOST_COLUMNS: usize = 100;
 
@@ -42,6 +48,8 @@ pub struct Input<'a> {
     pub no_profile: &'a str,
     /// What gateways measured.
     pub measurements: &'a ReleaseMeasurements,
+    /// What is recorded of the filling window.
+    pub recorded: Option<&'a Recorded>,
 }
 
 /// What is known of drift: parts of the status.
@@ -68,11 +76,9 @@ pub fn judge(input: &Input<'_>, before: &Output, now: Timestamp) -> Output {
         profile,
         no_profile,
         measurements,
+        recorded,
     } = *input;
-    let length = monitoring.window.as_ref().map_or(
-        jiff::SignedDuration::from_secs(DEFAULT_WINDOW_SECONDS as i64),
-        Duration::to_signed,
-    );
+    let length = length(Some(monitoring));
     let needed = monitoring
         .min_samples
         .and_then(|n| u64::try_from(n).ok())
@@ -106,15 +112,23 @@ pub fn judge(input: &Input<'_>, before: &Output, now: Timestamp) -> Output {
         output.window = Some(window);
         return output;
     };
-    // What was forgotten in a restart isn't part of the window.
-    let start = minute(window.next.0).max(measurements.since.unwrap_or(i64::MIN));
+    // What is neither recorded nor remembered isn't part of the window.
+    let recorded = recorded.filter(|r| r.is_of(&window));
+    let since = measurements.since.unwrap_or(i64::MIN);
+    let remembered = recorded.map_or(minute(window.next.0), |r| r.to).max(since);
+    let start = recorded.map_or(remembered, |r| r.from);
     let end = measurements.final_before.unwrap_or(i64::MIN);
-    let lasted = jiff::SignedDuration::from_mins(end.saturating_sub(start).max(0));
-    let features = if end > start {
-        measurements.features(revision, start, end)
+    let minutes = recorded.map_or(0, |r| r.measured) + end.saturating_sub(remembered).max(0);
+    let lasted = jiff::SignedDuration::from_mins(minutes);
+    let mut features = if end > remembered {
+        measurements.features(revision, remembered, end)
     } else {
         WindowFeatures::default()
     };
+    if let Some(recorded) = recorded {
+        features.unknown += recorded.unknown;
+        features.add(&recorded.rows);
+    }
     let rows = features.rows.as_ref().map_or(0, |r| r.rows);
     if rows >= needed && lasted >= length {
         let seconds = u64::try_from(lasted.as_secs()).ok();
@@ -189,6 +203,12 @@ pub fn judge(input: &Input<'_>, before: &Output, now: Timestamp) -> Output {
     output
 }
 
+/// How long a window is.
+pub fn length(monitoring: Option<&DriftMonitoring>) -> jiff::SignedDuration {
+    let window = monitoring.and_then(|m| m.window.as_ref());
+    window.map_or(DEFAULT_WINDOW, Duration::to_signed)
+}
+
 fn rule(monitoring: &DriftMonitoring, min_samples: u64) -> Rule {
     Rule {
         columns: monitoring.columns.clone().unwrap_or_default(),
@@ -226,7 +246,7 @@ fn columns(drift: &Drift) -> Vec<DriftStatus> {
                 Reason::SchemaMismatch => "SchemaMismatch",
                 Reason::NotEnoughSamples => "NotEnoughSamples",
                 Reason::Calendar => "Calendar",
-                Reason::Drifted | Reason::WithinThreshold | Reason::WithinNoise => "Observed",
+                Reason::Drifted | Reason::WithinThreshold | Reason::WithinNoise => OBSERVED,
             }
             .to_owned(),
             message: c.message.clone(),

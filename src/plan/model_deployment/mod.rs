@@ -2,6 +2,7 @@
 
 pub mod children;
 mod decide;
+mod demand;
 pub mod drift;
 pub mod frozen;
 pub mod health;

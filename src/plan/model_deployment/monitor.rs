@@ -1,6 +1,6 @@
 //! What is watched while stable serves: its metrics, drift of its inputs, and retraining.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 
@@ -12,7 +12,7 @@ use crate::{
         revision::ModelRevision,
         rollout::PrometheusMetric,
     },
-    plan::{Event, revision::Named, rollout::side},
+    plan::{Action, Event, revision::Named, rollout::side, schedule},
     stats::asked::Answer,
 };
 
@@ -42,6 +42,9 @@ pub(super) fn metrics(observed: &Observed, status: &Status) -> Vec<MetricValue> 
 
 /// How long a value that was asked for stands in status, in milliseconds: numbers that live are written at most once a minute.
 const STANDS: i64 = 60_000;
+
+/// Triggers' metrics are asked of Prometheus once a minute, and shown within another: beyond twice that it doesn't answer.
+const STALE: SignedDuration = SignedDuration::from_mins(4);
 
 /// `spec.metrics` by their names, from the last run of their Evaluation on stable, or as Prometheus answered last; with their source, for people.
 fn measured(observed: &Observed, status: &Status) -> Vec<(MetricValue, String)> {
@@ -152,6 +155,7 @@ pub(super) fn watch_drift(
             .map(|(_, profile)| profile.as_ref()),
         no_profile: &no_profile,
         measurements: &observed.live,
+        recorded: observed.recorded.as_deref(),
     };
     let condition = condition::get(&status.conditions, kind::DRIFT_DETECTED);
     let before = drift::Output {
@@ -182,6 +186,17 @@ pub(super) fn watch_drift(
         now,
     );
     after.check_at
+}
+
+/// Records what has come of the filling window, once an hour.
+pub(super) fn record(observed: &Observed, status: &Status) -> Option<Action<Status>> {
+    let window = status.drift_window.as_ref()?;
+    observed.profile.as_ref()?;
+    let monitoring = observed.deployment.spec.monitoring.as_ref();
+    let length = drift::length(monitoring.and_then(|m| m.drift.as_ref()));
+    let before = observed.recorded.as_deref();
+    let record = drift::recorded::update(before, window, length, &observed.live)?;
+    drift::recorded::config_map(observed, &record).map(Action::Apply)
 }
 
 pub(super) fn follow_runs(
@@ -239,6 +254,8 @@ fn with_retraining<T>(
         .into_iter()
         .filter_map(|(value, context)| {
             Some(retraining::Measured {
+                samples: value.samples,
+                stale_at: stale_at(observed, &value.name, value.time.as_ref()?.0),
                 name: value.name,
                 value: value.value?,
                 time: value.time?.0,
@@ -250,7 +267,15 @@ fn with_retraining<T>(
         deployment: &observed.deployment,
         stable: frozen.map(|k| (k.hash.as_str(), &k.revision.model)),
         window: status.drift_window.as_ref(),
+        monitoring: observed
+            .deployment
+            .spec
+            .monitoring
+            .as_ref()
+            .and_then(|m| m.drift.as_ref()),
+        columns: &status.drift,
         drifted: &drifted,
+        evaluations: &observed.evaluations,
         metrics: &metrics,
         jobs: &observed.training_jobs,
         rollout: status.rollout.as_ref().map(|r| r.state).unwrap_or_default(),
@@ -258,6 +283,20 @@ fn with_retraining<T>(
         history: &status.history,
         handled: &status.last_handled_commands,
     })
+}
+
+/// When a value says nothing of now any more: two measurements should have come since. `None`: nothing more is to come.
+fn stale_at(observed: &Observed, name: &str, time: Timestamp) -> Option<Timestamp> {
+    let metrics = &observed.deployment.spec.metrics;
+    let source = metrics.iter().find(|m| m.name == name)?;
+    if source.prometheus.is_some() {
+        return time.checked_add(STALE).ok();
+    }
+    let asked = source.evaluation.as_ref()?;
+    let spec = &observed.evaluations.get(&asked.name)?.spec;
+    let zone = spec.time_zone.as_deref();
+    let next = |after| schedule::next(spec.schedule.as_deref()?, zone, after).ok();
+    next(next(time)?)
 }
 
 pub(super) fn condition_of_retraining(

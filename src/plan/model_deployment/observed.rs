@@ -9,6 +9,7 @@ use k8s_openapi::api::{
     core::v1::{ConfigMap, Pod},
 };
 
+use super::drift::recorded::Recorded;
 use crate::{
     api::{Evaluation, ModelDeployment, TrainingJob, serving::HTTPRoute},
     plan::{Reference, claim::Claim},
@@ -50,6 +51,8 @@ pub struct Observed {
     pub claims: BTreeMap<String, Claim>,
     /// Profile of the training data of what status calls stable, and the name of its ConfigMap, if that is there.
     pub profile: Option<(String, Arc<Profile>)>,
+    /// What is recorded of the filling window of live inputs.
+    pub recorded: Option<Arc<Recorded>>,
     /// What gateways measured.
     pub live: ReleaseMeasurements,
     /// UIDs and ports of the namespace's other releases, of both kinds.

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     api::{
-        model_deployment::{Retraining, RetrainingRun, RetrainingStatus},
+        model_deployment::{Retraining, RetrainingRun, RetrainingStatus, RunLimit},
         rollout::Outcome,
         training_job::TrainingPhase,
     },
@@ -20,6 +20,8 @@ use crate::{
 
 /// Shortest time between two runs.
 const DEFAULT_COOLDOWN: SignedDuration = SignedDuration::from_hours(6);
+/// Runs kept whole in status.
+const MOST_RUNS: usize = 20;
 /// A failed run doubles the cooldown, so often at most.
 const MOST_DOUBLINGS: u32 = 4;
 
@@ -97,8 +99,11 @@ pub(super) fn follow(
     let run = &mut status.runs[index];
     if run.result == result::SUCCEEDED && run.version.is_some() {
         let last = input.history.iter().rfind(|h| h.version == run.version);
-        if input.rejected.iter().any(|r| r.version == run.version) {
+        let rejected = input.rejected.iter().find(|r| r.version == run.version);
+        if let Some(rejected) = rejected {
             run.result = result::REJECTED.to_owned();
+            let message = format!("{}; refused: {}", run.message, rejected.message);
+            run.message = crate::api::condition::bounded(message);
         } else if last.is_some_and(|h| h.outcome == Outcome::Promoted) {
             run.result = result::PROMOTED.to_owned();
         }
@@ -108,9 +113,14 @@ pub(super) fn follow(
     }
 }
 
-fn ended(run: &RetrainingRun) -> Event {
-    let bad =
-        [result::FAILED, result::REJECTED, result::NO_NEW_DATA].contains(&run.result.as_str());
+pub(super) fn ended(run: &RetrainingRun) -> Event {
+    let bad = [
+        result::FAILED,
+        result::REJECTED,
+        result::NO_NEW_DATA,
+        result::DID_NOT_HELP,
+    ]
+    .contains(&run.result.as_str());
     let version = run
         .version
         .as_ref()
@@ -123,6 +133,7 @@ fn ended(run: &RetrainingRun) -> Event {
             result::REJECTED => reason::REJECTED,
             result::NO_NEW_DATA => reason::NO_NEW_DATA,
             result::PROMOTED => reason::PROMOTED,
+            result::DID_NOT_HELP => reason::DID_NOT_HELP,
             _ => reason::SUCCEEDED,
         },
         action: "Retraining",
@@ -149,9 +160,10 @@ pub(super) fn running(status: &RetrainingStatus) -> Option<&RetrainingRun> {
 /// Until when cooldown or limit stand against another run.
 pub(super) fn wait(
     retraining: &Retraining,
-    runs: &[RetrainingRun],
+    status: &RetrainingStatus,
     now: Timestamp,
 ) -> Option<(Timestamp, String)> {
+    let runs = &status.runs;
     let last = runs.last()?;
     let failures = runs
         .iter()
@@ -173,9 +185,13 @@ pub(super) fn wait(
     });
     let limited = retraining.limit.as_ref().and_then(|limit| {
         let most = usize::try_from(limit.runs).unwrap_or(1).max(1);
-        let index = runs.len().checked_sub(most)?;
-        let at = runs[index]
-            .time
+        let starts = status
+            .earlier_runs
+            .iter()
+            .chain(runs.iter().map(|r| &r.time));
+        let at = starts
+            .rev()
+            .nth(most - 1)?
             .0
             .checked_add(limit.per.to_signed())
             .unwrap_or(Timestamp::MAX);
@@ -187,9 +203,21 @@ pub(super) fn wait(
     }
 }
 
+/// Keeps status bounded: runs whole up to [`MOST_RUNS`], of those before only when they began, as far as the limit counts them.
+pub(super) fn drop_old(status: &mut RetrainingStatus, limit: Option<&RunLimit>) {
+    let excess = status.runs.len().saturating_sub(MOST_RUNS);
+    let old = status.runs.drain(..excess).map(|run| run.time);
+    status.earlier_runs.extend(old);
+    let counted = limit.and_then(|l| usize::try_from(l.runs).ok());
+    let kept = counted.unwrap_or(0).saturating_sub(MOST_RUNS);
+    let excess = status.earlier_runs.len().saturating_sub(kept);
+    status.earlier_runs.drain(..excess);
+}
+
 pub(super) fn condition(
     status: &RetrainingStatus,
     recipe: &Result<Recipe, (&'static str, String)>,
+    doubt: Option<(&'static str, String)>,
 ) -> (bool, &'static str, String) {
     if let Some(run) = running(status) {
         return (
@@ -227,6 +255,9 @@ pub(super) fn condition(
             reason,
             format!("trigger {}: {}", trigger.name, trigger.message),
         );
+    }
+    if let Some((reason, message)) = doubt {
+        return (false, reason, message);
     }
     let last = status.runs.last();
     match last {

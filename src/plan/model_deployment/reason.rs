@@ -82,6 +82,16 @@ pub mod retraining {
     pub const RECIPE_UNREADABLE: &str = "RecipeUnreadable";
     /// `retraining.datasets` names a dataset that the recipe doesn't read.
     pub const DATASET_UNKNOWN: &str = "DatasetUnknown";
+    /// A window in `retraining.maintenanceWindows` can't be read.
+    pub const MAINTENANCE_WINDOW_UNREADABLE: &str = "MaintenanceWindowUnreadable";
+    /// Nobody measures what `retraining.requireImprovement` names, or it isn't known whether more of it is better.
+    pub const IMPROVEMENT_UNMEASURABLE: &str = "ImprovementUnmeasurable";
+    /// A trigger watches a metric or a column that isn't there.
+    pub const METRIC_UNKNOWN: &str = "MetricUnknown";
+    /// A trigger watches a metric that has one value for each stable revision.
+    pub const METRIC_NEVER_CHANGES: &str = "MetricNeverChanges";
+    /// A version that passes the gate on a metric can fire the trigger on it at once, and so for ever.
+    pub const STRICTER_THAN_GATE: &str = "StricterThanGate";
     /// A run would read, or has read, what was trained on already, with the same recipe: the trigger is disarmed.
     pub const NO_NEW_DATA: &str = "NoNewData";
     /// The value is still beyond the bound after the retraining: the trigger is disarmed.

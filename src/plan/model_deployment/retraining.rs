@@ -3,7 +3,7 @@
 //! A firing is recorded first (`status.retraining.firing` only grows, written with a resourceVersion), then its TrainingJob is
 //! created under a name that only this firing has. Once it was seen it is never made again.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -11,16 +11,18 @@ use kube::ResourceExt;
 use serde_json::Value;
 
 use super::{
-    past,
+    demand, past,
     reason::retraining as reason,
     recipe::{self, Recipe},
     trigger, triggers,
 };
 use crate::{
     api::{
-        ModelDeployment, TrainingJob, annotation,
+        Evaluation, ModelDeployment, TrainingJob, annotation,
         command::HandledCommand,
-        model_deployment::{DriftWindow, Retraining, RetrainingRun, RetrainingStatus},
+        model_deployment::{
+            DriftMonitoring, DriftStatus, DriftWindow, Retraining, RetrainingRun, RetrainingStatus,
+        },
         revision::ModelReference,
         rollout::{HistoryEntry, RejectedRevision, RolloutState},
     },
@@ -31,8 +33,6 @@ use crate::{
 pub const DRIFT_SHARE: &str = "driftShare";
 /// Name of the command.
 pub const COMMAND: &str = "retrain";
-/// Runs kept in status.
-const MOST_RUNS: usize = 20;
 
 /// What came of a run.
 pub mod result {
@@ -63,6 +63,10 @@ pub struct Measured {
     pub time: Timestamp,
     /// Where it comes from, for people.
     pub context: String,
+    /// Samples behind it, where that is known.
+    pub samples: Option<i64>,
+    /// When two measurements have failed to come: it says nothing of now any more.
+    pub stale_at: Option<Timestamp>,
 }
 
 /// What a retraining is decided on.
@@ -74,10 +78,16 @@ pub struct Input<'a> {
     pub stable: Option<(&'a str, &'a ModelReference)>,
     /// Windows of live inputs.
     pub window: Option<&'a DriftWindow>,
+    /// `spec.monitoring.drift`.
+    pub monitoring: Option<&'a DriftMonitoring>,
+    /// Drift by column in the last full window.
+    pub columns: &'a [DriftStatus],
     /// Names of the drifted columns, for people.
     pub drifted: &'a str,
     /// Metrics of stable.
     pub metrics: &'a [Measured],
+    /// The Evaluations that the release names, by name.
+    pub evaluations: &'a BTreeMap<String, Arc<Evaluation>>,
     /// The namespace's TrainingJobs.
     pub jobs: &'a [Arc<TrainingJob>],
     /// Where the rollout is.
@@ -143,10 +153,15 @@ pub fn decide(input: &Input<'_>, before: Option<&RetrainingStatus>, now: Timesta
     let mut status = before.cloned().unwrap_or_default();
     let recipe = recipe::resolve(retraining, input.jobs, &mut status);
     let key = recipe.as_ref().map(|r| r.key.clone()).unwrap_or_default();
+    let recipe = recipe.and_then(|recipe| {
+        demand::windows(retraining)?;
+        demand::improvement(input.deployment, retraining)?;
+        Ok(recipe)
+    });
     for index in 0..status.runs.len() {
         past::follow(input, &mut status, index, &key, &mut output);
     }
-    let looks = triggers::look(input, retraining, &mut status, &key, now);
+    let looks = triggers::look(input, retraining, &mut status, &key, now, &mut output);
     output.check_at = earlier(output.check_at, trigger::check_at(&looks));
     let mut due: Vec<(String, String)> = looks
         .iter()
@@ -190,8 +205,7 @@ pub fn decide(input: &Input<'_>, before: Option<&RetrainingStatus>, now: Timesta
             Err((_, message)) => hold(&mut status, name, why, message),
         }
     }
-    let excess = status.runs.len().saturating_sub(MOST_RUNS);
-    status.runs.drain(..excess);
+    past::drop_old(&mut status, retraining.limit.as_ref());
     if let (Some(run), Ok(recipe)) = (
         status
             .runs
@@ -201,7 +215,8 @@ pub fn decide(input: &Input<'_>, before: Option<&RetrainingStatus>, now: Timesta
     ) {
         output.create = Some(recipe::job(input.deployment, recipe, run));
     }
-    output.condition = Some(past::condition(&status, &recipe));
+    let doubt = triggers::doubt(input, retraining);
+    output.condition = Some(past::condition(&status, &recipe, doubt));
     status.message = output
         .condition
         .as_ref()
@@ -288,9 +303,14 @@ fn start(
     if input.rollout != RolloutState::Idle {
         return hold(status, name, why, "a rollout is going on");
     }
-    if let Some((at, because)) = past::wait(retraining, &status.runs, now) {
+    if let Some((at, because)) = past::wait(retraining, status, now) {
         output.check_at = earlier(output.check_at, Some(at));
         return hold(status, name, why, &format!("{because} until {at}"));
+    }
+    if let Some(at) = demand::opens(retraining, now) {
+        output.check_at = earlier(output.check_at, Some(at));
+        let why_not = format!("no maintenance window is open until {at}");
+        return hold(status, name, why, &why_not);
     }
     fire(input, status, name, why, now, output);
 }

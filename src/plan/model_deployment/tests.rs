@@ -1,5 +1,6 @@
 //! Whole lives of a ModelDeployment against a small world that carries plans out, and crashes where it is told to.
 
+mod demands;
 mod frozen;
 mod loops;
 mod scaling;

@@ -1,10 +1,12 @@
 //! One trigger: what it reads, whether it is due.
 //!
-//! A value counts once, by the end of its window or the time of its measurement; one that isn't fresh neither fires nor clears.
+//! A value counts once, by the end of its window or the time of its measurement; one that isn't fresh, is stale or has too few samples neither
+//! fires nor clears.
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
+use super::retraining::DRIFT_SHARE;
 use crate::{
     api::model_deployment::{Trigger, TriggerStatus},
     plan::{earlier, schedule},
@@ -28,6 +30,12 @@ pub struct Reading {
     pub time: Timestamp,
     /// Where it comes from, for people: window, columns.
     pub context: String,
+    /// Samples behind it, where that is known.
+    pub samples: Option<i64>,
+    /// When it is too old, unless the trigger says so: twice as long as from one measurement to the next.
+    pub stale_at: Option<Timestamp>,
+    /// Whether it is beyond its bound, where that isn't the trigger's: the column's threshold and noise.
+    pub drifted: Option<bool>,
 }
 
 /// What is known when a trigger is looked at.
@@ -82,7 +90,7 @@ pub fn look(
     } else if let Some(age) = &trigger.max_age {
         aged(age, facts, &mut look, now);
     } else {
-        measured(trigger, facts, &mut look);
+        measured(trigger, facts, &mut look, now);
     }
     if look.status.state == DISARMED {
         look.due = None;
@@ -126,10 +134,14 @@ fn scheduled(trigger: &Trigger, text: &str, look: &mut Look, now: Timestamp) {
     let due = kept.is_some_and(|t| t <= now);
     status.next_time = Some(Time(if due { next } else { kept.unwrap_or(next) }));
     look.check_at = status.next_time.as_ref().map(|t| t.0);
+    // A disarmed one lets its times pass: none of them is a reason to try the same again.
+    if status.state == DISARMED {
+        return;
+    }
     if due || status.state == PENDING {
         status.state = PENDING.to_owned();
         look.due = Some(format!("the schedule `{text}` says so"));
-    } else if status.state != DISARMED {
+    } else {
         status.message = format!("next at {}", look.check_at.unwrap_or(now));
     }
 }
@@ -159,113 +171,196 @@ fn aged(age: &crate::api::Duration, facts: &Facts, look: &mut Look, now: Timesta
 /// The bounds of a trigger on a value.
 fn bounds(trigger: &Trigger) -> (Option<f64>, Option<f64>) {
     match &trigger.drift {
-        Some(drift) => (None, Some(drift.share.max)),
+        Some(drift) => (None, drift.share.as_ref().map(|s| s.max)),
         None => (trigger.min, trigger.max),
     }
+}
+
+/// The column whose drift a trigger watches, if it watches one.
+pub fn column(trigger: &Trigger) -> Option<&str> {
+    trigger.drift.as_ref()?.column.as_deref()
 }
 
 /// The metric that a trigger reads, if it reads one.
 pub fn metric(trigger: &Trigger) -> Option<&str> {
     match &trigger.drift {
-        Some(_) => Some(super::retraining::DRIFT_SHARE),
+        Some(drift) => drift.share.as_ref().map(|_| DRIFT_SHARE),
         None => trigger.metric.as_deref(),
     }
 }
 
-fn measured(trigger: &Trigger, facts: &Facts, look: &mut Look) {
+/// On which side of the bound a value is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Side {
+    Beyond,
+    /// Not beyond, but not far enough from it to clear.
+    Between,
+    Within,
+}
+
+/// Where a value is, and the bound in words.
+fn side(trigger: &Trigger, reading: &Reading) -> (Side, String) {
+    if let Some(drifted) = reading.drifted {
+        let side = if drifted { Side::Beyond } else { Side::Within };
+        return (side, String::new());
+    }
+    let (min, max) = bounds(trigger);
+    let value = reading.value;
+    let below = |bound: Option<f64>| bound.is_some_and(|bound| value < bound);
+    let above = |bound: Option<f64>| bound.is_some_and(|bound| value > bound);
+    let clear = |bound: Option<f64>| bound.map(|bound| trigger.clear.unwrap_or(bound));
+    let side = if below(min) || above(max) {
+        Side::Beyond
+    } else if below(clear(min)) || above(clear(max)) {
+        Side::Between
+    } else {
+        Side::Within
+    };
+    let words = match (min, max) {
+        (Some(min), _) if below(Some(min)) => format!(" (min {min})"),
+        (_, Some(max)) if above(Some(max)) => format!(" (max {max})"),
+        (Some(min), None) => format!(" (min {min})"),
+        (None, Some(max)) => format!(" (max {max})"),
+        (Some(min), Some(max)) => format!(" (min {min}, max {max})"),
+        (None, None) => " (no bound)".to_owned(),
+    };
+    (side, words)
+}
+
+/// Why a value neither fires nor clears.
+fn says_nothing(trigger: &Trigger, reading: &Reading, now: Timestamp) -> Option<String> {
+    let needed = trigger.min_samples.unwrap_or(0);
+    match reading.samples {
+        _ if needed == 0 => {}
+        None => {
+            return Some(format!(
+                "nobody says how many samples are behind it, and minSamples is {needed}"
+            ));
+        }
+        Some(samples) if samples < needed => {
+            return Some(format!("{samples} of {needed} samples (minSamples)"));
+        }
+        Some(_) => {}
+    }
+    let at = stale_at(trigger, reading).filter(|at| *at <= now)?;
+    Some(format!("measured at {}, stale since {at}", reading.time))
+}
+
+/// When a value is too old to fire or clear.
+fn stale_at(trigger: &Trigger, reading: &Reading) -> Option<Timestamp> {
+    match &trigger.stale_after {
+        Some(age) => reading.time.checked_add(age.to_signed()).ok(),
+        None => reading.stale_at,
+    }
+}
+
+fn measured(trigger: &Trigger, facts: &Facts, look: &mut Look, now: Timestamp) {
     let status = &mut look.status;
-    let name = metric(trigger).unwrap_or_default();
+    let name = match column(trigger) {
+        Some(column) => format!("drift of {column}"),
+        None => metric(trigger).unwrap_or_default().to_owned(),
+    };
     let Some(reading) = &facts.reading else {
         if status.state == ARMED {
             status.message = format!("waits for a value of {name}");
         }
         return;
     };
-    let drift = name == super::retraining::DRIFT_SHARE;
-    let windows = trigger.windows.unwrap_or(if drift { 2 } else { 1 });
-    let (min, max) = bounds(trigger);
-    let (beyond, bound) = match (min, max) {
-        (Some(min), _) if reading.value < min => (true, format!("min {min}")),
-        (_, Some(max)) if reading.value > max => (true, format!("max {max}")),
-        (Some(min), None) => (false, format!("min {min}")),
-        (None, Some(max)) => (false, format!("max {max}")),
-        (Some(min), Some(max)) => (false, format!("min {min}, max {max}")),
-        (None, None) => (false, "no bound".to_owned()),
-    };
+    let windows = trigger
+        .windows
+        .unwrap_or(if trigger.drift.is_some() || name == DRIFT_SHARE {
+            2
+        } else {
+            1
+        });
+    let (side, bound) = side(trigger, reading);
+    let value = super::drift::round(reading.value);
+    let saying = format!("{name} {value}{bound} {}", reading.context);
+    if let Some(why) = says_nothing(trigger, reading, now) {
+        if status.state == ARMED || status.state == PENDING {
+            status.message = format!("{saying}: {why}: it neither fires nor clears");
+        }
+        return;
+    }
     let first = status.counted_until.is_none();
     let fresh = status
         .counted_until
         .as_ref()
         .is_none_or(|t| t.0 < reading.time);
-    let value = super::drift::round(reading.value);
-    let saying = format!("{name} {value} ({bound}) {}", reading.context);
     if fresh {
         status.counted_until = Some(Time(reading.time));
         status.value = Some(value);
-        if !beyond {
-            status.state = ARMED.to_owned();
-            status.disarmed_for = None;
-            status.failing = 0;
-            status.failing_since = None;
-            status.message = format!("{saying}: within the bound");
-            return;
+        match side {
+            Side::Within => {
+                status.state = ARMED.to_owned();
+                status.disarmed_for = None;
+                status.failing = 0;
+                status.failing_since = None;
+                status.message = format!("{saying}: within the bound");
+                return;
+            }
+            Side::Beyond if first && facts.retrained && status.state != DISARMED => {
+                look.did_not_help = true;
+                disarm(
+                    status,
+                    &facts.recipe,
+                    format!(
+                        "RetrainingDidNotHelp: {saying} is still beyond the bound after the retraining; disarmed until the value is within it, the recipe or its data changes, or someone says `retrain`"
+                    ),
+                );
+                return;
+            }
+            Side::Beyond => {
+                status.failing += 1;
+                status.failing_since.get_or_insert(Time(reading.time));
+            }
+            Side::Between => {}
         }
-        if first && facts.retrained && status.state != DISARMED {
-            look.did_not_help = true;
-            disarm(
-                status,
-                &facts.recipe,
-                format!(
-                    "RetrainingDidNotHelp: {saying} is still beyond the bound after the retraining; disarmed until the value is within it, the recipe or its data changes, or someone says `retrain`"
-                ),
-            );
-            return;
-        }
-        status.failing += 1;
-        status.failing_since.get_or_insert(Time(reading.time));
-        let lasted = status
-            .failing_since
+    }
+    if status.state == DISARMED {
+        return;
+    }
+    let lasted = status
+        .failing_since
+        .as_ref()
+        .map(|t| reading.time.duration_since(t.0));
+    let long_enough = trigger
+        .hold
+        .as_ref()
+        .is_none_or(|hold| status.failing >= 2 && lasted.is_some_and(|l| l >= hold.to_signed()));
+    // What was due before, while something stood against it, still is.
+    let due = status.failing >= windows
+        && long_enough
+        && side != Side::Within
+        && (fresh || status.state == PENDING);
+    if fresh {
+        let hold = trigger
+            .hold
             .as_ref()
-            .map(|t| reading.time.duration_since(t.0));
-        let long_enough = trigger.hold.as_ref().is_none_or(|hold| {
-            status.failing >= 2 && lasted.is_some_and(|l| l >= hold.to_signed())
-        });
-        let due = status.failing >= windows && long_enough;
-        if status.state != DISARMED {
-            let hold = trigger
-                .hold
-                .as_ref()
-                .map(|h| format!(", for {h}"))
-                .unwrap_or_default();
-            status.message = format!(
-                "{saying}: beyond the bound in {} of {windows} windows{hold}",
-                status.failing
-            );
-            if status.state != FIRED || due {
-                status.state = PENDING.to_owned();
+            .map(|h| format!(", for {h}"))
+            .unwrap_or_default();
+        let said = match (side, trigger.clear) {
+            (Side::Between, Some(clear)) => {
+                format!("; neither beyond the bound nor at {clear}, where it clears")
             }
-            if due {
-                look.due = Some(format!(
-                    "{saying}, beyond the bound in {} windows",
-                    status.failing
-                ));
-            }
+            _ => String::new(),
+        };
+        status.message = format!(
+            "{saying}: beyond the bound in {} of {windows} windows{hold}{said}",
+            status.failing
+        );
+        if due || (side == Side::Beyond && status.state != FIRED) {
+            status.state = PENDING.to_owned();
         }
-    } else if status.state == PENDING && status.failing >= windows && beyond {
-        // Due before, but something stood against it.
-        let long_enough = trigger.hold.as_ref().is_none_or(|hold| {
-            let since = status
-                .failing_since
-                .as_ref()
-                .map(|t| reading.time.duration_since(t.0));
-            status.failing >= 2 && since.is_some_and(|l| l >= hold.to_signed())
-        });
-        if long_enough {
-            look.due = Some(format!(
-                "{saying}, beyond the bound in {} windows",
-                status.failing
-            ));
-        }
+    }
+    if due {
+        look.due = Some(format!(
+            "{saying}, beyond the bound in {} windows",
+            status.failing
+        ));
+    }
+    if status.state == PENDING {
+        look.check_at = stale_at(trigger, reading);
     }
 }
 

@@ -168,6 +168,7 @@ fn input(
         metrics: release.spec.metrics.clone(),
         replicas: None,
         manual_versions: false,
+        improvement: None,
         signature_change: None,
         state,
         revisions: revisions.collect(),

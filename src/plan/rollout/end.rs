@@ -265,7 +265,7 @@ pub(super) fn failed(judgement: &Judgement) -> Option<Ending> {
     let (reason, message) = match (evaluation, gate) {
         (Some(message), _) => (reason::EVALUATION_FAILED, message),
         (None, Some(message)) => (reason::GATE_FAILED, message),
-        (None, None) => return None,
+        (None, None) => (reason::NOT_IMPROVED, judgement.not_improved.as_ref()?),
     };
     Some(ending(Outcome::RolledBack, reason, message.clone()))
 }

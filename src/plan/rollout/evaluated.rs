@@ -51,7 +51,7 @@ pub(super) fn demanded(spec: &RolloutSpec, rollout: &RolloutStatus) -> Vec<Strin
 }
 
 /// The run of this Evaluation on the candidate, if it began.
-fn run<'a>(input: &'a Input, sides: Sides, name: &str) -> Option<&'a EvaluationRun> {
+pub(super) fn run<'a>(input: &'a Input, sides: Sides, name: &str) -> Option<&'a EvaluationRun> {
     let view = input.evaluations.get(name)?;
     view.runs.iter().rev().find(|run| {
         run.release.as_deref() == Some(input.uid.as_str())

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::{Input, asked, engine::plus, evaluated, measure, policy::Policy, status};
+use super::{Input, asked, engine::plus, evaluated, improvement, measure, policy::Policy, status};
 use crate::{
     api::{
         gate::{Gate, GateStatus, Proof, Verdict},
@@ -65,6 +65,8 @@ pub(super) struct Judgement {
     pub failed_gate: Option<String>,
     /// The first evaluation that failed.
     pub failed_evaluation: Option<String>,
+    /// Why the version of a retraining isn't better than stable.
+    pub not_improved: Option<String>,
     /// What evaluations have not said yet: without it a candidate gets no traffic, and no step ends.
     pub unmeasured: Vec<String>,
     /// What live data is missing before a step may end.
@@ -154,6 +156,9 @@ pub(super) fn judge(
         }
         all.push(status);
     }
+    if let Some(status) = improvement::judge(input, sides) {
+        all.improvement(status);
+    }
     let wanted = match sides.baking {
         false => policy.min_requests,
         // Nobody looks at callers there: nothing is armed, or it is a way back, or it isn't to be watched.
@@ -218,6 +223,16 @@ impl Judgement {
     fn push(&mut self, gate: GateStatus) {
         if gate.verdict == Verdict::Failed && self.failed_gate.is_none() {
             self.failed_gate = Some(gate.message.clone());
+        }
+        self.gates.push(gate);
+    }
+
+    /// Enters what is said of the version of a retraining.
+    fn improvement(&mut self, gate: GateStatus) {
+        match gate.verdict {
+            Verdict::Passed => {}
+            Verdict::Failed => self.not_improved = Some(gate.message.clone()),
+            _ => self.unmeasured.push(gate.message.clone()),
         }
         self.gates.push(gate);
     }

@@ -33,6 +33,8 @@ pub struct Input {
     pub replicas: Option<i32>,
     /// Candidates that a new version brought wait at weight 0 for `promote` (`retraining.promotion: Manual`).
     pub manual_versions: bool,
+    /// What a version that a retraining made must be better in than stable (`retraining.requireImprovement`).
+    pub improvement: Option<Improvement>,
     /// What the candidate takes that stable doesn't, or the other way round, as a sentence: it waits at weight 0 for `promote`.
     pub signature_change: Option<String>,
     /// What is recorded so far: [`State::of_model`], [`State::of_prompt`].
@@ -120,6 +122,15 @@ pub struct Revision {
     pub rejected: Option<String>,
     /// Growing number of the ControllerRevision (`.revision`), the oldest is deleted first.
     pub number: i64,
+}
+
+/// Who must be better than stable, and in what.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Improvement {
+    /// The metric: one of `spec.metrics` with an Evaluation, or of an Evaluation in `rollout.evaluations`.
+    pub metric: String,
+    /// The versions that retrainings made.
+    pub versions: Vec<String>,
 }
 
 /// An Evaluation as the rollout sees it.

@@ -27,6 +27,7 @@ mod end;
 mod engine;
 mod evaluated;
 mod gates;
+mod improvement;
 mod input;
 mod marks;
 mod measure;
@@ -44,7 +45,7 @@ pub use asked::{Asking, Question, Questions, questions, side};
 pub use conditions::conditions;
 pub use decision::{Decision, Mark, Saying, Summary};
 pub use evaluated::step_to_come;
-pub use input::{Command, Commands, Desired, EvaluationView, Input, Revision, Target};
+pub use input::{Command, Commands, Desired, EvaluationView, Improvement, Input, Revision, Target};
 pub use state::State;
 
 /// What is to be true of this release now.

@@ -36,6 +36,8 @@ pub const ROLLING_BACK: &str = "RollingBack";
 pub const GATE_FAILED: &str = "GateFailed";
 /// An evaluation that the candidate had to pass failed.
 pub const EVALUATION_FAILED: &str = "EvaluationFailed";
+/// The version of a retraining is not shown to be better than stable (`retraining.requireImprovement`).
+pub const NOT_IMPROVED: &str = "NotImproved";
 /// A step ended without enough data, and `noData: Fail` says that this fails.
 pub const NO_DATA: &str = "NoData";
 /// There was not enough data to decide in time; nothing is rejected.

@@ -50,6 +50,31 @@ fn collect<const N: usize>(model: [(&str, f64); N], baseline: [(&str, f64); N]) 
         .collect()
 }
 
+/// Whether more of a metric is better: `false`, less is; `None`, neither (an error with a sign), or a metric that isn't known here.
+///
+/// ```
+/// use perennial::stats::performance::more_is_better;
+///
+/// assert_eq!(more_is_better("f1Macro"), Some(true));
+/// assert_eq!(more_is_better("logLoss"), Some(false));
+/// assert_eq!(more_is_better("meanError"), None);
+/// ```
+#[must_use]
+pub fn more_is_better(metric: &str) -> Option<bool> {
+    let averaged = ["Macro", "Micro", "Weighted"];
+    let name = averaged
+        .iter()
+        .find_map(|suffix| metric.strip_suffix(suffix))
+        .unwrap_or(metric);
+    match name {
+        "accuracy" | "balancedAccuracy" | "precision" | "recall" | "f1" | "mcc" | "kappa"
+        | "rocAuc" | "prAuc" | "explainedVariance" | "r2" => Some(true),
+        "logLoss" | "brier" | "mae" | "mse" | "rmse" | "medianAe" | "maxError" | "mape" | "ece"
+        | "mce" => Some(false),
+        _ => None,
+    }
+}
+
 /// `a / b`, and 0 where b is 0 (scikit-learn's `zero_division=0`).
 fn divide(a: f64, b: f64) -> f64 {
     if b == 0.0 { 0.0 } else { a / b }

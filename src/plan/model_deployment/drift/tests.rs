@@ -65,6 +65,7 @@ fn run(
         profile: Some(&profile),
         no_profile: "",
         measurements,
+        recorded: None,
     };
     judge(
         &input,
@@ -126,6 +127,7 @@ fn another_stable_starts_its_own_window() {
         profile: Some(&profile),
         no_profile: "",
         measurements: &measurements,
+        recorded: None,
     };
     let output = judge(&input, &first, minute_time(15));
     assert_eq!(

@@ -7,10 +7,10 @@ use crate::{
     stats::asked::{Answer, Answered},
 };
 
-const V1: &str = "20130401-000000-aaaaaa";
-const V2: &str = "20130701-000000-bbbbbb";
+pub const V1: &str = "20130401-000000-aaaaaa";
+pub const V2: &str = "20130701-000000-bbbbbb";
 
-fn world(retraining: Value) -> World {
+pub fn world(retraining: Value) -> World {
     let mut spec = json!({
         "from": "q1",
         "datasets": [{"name": "train", "uri": "pvc://flights/h1.parquet"}],
@@ -40,7 +40,7 @@ fn drifting() -> World {
     )
 }
 
-fn trigger(world: &World) -> crate::api::model_deployment::TriggerStatus {
+pub fn trigger(world: &World) -> crate::api::model_deployment::TriggerStatus {
     world.status().retraining.as_ref().unwrap().triggers[0].clone()
 }
 
@@ -223,7 +223,15 @@ fn the_cooldown_holds_and_a_failure_doubles_it() {
     );
     world.pass(7 * 60);
     assert_eq!(world.created.len(), 1);
+    // Without callers the last window says nothing of now.
     world.pass(6 * 60);
+    assert_eq!(world.created.len(), 1);
+    assert!(
+        trigger(&world).message.contains("stale since"),
+        "{}",
+        trigger(&world).message
+    );
+    world.traffic(4, 9.0);
     assert_eq!(world.created.len(), 2);
 }
 
@@ -306,6 +314,9 @@ fn a_retraining_that_did_not_help_disarms_its_trigger() {
     );
     assert_eq!(trigger(&world).state, "Disarmed");
     assert_eq!(world.condition("Retraining").1, "RetrainingDidNotHelp");
+    let told = |reason: &str| world.events.iter().filter(|e| *e == reason).count();
+    assert_eq!(told("RetrainingDidNotHelp"), 1, "{:?}", world.events);
+    assert_eq!(told("RetrainingSucceeded"), 1, "{:?}", world.events);
     world.pass(13 * 60);
     world.traffic(12, 9.0);
     assert_eq!(world.created.len(), 1);
@@ -394,4 +405,73 @@ fn runs_are_limited() {
     );
     world.pass(24 * 60);
     assert_eq!(world.created.len(), 2);
+}
+
+#[test]
+fn a_limit_of_more_runs_than_status_keeps_holds_too() {
+    let mut world = world(
+        json!({"cooldown": "1m", "limit": {"runs": 25, "per": "7d"}, "triggers": [{"name": "often", "schedule": "0 */2 * * *"}]}),
+    );
+    for run in 1..=30 {
+        world.pass(120);
+        let name = format!("churn-abcdef-{run}");
+        if world.jobs.contains_key(&name) {
+            let version = format!("20130301-0000{run:02}-eeeeee");
+            world.finish(&name, &version, &format!("sha256:new{run}"));
+        }
+        world.settle();
+    }
+    assert_eq!(world.created.len(), 25);
+    let status = world.status().retraining.clone().unwrap();
+    assert_eq!((status.runs.len(), status.earlier_runs.len()), (20, 5));
+    assert!(
+        trigger(&world).message.contains("limit of 25"),
+        "{}",
+        trigger(&world).message
+    );
+    // The first of them began a week ago: one more, and not two.
+    world.pass((7 * 24 - 58) * 60);
+    assert_eq!(world.created.len(), 26);
+}
+
+#[test]
+fn a_disarmed_schedule_stays_so_when_its_time_comes() {
+    let mut world =
+        world(json!({"cooldown": "1m", "triggers": [{"name": "hourly", "schedule": "0 * * * *"}]}));
+    world.pass(62);
+    world.finish("churn-abcdef-1", V2, "sha256:d1");
+    world.pass(200);
+    assert_eq!(world.created.len(), 1);
+    assert_eq!(trigger(&world).state, "Disarmed");
+    assert_eq!(world.condition("Retraining").1, "NoNewData");
+    // What is read now may be new: that is another recipe.
+    world.edit(|release| {
+        let retraining = release.spec.retraining.as_mut().unwrap();
+        retraining.datasets[0].uri = "pvc://flights/h2.parquet".to_owned();
+    });
+    world.pass(10);
+    assert_eq!(world.created.len(), 1, "it waits for its next time");
+    world.pass(60);
+    assert_eq!(world.created.len(), 2);
+}
+
+#[test]
+fn a_window_goes_on_when_operator_and_gateways_begin_anew() {
+    let mut world = drifting();
+    world.edit(|release| {
+        let drift = release.spec.monitoring.as_mut().unwrap().drift.as_mut();
+        drift.unwrap().window = Some("8h".parse().unwrap());
+    });
+    world.traffic(300, 9.0);
+    let begun = world.status().drift_window.clone().unwrap().next;
+    world.forget_all_but(70);
+    world.traffic(120, 9.0);
+    world.forget_all_but(70);
+    assert_eq!(world.condition("DriftDetected").1, "NotEnoughSamples");
+    world.traffic(70, 9.0);
+    let window = world.status().drift_window.clone().unwrap();
+    assert_eq!(window.start, Some(begun));
+    assert!((47_000..49_000).contains(&window.rows), "{}", window.rows);
+    assert_eq!(world.condition("DriftDetected").0, "True");
+    assert!(world.object("ConfigMap", "churn-drift-window").is_some());
 }

@@ -14,7 +14,7 @@ use k8s_openapi::{
 use kube::ResourceExt;
 use serde_json::{Value, json};
 
-use super::super::{Observed, Status, plan};
+use super::super::{Observed, Status, drift::recorded, plan};
 use crate::{
     api::{
         Evaluation, ModelDeployment, TrainingJob,
@@ -42,6 +42,8 @@ pub struct World {
     pub pods: Vec<Pod>,
     pub profile: Option<Arc<Profile>>,
     pub buckets: Vec<Arc<Bucket>>,
+    /// The minute before which everybody has forgotten what came.
+    pub since: i64,
     /// What Prometheus says.
     pub asked: Asked,
     pub healthy: bool,
@@ -72,6 +74,7 @@ impl World {
             buckets: Vec::new(),
             healthy: true,
             knows_routes: true,
+            since: 0,
             asked: Asked::default(),
             claims: BTreeMap::new(),
             config_maps: BTreeMap::new(),
@@ -172,6 +175,13 @@ impl World {
         }
     }
 
+    /// Operator and gateways begin anew: of what came, these last minutes are remembered.
+    pub fn forget_all_but(&mut self, minutes: i64) {
+        self.since = self.now.as_second() / 60 - minutes;
+        let since = self.since;
+        self.buckets.retain(|b| b.minute >= since);
+    }
+
     pub fn observed(&self) -> Observed {
         let parse = |kind: &str| -> Vec<Value> {
             let of_kind = self.objects.iter().filter(|((k, _), _)| k == kind);
@@ -237,8 +247,13 @@ impl World {
                 })
                 .collect(),
             claims: self.claims.clone(),
+            recorded: self
+                .object("ConfigMap", "churn-drift-window")
+                .map(|v| serde_json::from_value(v.clone()).unwrap())
+                .map(|object| Arc::new(recorded::read(&object).unwrap())),
             copies: parse("ConfigMap")
                 .into_iter()
+                .filter(|v| v["metadata"]["labels"]["perennial.dev/role"] == "config")
                 .map(|v| Arc::new(serde_json::from_value(v).unwrap()))
                 .collect(),
             profile: self.profile.clone().and_then(|profile| {
@@ -258,7 +273,7 @@ impl World {
                 }],
                 buckets: self.buckets.clone(),
                 final_before: Some(self.now.as_second() / 60),
-                since: Some(0),
+                since: Some(self.since),
                 asked: self.asked.clone(),
                 ..ReleaseMeasurements::default()
             },
