@@ -5,6 +5,7 @@ mod decide;
 pub mod drift;
 pub mod frozen;
 pub mod health;
+mod lost;
 pub mod model;
 mod monitor;
 mod observed;

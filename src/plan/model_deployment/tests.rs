@@ -2,6 +2,7 @@
 
 mod frozen;
 mod loops;
+mod lost;
 mod scaling;
 mod serving;
 mod world;
