@@ -7,6 +7,7 @@
 pub mod command;
 pub mod common;
 pub mod condition;
+pub mod ending;
 pub mod evaluation;
 pub mod gate;
 pub mod judge;
@@ -78,7 +79,7 @@ pub mod annotation {
     pub const RETRAIN: &str = "perennial.dev/retrain";
     /// On a ControllerRevision: it was stable, since when (RFC 3339).
     pub const STABLE_SINCE: &str = "perennial.dev/stable-since";
-    /// On a ControllerRevision: it was rejected, as JSON `{cause, message, time}`.
+    /// On a ControllerRevision: it was rejected, as JSON `{cause, message, gate {metric, bound, value, stable}, time}`.
     pub const REJECTED: &str = "perennial.dev/rejected";
     /// On a TrainingJob of a retraining: `<release uid>/<firing>`, which makes it count as ours.
     pub const FIRING: &str = "perennial.dev/firing";

@@ -4,6 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use super::ending::{BrokenBound, Ending, HistoryEntry, Outcome, RejectedRevision};
 pub use super::metric::{EvaluationMetric, MetricSource, Names, PrometheusMetric};
 use super::{
     Duration,
@@ -163,21 +164,6 @@ pub enum RolloutState {
     RollingBack,
 }
 
-/// How a rollout ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub enum Outcome {
-    /// The candidate became stable.
-    Promoted,
-    /// A gate or a deadline took it back; the revision is rejected.
-    RolledBack,
-    /// Somebody aborted it, or there was not enough data.
-    Aborted,
-    /// Another spec took its place.
-    Superseded,
-    /// The spec went back to stable's.
-    Withdrawn,
-}
-
 /// The running rollout, and, idle or not, the gateway's routing table: `weight` and `epoch`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -219,6 +205,20 @@ pub struct RolloutStatus {
     /// When the candidate's warm-up ends: what it did before is in no measurement.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub warm_until: Option<Time>,
+    /// Whether the candidate has lost all its pods while it had callers: it comes back to the same step and deadline.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub lost: bool,
+    /// Since then, while its new pods are warming up again: the first epoch that is in no measurement.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cold_from: Option<i64>,
+    /// Epochs of earlier such warm-ups: they are in no measurement either.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub skipped: Vec<Epochs>,
+    /// What live bounds were judged so far, those that were taken out since included: the rollout's error rate is split over them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub judged: Vec<String>,
     /// Who approved, at which step.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub approvals: Vec<ApprovalStatus>,
@@ -247,6 +247,19 @@ fn is_zero(n: &i32) -> bool {
     *n == 0
 }
 
+fn is_false(b: &bool) -> bool {
+    !b
+}
+
+/// A range of epochs, both ends included.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Epochs {
+    /// The first.
+    pub from: i64,
+    /// The last.
+    pub to: i64,
+}
+
 /// An approval that was given.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -257,18 +270,6 @@ pub struct ApprovalStatus {
     pub user: String,
     /// When it was taken up.
     pub time: Time,
-}
-
-/// Why and how a rollout is ending.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Ending {
-    /// The outcome that will stand in the history.
-    pub outcome: Outcome,
-    /// CamelCase reason.
-    pub reason: String,
-    /// One sentence.
-    pub message: String,
 }
 
 /// An Evaluation that the candidate must pass, as the rollout last saw it.
@@ -282,48 +283,6 @@ pub struct EvaluationGate {
     /// One sentence.
     #[serde(default)]
     pub message: String,
-}
-
-/// A revision that must not get traffic again until `retry`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct RejectedRevision {
-    /// The revision's hash.
-    pub revision: String,
-    /// The version it served, for people.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub version: Option<String>,
-    /// CamelCase reason: `GateFailed`, `EvaluationFailed`, `Aborted`, `ProgressDeadlineExceeded`, …
-    pub reason: String,
-    /// One sentence with metric, value and bound.
-    pub message: String,
-    /// When.
-    pub time: Time,
-}
-
-/// One finished rollout.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct HistoryEntry {
-    /// The candidate's revision.
-    pub revision: String,
-    /// The candidate's version.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub version: Option<String>,
-    /// How it ended.
-    pub outcome: Outcome,
-    /// CamelCase reason.
-    pub reason: String,
-    /// One sentence.
-    pub message: String,
-    /// Generation of the spec at its end.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub generation: Option<i64>,
-    /// When it started.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub start_time: Option<Time>,
-    /// When it ended.
-    pub end_time: Time,
 }
 
 /// A revision that serves, or is tried.

@@ -315,6 +315,7 @@ fn a_template_that_the_api_server_refuses_is_in_the_status_word_for_word_and_is_
     });
 }
 
+/// argo-rollouts#720: paused twice for one step, on a stale read. argo-rollouts#4073: refused (409) for ever after an edit.
 #[test]
 fn no_step_is_replayed_before_our_own_write_is_visible() {
     on_cluster(|place| async move {

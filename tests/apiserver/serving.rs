@@ -537,6 +537,72 @@ fn an_abort_ends_at_stable_while_gateways_hear_nothing_and_they_follow_once_they
     });
 }
 
+/// kserve#2232, and Omnia: the operator rewrites the spec, which differs from Git for ever.
+#[test]
+fn of_the_fields_of_a_spec_none_is_ever_the_operators() {
+    on_cluster(|place| async move {
+        let _nodes = Nodes::start(&place);
+        let operator = operator(&place).await;
+        release(
+            &place,
+            "m",
+            json!({"autoscaling": {"minReplicas": 1, "maxReplicas": 2}}),
+        )
+        .await;
+        place.create(&place.prompt_release("p")).await.unwrap();
+        place.create(&place.training_job("t")).await.unwrap();
+        let evaluation = json!({
+            "apiVersion": API, "kind": "Evaluation", "metadata": {"name": "e", "namespace": place.namespace},
+            "spec": {
+                "target": {"modelDeployment": {"name": "m"}},
+                "dataset": {"uri": "s3://data/holdout.csv", "label": "late"}, "gates": [{"metric": "accuracy", "min": 0.5}],
+            },
+        });
+        place.create(&evaluation).await.unwrap();
+        served(&place, "m").await;
+        edit(&place, "m", another(1)).await;
+        let paused = until(&place, "m", "the candidate has 50 %", |s| {
+            s["rollout"]["state"] == "Paused"
+        })
+        .await;
+        let hash = paused["candidate"]["revision"].as_str().unwrap();
+        let promote =
+            json!({"metadata": {"annotations": {"perennial.dev/promote": format!("{hash}/1")}}});
+        edit(&place, "m", promote).await;
+        until(&place, "m", "it is promoted", |s| {
+            s["history"].as_array().is_some_and(|h| h.len() == 2) && s["rollout"]["state"] == "Idle"
+        })
+        .await;
+        for (kind, name) in [
+            ("ModelDeployment", "m"),
+            ("PromptRelease", "p"),
+            ("TrainingJob", "t"),
+            ("Evaluation", "e"),
+        ] {
+            let object = eventually(&format!("{kind} {name} has a status"), || async {
+                let object = place.get(API, kind, name).await?;
+                object["status"].is_object().then_some(object)
+            })
+            .await;
+            let managers = object["metadata"]["managedFields"].as_array().unwrap();
+            let ours = |m: &&Value| {
+                m["manager"]
+                    .as_str()
+                    .is_some_and(|m| m.starts_with("perennial"))
+            };
+            let ours: Vec<&Value> = managers.iter().filter(ours).collect();
+            assert!(!ours.is_empty(), "{kind}: {managers:?}");
+            for manager in ours {
+                let fields = manager["fieldsV1"].as_object().unwrap();
+                let fields: Vec<&String> = fields.keys().collect();
+                assert_eq!(fields, ["f:status"], "{kind} {name}: {manager}");
+                assert_eq!(manager["subresource"], "status");
+            }
+        }
+        operator.kill().await;
+    });
+}
+
 /// A CRD of the Gateway API, as its module has it; `hack/cluster/extras gateway-api` fetches it.
 fn gateway_api(kind: &str) -> Value {
     let cache = std::env::var("PERENNIAL_CACHE").unwrap_or_else(|_| {
@@ -596,6 +662,15 @@ fn a_route_is_made_once_the_cluster_knows_routes_and_says_what_becomes_of_it() {
         let made = serde_json::to_value(made).unwrap();
         assert_eq!(made["spec"]["hostnames"], json!(["m.example.com"]));
         assert_eq!(made["spec"]["rules"][0]["backendRefs"][0]["name"], "m");
+        // argo-rollouts' Gateway plugin#208, argo-cd#22151: routes out of sync for ever, backends of others deleted. Others' routes and
+        // others' fields are theirs.
+        let theirs = json!({
+            "apiVersion": ROUTES, "kind": "HTTPRoute", "metadata": {"name": "theirs", "namespace": place.namespace},
+            "spec": {"parentRefs": [{"name": "web", "namespace": "infra"}], "rules": [{"backendRefs": [{"name": "m", "port": 80}, {"name": "other", "port": 80}]}]},
+        });
+        let theirs = place.create(&theirs).await.unwrap();
+        let label = json!({"metadata": {"labels": {"example.com/team": "web"}, "annotations": {"example.com/note": "x"}}});
+        place.patch(ROUTES, "HTTPRoute", "m", label).await.unwrap();
         until(&place, "m", "nobody has said anything of it", |s| {
             condition(s, "Routed")["reason"] == "RoutePending"
         })
@@ -633,6 +708,16 @@ fn a_route_is_made_once_the_cluster_knows_routes_and_says_what_becomes_of_it() {
             assert_eq!(condition(&said, "Routed")["message"], words);
             assert_eq!(condition(&said, "Routed")["status"], status);
         }
+        let again = json!({"spec": {"route": {"hostnames": ["n.example.com"]}}});
+        edit(&place, "m", again).await;
+        let routed = eventually("the route follows its spec", || async {
+            let route = place.get(ROUTES, "HTTPRoute", "m").await?;
+            (route["spec"]["hostnames"] == json!(["n.example.com"])).then_some(route)
+        })
+        .await;
+        assert_eq!(routed["metadata"]["labels"]["example.com/team"], "web");
+        assert_eq!(routed["metadata"]["annotations"]["example.com/note"], "x");
+        operator.quiet(Duration::from_secs(3)).await;
         edit(&place, "m", json!({"spec": {"route": null}})).await;
         until(&place, "m", "there is none", |s| {
             condition(s, "Routed")["reason"] == "NoRoute"
@@ -648,6 +733,11 @@ fn a_route_is_made_once_the_cluster_knows_routes_and_says_what_becomes_of_it() {
                 .then_some(())
         })
         .await;
+        let after = place.get(ROUTES, "HTTPRoute", "theirs").await.unwrap();
+        assert_eq!(
+            after["metadata"]["resourceVersion"],
+            theirs["metadata"]["resourceVersion"]
+        );
         operator.kill().await;
         crds.delete(name, &Default::default()).await.unwrap();
     });

@@ -198,6 +198,12 @@ fn after_a_rollback_status_still_shows_value_bound_samples_and_verdict() {
         "{}",
         rejected.message
     );
+    assert_eq!(rejected.reason, "GateFailed");
+    let broken = rejected.gate.as_ref().expect("the bound that it broke");
+    assert_eq!(
+        (broken.metric.as_str(), broken.bound.as_str(), broken.value),
+        ("errorRate", "max 0.05", gate.value)
+    );
 }
 
 /// flagger#1663, #1816, #1801: failures outside the analysis raise nothing; no rollback while a gate waits.

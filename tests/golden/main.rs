@@ -4,8 +4,11 @@
 
 mod complaints;
 mod lives;
+mod marks;
 mod prometheus;
 mod random;
+mod returns;
+mod terms;
 mod world;
 
 use std::path::PathBuf;

@@ -3,8 +3,9 @@
 use perennial::{
     api::{
         gate::Verdict,
-        rollout::{CandidateSource, MetricSource, Outcome, PrometheusMetric},
+        rollout::{CandidateSource, MetricSource, Outcome, PrometheusMetric, RolloutState},
     },
+    plan::rollout::Command,
     stats::asked::{Answer, Answered},
 };
 
@@ -122,6 +123,58 @@ fn a_source_that_stays_down_ends_at_the_deadline_and_rejects_nothing() {
     until_idle(&mut world, 3600, |_| Answer::Failed("it is down".into()));
     assert_eq!(last(&world), (Outcome::Aborted, "NotEnoughData"));
     assert!(world.input.state.rejected.is_empty());
+}
+
+#[test]
+fn with_prometheus_down_and_gateways_out_of_reach_callers_still_go_back() {
+    let down = || Answer::Failed("Prometheus source default can't be reached".into());
+    let cut = |world: &mut World| {
+        world.say("nobody can be asked, neither Prometheus nor the gateways");
+        world.out_of_reach = true;
+    };
+    // Someone aborts.
+    let mut aborted = world(LADDER, QUERY);
+    aborted.wants("bbb", CandidateSource::Spec);
+    until_idle(&mut aborted, 60, |_| Answer::Value(0.1));
+    assert_eq!(aborted.input.state.rollout.weight, 20);
+    cut(&mut aborted);
+    until_idle(&mut aborted, 30, |_| down());
+    aborted.command(Command::Abort, "bbb/1");
+    aborted.tick();
+    assert_eq!(aborted.input.state.rollout.weight, 0, "at once");
+    until_idle(&mut aborted, 330, |_| down());
+    assert_eq!(last(&aborted), (Outcome::Aborted, "Aborted"));
+    assert_eq!(aborted.input.state.stable_revision(), Some("aaa"));
+    golden("rollback-in-the-dark", &aborted.trace);
+
+    // Nobody does: the deadline, and nothing is rejected, as nothing was seen.
+    let mut left = world(LADDER, QUERY);
+    left.wants("bbb", CandidateSource::Spec);
+    until_idle(&mut left, 60, |_| Answer::Value(0.1));
+    cut(&mut left);
+    until_idle(&mut left, 1800, |_| down());
+    assert_eq!(last(&left), (Outcome::Aborted, "NotEnoughData"));
+    assert!(left.input.state.rejected.is_empty());
+    assert_eq!(left.input.state.rollout.weight, 0);
+
+    // In the bake, and someone goes back to the revision before.
+    let mut baking = world(LADDER, QUERY);
+    baking.wants("bbb", CandidateSource::Spec);
+    baking.tick();
+    for _ in 0..400 {
+        until_idle(&mut baking, 5, |_| Answer::Value(0.1));
+        if baking.input.state.rollout.state == RolloutState::Baking {
+            break;
+        }
+    }
+    cut(&mut baking);
+    until_idle(&mut baking, 30, |_| down());
+    baking.command(Command::RollbackTo, "aaa/1");
+    baking.tick();
+    assert_eq!(baking.input.state.stable_revision(), Some("aaa"), "at once");
+    until_idle(&mut baking, 330, |_| down());
+    assert_eq!(last(&baking), (Outcome::Aborted, "RolledBackTo"));
+    assert!(baking.input.state.is_rejected("bbb"));
 }
 
 #[test]

@@ -63,6 +63,8 @@ pub struct World {
     pub gateways: usize,
     /// Whether gateways follow.
     pub gateways_follow: bool,
+    /// Whether the operator can't ask them, and hears of no measurements either.
+    pub out_of_reach: bool,
     /// Seconds that an evaluation takes; never ends, if negative.
     pub evaluation: i64,
     /// Annotations with commands.
@@ -99,6 +101,7 @@ impl World {
             rate: 10.0,
             gateways: 2,
             gateways_follow: true,
+            out_of_reach: false,
             evaluation: 20,
             annotations: BTreeMap::new(),
             trace: String::new(),
@@ -202,7 +205,8 @@ impl World {
             .map(|i| Gateway {
                 pod: format!("perennial-gateway-{i}"),
                 ready: true,
-                epoch: Some(self.served),
+                epoch: (!self.out_of_reach).then_some(self.served),
+                unreachable: self.out_of_reach.then(|| "it can't be reached".to_owned()),
                 ..Gateway::default()
             })
             .collect();
@@ -294,7 +298,7 @@ impl World {
     /// Five seconds of callers, each with a key of its own, as gateways route and count them.
     fn traffic(&mut self) {
         let state = self.input.state.clone();
-        let Some(stable) = state.stable_revision() else {
+        let Some(stable) = state.stable_revision().filter(|_| !self.out_of_reach) else {
             return;
         };
         let candidate = state.candidate_revision().unwrap_or_default();

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::{
     api::{Commit, Who, number, owner, text},
-    ladder, retrainings,
+    ladder, past, retrainings,
     world::{NAMESPACE, World},
 };
 
@@ -25,10 +25,10 @@ pub struct Check {
     fired: BTreeMap<String, u32>,
     /// Since when a Deployment has no available pod.
     down: BTreeMap<String, u64>,
-    /// Stable of a release whose status was lost, until it is there again.
-    lost: Option<String>,
     /// What people have said.
     said: ladder::Said,
+    /// What may be said of revisions.
+    past: past::Past,
 }
 
 pub type Broken = Option<String>;
@@ -48,10 +48,15 @@ impl Check {
         if commit.kind == Kind::Deployment {
             self.note(world, commit);
         }
+        self.past.mark(world, commit);
         if commit.who != Who::Operator {
-            self.lose(world, commit);
+            self.past.lose(world, commit);
+            self.past.edit(commit);
             self.said.hear(commit);
             return None;
+        }
+        if commit.kind == Kind::TrainingJob {
+            self.past.edit(commit);
         }
         if commit.kind.is_own() {
             let allowed = matches!(commit.verb, "status" | "create")
@@ -87,32 +92,6 @@ impl Check {
         }
     }
 
-    /// A release is gone, or its status: what is to be rebuilt.
-    fn lose(&mut self, world: &World, commit: &Commit) {
-        if !matches!(commit.kind, Kind::ModelDeployment | Kind::PromptRelease) {
-            return;
-        }
-        let (Some(old), new) = (&commit.old, &commit.new) else {
-            return;
-        };
-        match new {
-            Some(new) if old["status"].is_object() && !new["status"].is_object() => {
-                let stable = text(old, "/status/stable/revision");
-                let name = Key::new(NAMESPACE, format!("{}-{stable}", commit.key.name));
-                // What was marked can be rebuilt.
-                let marked = world
-                    .api
-                    .get(Kind::ControllerRevision, &name)
-                    .is_some_and(|r| {
-                        r["metadata"]["annotations"][annotation::STABLE_SINCE].is_string()
-                    });
-                self.lost = marked.then(|| stable.to_owned());
-            }
-            Some(_) => {}
-            None => self.lost = None,
-        }
-    }
-
     fn release(&mut self, world: &World, commit: &Commit, old: &Value, new: &Value) -> Broken {
         let (before, after) = (&old["status"], &new["status"]);
         let (was, is) = (&before["rollout"], &after["rollout"]);
@@ -129,15 +108,20 @@ impl Check {
                 .any(|r| text(r, "/revision") == hash)
         };
         let models = commit.kind == Kind::ModelDeployment;
-        if let Some(lost) = self.lost.take() {
-            let back = before.is_object()
-                || stable == lost
-                || text(is, "/previous") == lost
-                || candidate == lost;
-            must!(
-                back,
-                "the status was lost; {lost} was stable, and now `{stable}` is"
-            );
+        if let Some(broken) = self.past.status(world, before, after) {
+            return Some(broken);
+        }
+        if self.past.firings_were_lost() {
+            // Of those whose TrainingJobs are gone nothing is known, and their numbers are given again.
+            let of = format!("{}/", text(new, "/metadata/uid"));
+            let firing = |mark: &str| mark.strip_prefix(&of).and_then(|n| n.parse::<i64>().ok());
+            let jobs = world.api.all(Kind::TrainingJob);
+            let known = jobs.filter_map(|(_, job)| {
+                firing(job["metadata"]["annotations"][annotation::FIRING].as_str()?)
+            });
+            let known = known.max().unwrap_or(0);
+            self.fired
+                .retain(|mark, _| firing(mark).is_none_or(|n| n <= known));
         }
         let handled = |status: &Value| {
             let commands = status["lastHandledCommands"]
@@ -288,7 +272,7 @@ impl Check {
             .get(Kind::ModelDeployment, &Key::new(NAMESPACE, release))
             .map(|r| number(r, "/status/retraining/firing"));
         must!(
-            recorded.is_some_and(|r| r.to_string() == firing),
+            recorded.is_some_and(|r| r.to_string() == firing) || self.past.had_fired(firing),
             "a TrainingJob for firing {firing}, but {recorded:?} is recorded"
         );
         let running = world.api.all(Kind::TrainingJob).filter(|(_, job)| {

@@ -76,11 +76,24 @@ pub enum Weather {
     Wild,
 }
 
+/// When somebody edits an object that the operator writes the status of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Race {
+    /// Just before each write.
+    Before,
+    /// Just after each write, before its echo.
+    After,
+}
+
 /// Decides about faults, from its own stream of random numbers.
 pub struct Faults {
     random: Generator,
     pub weather: Weather,
     pub counts: Vec<u64>,
+    /// The event with this number is lost, and what follows it on its watch until that lists again a minute later.
+    pub loses: Option<u64>,
+    /// Somebody edits whenever the operator writes.
+    pub race: Option<Race>,
 }
 
 impl Faults {
@@ -89,6 +102,8 @@ impl Faults {
             random: Generator::new(seed ^ 0xfa17),
             weather,
             counts: vec![0; Fault::ALL.len()],
+            loses: None,
+            race: None,
         }
     }
 

@@ -35,19 +35,30 @@ pub struct Ended {
     pub state: String,
     /// Things that happened, and writes of the operator.
     pub steps: u64,
+    /// Virtual milliseconds of the last write, and how many events watches brought.
+    pub last_write: u64,
+    pub events: u64,
+    /// Edits by [`crate::faults::Race`], and writes that were refused for them.
+    pub edits: u64,
+    pub conflicts: u64,
     pub faults: Vec<u64>,
     pub trace: String,
 }
 
 /// Lives it on a runtime of its own, whose clock goes on only when there is nothing to do.
 pub fn live(seed: u64, script: &Script, weather: Weather, traced: bool) -> Ended {
+    lived(seed, script, Faults::new(seed, weather), traced, true)
+}
+
+/// … with these faults; `quiet`: and watches it at rest.
+pub fn lived(seed: u64, script: &Script, faults: Faults, traced: bool, quiet: bool) -> Ended {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
         .build()
         .expect("a runtime");
     runtime.block_on(async {
-        let sim = Sim::new(seed, Faults::new(seed, weather), traced);
+        let sim = Sim::new(seed, faults, traced);
         let resync = Duration::from_secs(if script.resync { 600 } else { 7 * 86_400 });
         let mut life = Life {
             sim,
@@ -60,13 +71,17 @@ pub fn live(seed: u64, script: &Script, weather: Weather, traced: bool) -> Ended
             rollout: script.rollout,
             analysis: script.analysis,
         };
-        life.whole().await;
+        life.whole(quiet).await;
         life.process = None;
         let mut world = life.sim.lock();
         Ended {
             violation: world.violation.take(),
             state: end::state(&world),
             steps: life.steps + world.writes,
+            last_write: world.last_write,
+            events: world.events,
+            edits: world.edits,
+            conflicts: world.conflicts,
             faults: std::mem::take(&mut world.faults.counts),
             trace: world.trace.take().unwrap_or_default(),
         }
@@ -95,7 +110,7 @@ impl Life<'_> {
         }
     }
 
-    async fn whole(&mut self) {
+    async fn whole(&mut self, quiet: bool) {
         self.begin();
         self.process = Some(Process::start(&self.sim, self.resync));
         if self.script.paced && !self.rest().await {
@@ -122,7 +137,9 @@ impl Life<'_> {
         if self.broken() || !self.rest().await {
             return;
         }
-        self.quiet().await;
+        if quiet {
+            self.quiet().await;
+        }
         if self.broken() {
             return;
         }
@@ -412,7 +429,7 @@ impl Life<'_> {
         if world.strikes(Fault::ChildTouched) {
             touch(&mut world, &servers);
         }
-        if self.script.shape != Shape::Followed && world.strikes(Fault::StatusLost) {
+        if world.strikes(Fault::StatusLost) {
             let (kind, key) = (self.kind(), Key::new(NAMESPACE, NAME));
             world.with_api(|api| {
                 api.edit(Who::User, kind, &key, |object| {
@@ -577,6 +594,15 @@ impl Life<'_> {
                 promoted
                     .next()
                     .map_or(String::new(), |h| text(h, "/revision").to_owned())
+            }
+            Which::Tried => {
+                let history = || status["history"].as_array().into_iter().flatten();
+                let promoted = |revision: &Value| {
+                    history().any(|h| h["outcome"] == "Promoted" && h["revision"] == *revision)
+                };
+                let mut tried = history().rev().map(|h| &h["revision"]);
+                let tried = tried.find(|revision| !promoted(revision));
+                tried.and_then(Value::as_str).unwrap_or_default().to_owned()
             }
             Which::Nonsense => "nonsense".to_owned(),
         };

@@ -3,6 +3,7 @@
 mod api;
 mod check;
 mod cluster;
+mod complaints;
 mod end;
 mod faults;
 mod gateway;
@@ -11,6 +12,7 @@ mod ladder;
 mod life;
 mod merge;
 mod nature;
+mod past;
 mod process;
 mod retrainings;
 mod script;

@@ -31,7 +31,7 @@ use tower::{BoxError, Service};
 
 use crate::{
     api::{self, Api, Who},
-    faults::Fault,
+    faults::{Fault, Race},
     gateway,
     world::{Event, Sim, World, wall},
 };
@@ -137,6 +137,25 @@ impl Process {
             entries
         };
         for entry in entries {
+            let lost = {
+                let mut world = sim.lock();
+                world.events += 1;
+                world.faults.loses == Some(world.events)
+            };
+            if lost {
+                let mut world = sim.lock();
+                world.say(|| {
+                    let name = api::text(&entry.value, "/metadata/name");
+                    format!(
+                        "the event of {} {name} is lost, and its watch with it",
+                        kind.as_str()
+                    )
+                });
+                let now = world.ms();
+                world.delivering.insert(kind, now);
+                world.after(60_000, Event::Relist(process, kind));
+                return;
+            }
             let twice = sim.lock().strikes(Fault::Duplicate);
             for _ in 0..=usize::from(twice) {
                 let changes = put(&self.caches, kind, &entry.value, entry.deleted);
@@ -386,7 +405,12 @@ fn answer(
             let status = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "Unavailable", "message": "the API server is in trouble", "code": code});
             return Some((code, Arc::new(status)));
         }
-        if path.ends_with("/status") && world.strikes(Fault::Raced) {
+        let status = path.ends_with("/status");
+        if status && world.strikes(Fault::Raced) {
+            race(&mut world, path);
+        }
+        // Not again before the write was made.
+        if status && world.faults.race == Some(Race::Before) && !world.refused.contains(path) {
             race(&mut world, path);
         }
     }
@@ -402,6 +426,9 @@ fn answer(
             )
         });
     }
+    if writes && path.ends_with("/status") {
+        contend(&mut world, path, answer.0);
+    }
     if writes && answer.0 < 300 {
         if world.strikes(Fault::CrashLost) {
             crash(&mut world);
@@ -414,6 +441,24 @@ fn answer(
         }
     }
     Some(answer)
+}
+
+/// What an edit may cost: one refused write, and no more.
+fn contend(world: &mut World, path: &str, code: u16) {
+    let Some(race) = world.faults.race else {
+        return;
+    };
+    if code == 409 {
+        world.conflicts += 1;
+        if !world.refused.insert(path.to_owned()) {
+            world.violated(format!("{path} was refused twice for one edit"));
+        }
+    } else if code < 300 {
+        world.refused.remove(path);
+        if race == Race::After {
+            self::race(world, path);
+        }
+    }
 }
 
 /// Somebody annotates the object just before.
@@ -431,6 +476,7 @@ fn race(world: &mut World, path: &str) {
     };
     let key = perennial::cluster::Key::new(crate::world::NAMESPACE, *name);
     let value = world.random.below(1000).to_string();
+    world.edits += 1;
     world.with_api(|api| {
         api.edit(Who::User, *kind, &key, |object| {
             object["metadata"]["annotations"]["example.com/touched"] = json!(value)

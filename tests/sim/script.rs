@@ -24,6 +24,8 @@ pub enum Which {
     Rejected,
     /// The stable before this one.
     Before,
+    /// One that was tried and never became stable.
+    Tried,
     Nonsense,
 }
 
@@ -140,7 +142,10 @@ impl Script {
                 6 => Action::SelfHeal,
                 7 | 8 => Action::Revert,
                 9 => Action::Command("retry", Which::Rejected),
-                10 => Action::Command("rollback-to", Which::Before),
+                10 => Action::Command(
+                    "rollback-to",
+                    [Which::Before, Which::Before, Which::Tried][pick(3)],
+                ),
                 11 | 12 => Action::Command("promote", Which::Candidate),
                 13 => Action::Command("abort", Which::Candidate),
                 14 if wild => Action::Command("abort", Which::Stable),

@@ -2,7 +2,7 @@
 
 use std::{
     cell::Cell,
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt::Write as _,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -93,6 +93,12 @@ pub struct World {
     pub writes: u64,
     /// Of those, only for newer numbers.
     pub refreshes: u64,
+    /// Events that watches brought.
+    pub events: u64,
+    /// Edits by [`crate::faults::Race`], writes refused for them, and objects of which one was, since their last edit.
+    pub edits: u64,
+    pub conflicts: u64,
+    pub refused: BTreeSet<String>,
     /// What the operator wrote since this was last emptied, for messages.
     pub written: Vec<String>,
     /// The first thing that must not be.
@@ -128,6 +134,10 @@ impl Sim {
             last_write: 0,
             writes: 0,
             refreshes: 0,
+            events: 0,
+            edits: 0,
+            conflicts: 0,
+            refused: BTreeSet::new(),
             written: Vec::new(),
             violation: None,
             trace: traced.then(String::new),
@@ -226,6 +236,9 @@ impl World {
     fn settle(&mut self) {
         for commit in std::mem::take(&mut self.api.commits) {
             self.say(|| describe(&commit));
+            if commit.who == Who::User && commit.kind.is_own() {
+                self.refused.clear();
+            }
             if commit.who == Who::Operator {
                 if is_refresh(&commit) {
                     self.refreshes += 1;

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 
 use super::{
     Node, Release,
-    words::{ago, version},
+    words::{ago, number, version},
 };
 use crate::api::{
     model_deployment::RetrainingStatus,
@@ -83,10 +83,18 @@ pub(super) fn retrainings(retraining: &RetrainingStatus, now: Timestamp, most: u
 }
 
 pub(super) fn ledger(rejected: &RejectedRevision, now: Timestamp) -> String {
+    let broken = rejected.gate.as_ref().map(|broken| {
+        let value = broken.value.map_or_else(|| "?".to_owned(), number);
+        let stable = broken.stable.map(|s| format!(", stable {}", number(s)));
+        let stable = stable.unwrap_or_default();
+        format!(" [{} {value}, {}{stable}]", broken.metric, broken.bound)
+    });
     format!(
-        "rejected {} ({}): {}, {}",
+        "rejected {} ({}) {}{}: {}, {}",
         rejected.revision,
         version(rejected.version.as_deref()),
+        rejected.reason,
+        broken.unwrap_or_default(),
         rejected.message,
         ago(&rejected.time, now)
     )
@@ -106,4 +114,30 @@ pub(super) fn finished(entry: &HistoryEntry, now: Timestamp) -> String {
         ago(&entry.end_time, now),
         entry.message
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rejection_is_shown_with_cause_metric_value_and_bound() {
+        let shown = |gate: serde_json::Value| {
+            let mut entry = serde_json::json!({
+                "revision": "cccc", "reason": "GateFailed", "message": "m", "time": "2026-01-01T00:00:00Z",
+            });
+            entry["gate"] = gate;
+            let entry: RejectedRevision = serde_json::from_value(entry).unwrap();
+            ledger(&entry, "2026-01-01T00:01:00Z".parse().unwrap())
+        };
+        let gate = serde_json::json!({"metric": "errorRate", "bound": "maxDifference 0.01", "value": 0.4012, "stable": 0.002});
+        assert_eq!(
+            shown(gate),
+            "rejected cccc (?) GateFailed [errorRate 0.4012, maxDifference 0.01, stable 0.002]: m, 60s ago"
+        );
+        assert_eq!(
+            shown(serde_json::Value::Null),
+            "rejected cccc (?) GateFailed: m, 60s ago"
+        );
+    }
 }

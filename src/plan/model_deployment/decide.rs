@@ -9,8 +9,8 @@ use jiff::Timestamp;
 use kube::ResourceExt;
 
 use super::{
-    Observed, Status, children, frozen, health, model, model::Wanted, monitor, reason, resolve,
-    route, scale, signature,
+    Observed, Status, children, frozen, health, lost, model, model::Wanted, monitor, reason,
+    resolve, route, scale, signature,
 };
 use crate::{
     api::{
@@ -38,13 +38,20 @@ pub fn plan(observed: &Observed, now: Timestamp) -> Plan<Status> {
         &observed.revisions,
     );
     let mut known: Vec<Named<ModelRevision>> = kept.known();
+    let rebuilt = lost::rebuild(
+        observed,
+        &mut status,
+        |status| input(observed, status, &kept, &known, Desired::default()),
+        now,
+    );
     let followed = monitor::follow_runs(observed, &known, &mut status);
     let wanted = model::wanted(observed, &status, &known);
-    let input = input(observed, &status, &kept, &known, &wanted);
+    let input = input(observed, &status, &kept, &known, desired(&wanted));
     let decision = rollout::decide(&input, now);
     let mut plan = Plan {
-        events: followed
+        events: rebuilt
             .into_iter()
+            .chain(followed)
             .chain(decision.events.clone())
             .collect(),
         notes: decision.notes.clone(),
@@ -164,7 +171,7 @@ fn input(
     status: &Status,
     kept: &release::Kept<'_>,
     known: &[Named<ModelRevision>],
-    wanted: &Wanted,
+    desired: Desired,
 ) -> Input {
     let deployment = &observed.deployment;
     let spec = &deployment.spec;
@@ -186,7 +193,7 @@ fn input(
         name: release,
         uid,
         generation: deployment.metadata.generation.unwrap_or_default(),
-        desired: desired(wanted),
+        desired,
         rollout: spec.rollout.clone().unwrap_or_default(),
         metrics: spec.metrics.clone(),
         replicas: Some(scale::full(observed, status)),

@@ -229,19 +229,12 @@ pub fn decide(input: &Input<'_>, before: Option<&RetrainingStatus>, now: Timesta
 /// The command, unless it was handled.
 fn command<'a>(input: &Input<'a>) -> Option<&'a str> {
     let value = input.deployment.annotations().get(annotation::RETRAIN)?;
-    let done = input
-        .handled
-        .iter()
-        .any(|h| h.name == COMMAND && h.value == *value);
+    let done = input.handled.iter().any(|h| h.is_of(COMMAND, value));
     (!done).then_some(value.as_str())
 }
 
 fn answer(value: &str, result: &str) -> HandledCommand {
-    HandledCommand {
-        name: COMMAND.to_owned(),
-        value: value.to_owned(),
-        result: result.to_owned(),
-    }
+    HandledCommand::new(COMMAND, value, result)
 }
 
 fn commanded(

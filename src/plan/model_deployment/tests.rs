@@ -3,6 +3,7 @@
 mod demands;
 mod frozen;
 mod loops;
+mod lost;
 mod scaling;
 mod serving;
 mod world;

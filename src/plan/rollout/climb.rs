@@ -49,7 +49,7 @@ impl Engine<'_> {
         if self.s.stable.is_none() {
             return self.first();
         }
-        let untried = self.s.rollout.step == 0 && self.s.rollout.warm_until.is_none();
+        let untried = self.s.rollout.step == 0 && !self.s.rollout.lost;
         let by_version = candidate.source == Some(CandidateSource::Version);
         // Who approves the first step has looked at it, too.
         let first = self.s.rollout.steps.first();
@@ -74,11 +74,10 @@ impl Engine<'_> {
             self.event(false, reason::CANDIDATE_READY, format!("{what} {passed}"));
         }
         // Back after a loss, the step's deadline stays: one that comes and goes runs into it.
-        let returned = self.s.rollout.warm_until.is_some();
         let deadline = self.s.rollout.deadline.clone();
         let step = self.s.rollout.step;
         self.go_to(RolloutState::Stepping, step);
-        if returned {
+        if self.s.rollout.lost {
             self.s.rollout.deadline = deadline;
         }
     }
@@ -262,7 +261,7 @@ impl Engine<'_> {
             (false, true) => judgement.holding().cloned().collect(),
             (false, false) => judgement.unmeasured.clone(),
         };
-        let warming = live && !baking && self.s.rollout.measured_from.is_none();
+        let warming = live && !baking && self.is_warming();
         if holding.is_empty() && !warming {
             return false;
         }

@@ -3,14 +3,13 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::{
-    Command, Target,
+    Command, Commands, State, Target,
     end::ending,
     engine::{Engine, last, words},
-    reason,
+    marks, reason,
 };
 use crate::api::{
-    command::HandledCommand,
-    condition::bounded,
+    command::{HandledCommand, shortened},
     rollout::{ApprovalStatus, CandidateSource, Outcome, RolloutState},
 };
 
@@ -28,9 +27,8 @@ pub(super) fn handle(engine: &mut Engine) {
     for command in Command::ALL {
         for (_, value) in commands.iter().filter(|(c, _)| *c == command) {
             let value = &shortened(value);
-            let handled = engine.s.handled.iter();
-            let mut handled = handled.filter(|h| h.name == command.name() && &h.value == value);
-            if handled.next().is_some() {
+            let mut handled = engine.s.handled.iter();
+            if handled.any(|h| h.is_of(command.name(), value)) {
                 continue;
             }
             let result = match revision_of(value) {
@@ -53,6 +51,7 @@ pub(super) fn handle(engine: &mut Engine) {
                     Command::Retry => retry(engine, revision),
                     Command::Promote => promote(engine, revision),
                     Command::Approve => approve(engine, value),
+                    Command::Retrain => continue,
                 },
             };
             let result = match result {
@@ -64,25 +63,29 @@ pub(super) fn handle(engine: &mut Engine) {
                     why
                 }
             };
-            engine.s.handled.retain(|h| h.name != command.name());
-            engine.s.handled.push(HandledCommand {
-                name: command.name().to_owned(),
-                value: value.clone(),
-                result: bounded(result),
-            });
+            echo(&mut engine.s, command, value, result);
         }
     }
+}
+
+/// What was done before the status was lost is not known: done again, an old `rollback-to` would take back what has come since.
+pub(super) fn do_not_repeat(s: &mut State, commands: &Commands) {
+    for (command, value) in &commands.0 {
+        let result = "not done again: the status was lost, and this may be of before";
+        echo(s, *command, value, result.to_owned());
+    }
+}
+
+fn echo(s: &mut State, command: Command, value: &str, result: String) {
+    let handled = HandledCommand::new(command.name(), value, result);
+    s.handled.retain(|h| h.name != command.name());
+    s.handled.push(handled);
 }
 
 /// The revision of `<revision>/<nonce>`.
 fn revision_of(value: &str) -> Option<&str> {
     let (revision, nonce) = value.split_once('/')?;
     (!revision.is_empty() && !nonce.is_empty()).then_some(revision)
-}
-
-/// Values are echoed in status: what is longer than any revision and user name is cut.
-fn shortened(value: &str) -> String {
-    value.chars().take(512).collect()
 }
 
 /// Why a command that names `revision` doesn't apply, when the rollout is about another revision or none.
@@ -240,6 +243,12 @@ fn rollback_to(engine: &mut Engine, revision: &str) -> Result {
         let kept = kept.join(", ");
         return refused(format!("{revision} is not kept any more; there are {kept}"));
     };
+    let baked = engine.s.rollout.previous.as_deref() == Some(revision);
+    if !baked && !marks::was_stable(engine.input, &engine.s, revision) {
+        return refused(format!(
+            "{revision} was never stable, so it can't skip the steps: to try it step by step, let the spec ask for it"
+        ));
+    }
     let target = Target {
         revision: revision.to_owned(),
         version: known.version.clone(),

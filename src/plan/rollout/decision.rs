@@ -15,7 +15,8 @@ pub struct Decision {
     /// Revision → pods wanted. A revision that isn't here is wanted no more: its Deployment, Service and the like are deleted,
     /// after `state` is recorded. Empty for prompts.
     pub pods: BTreeMap<String, i32>,
-    /// Revisions whose ControllerRevision must be kept: stable, candidate, the one before, the target. Others may go, oldest first, beyond the limit.
+    /// Revisions whose ControllerRevision must be kept: stable, candidate, the one before, the target, the ledger's. Others may go, oldest
+    /// first, beyond the limit.
     pub keep: BTreeSet<String>,
     /// Marks on ControllerRevisions that are not there yet or not there any more.
     pub marks: Vec<Mark>,

@@ -148,7 +148,8 @@ impl Engine<'_> {
             outcome,
             reason,
             message,
-        } = ending;
+            gate: _,
+        } = ending.clone();
         let tried = match &self.s.candidate {
             Some(candidate) => Some(candidate.clone()),
             None => self.s.stable.clone(),
@@ -162,6 +163,7 @@ impl Engine<'_> {
                 reason: reason.clone(),
                 message: bounded(message.clone()),
                 generation: Some(self.input.generation),
+                terms: self.terms_of(&tried.revision, &reason),
                 start_time: self.s.rollout.start_time.clone(),
                 end_time: now,
             });
@@ -173,7 +175,7 @@ impl Engine<'_> {
                 Outcome::Promoted | Outcome::Superseded | Outcome::Withdrawn => false,
             };
             if rejects {
-                self.reject(&tried.revision, tried.version.as_deref(), &reason, &message);
+                self.reject(&tried.revision, tried.version.as_deref(), &ending);
             }
             if outcome == Outcome::Promoted && tried.source == Some(CandidateSource::Rollback) {
                 self.reject_left(tried);
@@ -217,27 +219,22 @@ impl Engine<'_> {
                 "someone went back from it to {}",
                 words(&stable.revision, stable.version.as_deref())
             );
-            self.reject(&left, version.as_deref(), reason::ROLLED_BACK_TO, &message);
+            let ending = ending(Outcome::Aborted, reason::ROLLED_BACK_TO, message);
+            self.reject(&left, version.as_deref(), &ending);
         }
     }
 
-    pub(super) fn reject(
-        &mut self,
-        revision: &str,
-        version: Option<&str>,
-        reason: &str,
-        message: &str,
-    ) {
+    pub(super) fn reject(&mut self, revision: &str, version: Option<&str>, ending: &Ending) {
         self.s.rejected.retain(|r| r.revision != revision);
         self.s.rejected.push(RejectedRevision {
             revision: revision.to_owned(),
             version: version.map(str::to_owned),
-            reason: reason.to_owned(),
-            message: bounded(message.to_owned()),
+            reason: ending.reason.clone(),
+            message: bounded(ending.message.clone()),
+            gate: ending.gate.clone(),
             time: Time(self.now),
         });
-        let over = self.s.rejected.len().saturating_sub(REJECTED);
-        self.s.rejected.drain(..over);
+        bound_ledger(&mut self.s.rejected);
     }
 
     pub(super) fn too_late(&mut self, is_its_fault: bool) {
@@ -258,16 +255,28 @@ impl Engine<'_> {
     }
 }
 
+/// The oldest rejections go.
+pub(super) fn bound_ledger(rejected: &mut Vec<RejectedRevision>) {
+    let over = rejected.len().saturating_sub(REJECTED);
+    rejected.drain(..over);
+}
+
 /// A failure that takes the candidate back, if there is one.
 pub(super) fn failed(judgement: &Judgement) -> Option<Ending> {
     let evaluation = judgement.failed_evaluation.as_ref();
     let gate = judgement.failed_gate.as_ref();
-    let (reason, message) = match (evaluation, gate) {
-        (Some(message), _) => (reason::EVALUATION_FAILED, message),
-        (None, Some(message)) => (reason::GATE_FAILED, message),
-        (None, None) => (reason::NOT_IMPROVED, judgement.not_improved.as_ref()?),
+    let (reason, failure) = match (evaluation, gate) {
+        (Some(failure), _) => (reason::EVALUATION_FAILED, failure),
+        (None, Some(failure)) => (reason::GATE_FAILED, failure),
+        (None, None) => {
+            let message = judgement.not_improved.clone()?;
+            return Some(ending(Outcome::RolledBack, reason::NOT_IMPROVED, message));
+        }
     };
-    Some(ending(Outcome::RolledBack, reason, message.clone()))
+    Some(Ending {
+        gate: failure.bound.clone(),
+        ..ending(Outcome::RolledBack, reason, failure.message.clone())
+    })
 }
 
 pub(super) fn ending(outcome: Outcome, reason: &str, message: String) -> Ending {
@@ -275,5 +284,6 @@ pub(super) fn ending(outcome: Outcome, reason: &str, message: String) -> Ending 
         outcome,
         reason: reason.to_owned(),
         message: bounded(message),
+        gate: None,
     }
 }

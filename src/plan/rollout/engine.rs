@@ -15,13 +15,15 @@ use super::{
 use crate::{
     api::{
         condition::bounded,
-        rollout::{CandidateSource, RolloutState},
+        rollout::{CandidateSource, Epochs, RolloutState},
     },
     plan::{Event, earlier},
 };
 
 /// More transitions than any input can cause in one decision.
 const TRANSITIONS: usize = 16;
+/// Warm-ups of a candidate that came back which are remembered; one more, and only what is measured from then on counts.
+const SKIPPED: usize = 16;
 
 /// The engine at work on one decision.
 pub(super) struct Engine<'a> {
@@ -66,7 +68,12 @@ impl<'a> Engine<'a> {
     }
 
     pub(super) fn decide(mut self) -> Decision {
-        super::marks::restore(&mut self);
+        if let Some((state, event)) = super::marks::rebuilt(self.input, self.now) {
+            self.s = state;
+            self.notes.push(event.note.clone());
+            self.events.push(event);
+        }
+        self.forgive();
         self.observe();
         for _ in 0..TRANSITIONS {
             let before = self.s.clone();
@@ -158,6 +165,8 @@ impl<'a> Engine<'a> {
             attempt: tried.attempt.unwrap_or_default(),
             stable,
             from: rollout.measured_from,
+            skipped: &rollout.skipped,
+            cold: rollout.cold_from,
             epoch: rollout.epoch,
             live: baking || rollout.weight > 0,
             // Going back is for when something is wrong: nobody waits for an evaluation then.
@@ -201,6 +210,7 @@ impl<'a> Engine<'a> {
         }
         let before = Before {
             gates: &rollout.gates,
+            judged: &rollout.judged,
             now: self.now,
         };
         let judgement = gates::judge(self.input, &self.policy, sides, &of.6, before);
@@ -212,6 +222,9 @@ impl<'a> Engine<'a> {
     pub(super) fn record(&mut self, judgement: &Judgement) {
         let rollout = &mut self.s.rollout;
         rollout.evaluations.clone_from(&judgement.evaluations);
+        if !judgement.judged.is_empty() {
+            rollout.judged.clone_from(&judgement.judged);
+        }
         let same = rollout.gates.len() == judgement.gates.len()
             && rollout.gates.iter().zip(&judgement.gates).all(|(a, b)| {
                 a.metric == b.metric
@@ -252,10 +265,30 @@ impl<'a> Engine<'a> {
         self.s.rollout.weight = weight;
         self.s.rollout.mirror = 0;
         self.next_epoch();
-        let rollout = &mut self.s.rollout;
+        let rollout = &self.s.rollout;
         let warm = rollout.warm_until.as_ref().is_some_and(|t| self.now >= t.0);
-        if warm && rollout.measured_from.is_none() && weight > 0 {
-            rollout.measured_from = Some(rollout.epoch);
+        if warm && self.is_warming() && weight > 0 {
+            self.measure();
+        }
+    }
+
+    /// Whether what the candidate does now counts for nothing, as its pods are new.
+    pub(super) fn is_warming(&self) -> bool {
+        let rollout = &self.s.rollout;
+        rollout.measured_from.is_none() || rollout.cold_from.is_some()
+    }
+
+    /// What is measured from this epoch on counts.
+    pub(super) fn measure(&mut self) {
+        let rollout = &mut self.s.rollout;
+        let epoch = rollout.epoch;
+        if let Some(from) = rollout.cold_from.take() {
+            let to = epoch - 1;
+            rollout.skipped.push(Epochs { from, to });
+        }
+        if rollout.measured_from.is_none() || rollout.skipped.len() > SKIPPED {
+            rollout.measured_from = Some(epoch);
+            rollout.skipped.clear();
         }
     }
 
@@ -319,12 +352,16 @@ impl<'a> Engine<'a> {
 
     pub(super) fn event(&mut self, warning: bool, reason: &'static str, note: String) {
         self.notes.push(note.clone());
-        self.events.push(Event {
-            warning,
-            reason,
-            action: "Rollout",
-            note: bounded(note),
-        });
+        self.events.push(event(warning, reason, note));
+    }
+}
+
+pub(super) fn event(warning: bool, reason: &'static str, note: String) -> Event {
+    Event {
+        warning,
+        reason,
+        action: "Rollout",
+        note: bounded(note),
     }
 }
 

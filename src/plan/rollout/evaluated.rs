@@ -9,7 +9,7 @@ use crate::{
     api::{
         evaluation::EvaluationRun,
         gate::{Gate, GateStatus, Verdict},
-        rollout::{EvaluationGate, RolloutSpec, RolloutState, RolloutStatus, Step},
+        rollout::{BrokenBound, EvaluationGate, RolloutSpec, RolloutState, RolloutStatus, Step},
     },
     stats::sequential::{self, Bound},
 };
@@ -81,6 +81,13 @@ pub(super) fn evaluation(input: &Input, sides: Sides, name: &str) -> EvaluationG
         verdict,
         message,
     }
+}
+
+/// The bound that a candidate broke in this Evaluation.
+pub(super) fn broken(input: &Input, sides: Sides, name: &str) -> Option<BrokenBound> {
+    let mut gates = run(input, sides, name)?.gates.iter();
+    let failed = gates.find(|gate| gate.verdict == Verdict::Failed)?;
+    Some(BrokenBound::of(failed))
 }
 
 /// Where to find a metric: the Evaluations that may have it, and its name there.

@@ -7,7 +7,7 @@ use super::{Input, asked, engine::plus, evaluated, improvement, measure, policy:
 use crate::{
     api::{
         gate::{Gate, GateStatus, Proof, Verdict},
-        rollout::EvaluationGate,
+        rollout::{BrokenBound, Epochs, EvaluationGate},
     },
     stats::sequential::{self, Bound, Finding, share},
 };
@@ -31,6 +31,10 @@ pub(super) struct Sides<'a> {
     pub stable: Option<&'a str>,
     /// First epoch that counts; `None` while warming up.
     pub from: Option<i64>,
+    /// Epochs since then that don't count, as the candidate's pods were new.
+    pub skipped: &'a [Epochs],
+    /// While they are new again: the first epoch that doesn't count.
+    pub cold: Option<i64>,
     /// The epoch of the present weight.
     pub epoch: i64,
     /// Whether the candidate has callers.
@@ -45,11 +49,24 @@ pub(super) struct Sides<'a> {
     pub window: Option<&'a str>,
 }
 
+impl Sides<'_> {
+    /// Whether what is measured in this epoch counts.
+    pub fn counts(&self, epoch: i64) -> bool {
+        let from = self.from.unwrap_or(i64::MAX);
+        let mut skipped = self.skipped.iter();
+        (from..=self.epoch).contains(&epoch)
+            && self.cold.is_none_or(|cold| epoch < cold)
+            && !skipped.any(|s| (s.from..=s.to).contains(&epoch))
+    }
+}
+
 /// What gates said at earlier looks.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Before<'a> {
     /// As they were recorded.
     pub gates: &'a [GateStatus],
+    /// The live bounds that were judged in this rollout so far.
+    pub judged: &'a [String],
     /// The time of this look.
     pub now: Timestamp,
 }
@@ -61,10 +78,12 @@ pub(super) struct Judgement {
     pub gates: Vec<GateStatus>,
     /// Each evaluation.
     pub evaluations: Vec<EvaluationGate>,
+    /// The live bounds that were judged in this rollout, now included.
+    pub judged: Vec<String>,
     /// The first gate that failed.
-    pub failed_gate: Option<String>,
+    pub failed_gate: Option<Failure>,
     /// The first evaluation that failed.
-    pub failed_evaluation: Option<String>,
+    pub failed_evaluation: Option<Failure>,
     /// Why the version of a retraining isn't better than stable.
     pub not_improved: Option<String>,
     /// What evaluations have not said yet: without it a candidate gets no traffic, and no step ends.
@@ -77,6 +96,15 @@ pub(super) struct Judgement {
     pub broken: Vec<String>,
 }
 
+/// What takes a candidate back.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Failure {
+    /// One sentence.
+    pub message: String,
+    /// The bound that was broken.
+    pub bound: Option<BrokenBound>,
+}
+
 /// Judges everything that is armed; `demanded` are the Evaluations that the candidate must have passed by now.
 pub(super) fn judge(
     input: &Input,
@@ -87,7 +115,8 @@ pub(super) fn judge(
 ) -> Judgement {
     let mut all = Judgement::default();
     for name in demanded.iter().filter(|_| sides.evaluated) {
-        all.evaluation(evaluated::evaluation(input, sides, name));
+        let bound = evaluated::broken(input, sides, name);
+        all.evaluation(evaluated::evaluation(input, sides, name), bound);
     }
     let armed = || {
         policy
@@ -97,8 +126,17 @@ pub(super) fn judge(
             .filter(|(_, bound)| sides.stable.is_some() || !bound.compares())
     };
     let built_in = armed().filter(|(gate, _)| measure::Metric::named(&gate.metric).is_some());
-    let watched = built_in.count();
-    let alpha = share(ERROR_BUDGET, watched);
+    let built_in: Vec<String> = built_in.map(|(g, b)| status::quantity(g, b)).collect();
+    let watched = built_in.len();
+    // A bound that was taken out, or put in under way, has spent its share all the same.
+    let mut judged = before.judged.to_vec();
+    judged.extend(built_in);
+    judged.sort();
+    judged.dedup();
+    let alpha = share(ERROR_BUDGET, judged.len());
+    if sides.from.is_some() {
+        all.judged = judged;
+    }
     let strata = measure::strata(input, sides);
     let past = measure::is_past(sides, before.now);
     for (gate, bound) in armed() {
@@ -167,10 +205,10 @@ pub(super) fn judge(
     };
     if sides.stable.is_some() && sides.live && wanted > 0 {
         // What came during the warm-up counts for nothing.
-        let seen = match (sides.from, sides.baking) {
-            (None, _) => 0,
-            (Some(_), false) => measure::requests(input, sides.candidate, sides.epoch),
-            (Some(_), true) => measure::requests_alone(input, sides),
+        let seen = match sides.baking {
+            false if !sides.counts(sides.epoch) => 0,
+            false => measure::requests(input, sides.candidate, sides.epoch),
+            true => measure::requests_alone(input, sides),
         };
         let seen = i64::try_from(seen).unwrap_or(i64::MAX);
         all.requests(seen, wanted, sides);
@@ -200,7 +238,7 @@ impl Judgement {
             .chain(&self.broken)
     }
 
-    fn evaluation(&mut self, gate: EvaluationGate) {
+    fn evaluation(&mut self, gate: EvaluationGate, bound: Option<BrokenBound>) {
         let EvaluationGate {
             name,
             verdict,
@@ -210,7 +248,8 @@ impl Judgement {
             Verdict::Passed => {}
             Verdict::Failed if self.failed_evaluation.is_some() => {}
             Verdict::Failed => {
-                self.failed_evaluation = Some(format!("Evaluation {name} failed: {message}"));
+                let message = format!("Evaluation {name} failed: {message}");
+                self.failed_evaluation = Some(Failure { message, bound });
             }
             _ => {
                 let sentence = format!("Evaluation {name} is {verdict:?}: {message}");
@@ -222,7 +261,10 @@ impl Judgement {
 
     fn push(&mut self, gate: GateStatus) {
         if gate.verdict == Verdict::Failed && self.failed_gate.is_none() {
-            self.failed_gate = Some(gate.message.clone());
+            self.failed_gate = Some(Failure {
+                message: gate.message.clone(),
+                bound: Some(BrokenBound::of(&gate)),
+            });
         }
         self.gates.push(gate);
     }

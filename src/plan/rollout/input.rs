@@ -159,10 +159,12 @@ pub enum Command {
     Promote,
     /// Go on from an `approval` step, in a person's name.
     Approve,
+    /// Retrain now. It is not the engine's, which only knows that it was said.
+    Retrain,
 }
 
 impl Command {
-    /// In the order in which they are looked at: abort beats promote.
+    /// The engine's, in the order in which they are looked at: abort beats promote.
     pub const ALL: [Command; 5] = [
         Command::Abort,
         Command::RollbackTo,
@@ -179,6 +181,7 @@ impl Command {
             Command::Retry => "retry",
             Command::Promote => "promote",
             Command::Approve => "approve",
+            Command::Retrain => "retrain",
         }
     }
 
@@ -190,6 +193,7 @@ impl Command {
             Command::Retry => annotation::RETRY,
             Command::Promote => annotation::PROMOTE,
             Command::Approve => annotation::APPROVE,
+            Command::Retrain => annotation::RETRAIN,
         }
     }
 }
@@ -200,6 +204,7 @@ impl Commands {
         Commands(
             Command::ALL
                 .into_iter()
+                .chain([Command::Retrain])
                 .filter_map(|c| Some((c, annotations.get(c.annotation())?.clone())))
                 .collect(),
         )

@@ -207,11 +207,11 @@ pub(super) fn is_past(sides: Sides, now: Timestamp) -> bool {
 
 /// What the gateways counted by epoch, and the place of the last epoch in which both sides served.
 fn counted(input: &Input, sides: Sides) -> (Vec<bucket::Stratum>, Option<usize>) {
-    let (Some(stable), Some(from)) = (sides.stable, sides.from) else {
+    let (Some(stable), Some(_)) = (sides.stable, sides.from) else {
         return (Vec::new(), None);
     };
     let mut strata = input.live.strata(stable, sides.candidate, i64::MIN);
-    strata.retain(|s| (from..=sides.epoch).contains(&s.epoch));
+    strata.retain(|s| sides.counts(s.epoch));
     let last = strata
         .iter()
         .rposition(|s| s.stable.requests > 0 && s.candidate.requests > 0);

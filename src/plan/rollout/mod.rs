@@ -46,6 +46,7 @@ pub use conditions::conditions;
 pub use decision::{Decision, Mark, Saying, Summary};
 pub use evaluated::step_to_come;
 pub use input::{Command, Commands, Desired, EvaluationView, Improvement, Input, Revision, Target};
+pub use marks::rebuilt;
 pub use state::State;
 
 /// What is to be true of this release now.

@@ -2,6 +2,8 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
+use serde_json::json;
+
 use super::{
     Desired, Target,
     end::{ending, failed},
@@ -9,8 +11,11 @@ use super::{
     policy::ladder,
     reason,
 };
-use crate::api::rollout::{
-    CandidateSource, Ending, HistoryEntry, Outcome, RevisionStatus, RolloutState, RolloutStatus,
+use crate::{
+    api::rollout::{
+        CandidateSource, Ending, HistoryEntry, Outcome, RevisionStatus, RolloutState, RolloutStatus,
+    },
+    plan::revision,
 };
 
 impl Engine<'_> {
@@ -47,7 +52,7 @@ impl Engine<'_> {
         self.start(target);
     }
 
-    /// The last try of this revision, if it ended for want of data and nothing was changed since.
+    /// The last try of this revision, if it ended for want of data and neither `rollout` nor `metrics` was changed since.
     pub(super) fn gave_up(&self, revision: &str) -> Option<&HistoryEntry> {
         let last = self
             .s
@@ -56,7 +61,36 @@ impl Engine<'_> {
             .rev()
             .find(|h| h.revision == revision)?;
         let ended = last.outcome == Outcome::Aborted && last.reason == reason::NOT_ENOUGH_DATA;
-        (ended && last.generation == Some(self.input.generation)).then_some(last)
+        let unchanged = || match &last.terms {
+            Some(terms) => *terms == self.terms(),
+            // It ended under an operator that didn't record them.
+            None => last.generation == Some(self.input.generation),
+        };
+        (ended && unchanged()).then_some(last)
+    }
+
+    /// Once the spec has asked for something else, what ended for want of data may be asked for anew.
+    pub(super) fn forgive(&mut self) {
+        let Some(target) = self.input.desired.target() else {
+            return;
+        };
+        let others = self.s.history.iter_mut();
+        for other in others.filter(|h| h.revision != target.revision) {
+            other.terms = None;
+        }
+    }
+
+    /// What to remember of a rollout that ended for this reason: its terms, while the spec asks for it.
+    pub(super) fn terms_of(&self, revision: &str, reason: &str) -> Option<String> {
+        let target = self.input.desired.target();
+        let asked = target.is_none_or(|target| target.revision == revision);
+        (asked && reason == reason::NOT_ENOUGH_DATA).then(|| self.terms())
+    }
+
+    /// A digest of what decides how long data is awaited, and which. The generation of the spec won't do: every write of `replicas`
+    /// raises it, an autoscaler's too.
+    fn terms(&self) -> String {
+        revision::hash(&json!([self.input.rollout, self.input.metrics]), 0)
     }
 
     /// A new rollout of this revision.
@@ -178,26 +212,32 @@ impl Engine<'_> {
         self.set_weight(0);
         let rollout = &mut self.s.rollout;
         rollout.state = RolloutState::Preparing;
+        rollout.lost = true;
+        // The pods to come are as cold as the first ones were.
+        rollout.warm_until = None;
+        if rollout.measured_from.is_some() {
+            rollout.cold_from.get_or_insert(rollout.epoch);
+        }
         if promoting {
             rollout.step = last(&rollout.steps);
         }
         self.event(true, reason::CANDIDATE_UNAVAILABLE, message);
     }
 
-    /// The candidate's first minute is over: what follows is another epoch, so that it is measured apart.
+    /// The first minute of the candidate's pods is over: what follows is another epoch, so that it is measured apart.
     pub(super) fn end_warm_up(&mut self) {
         let rollout = &self.s.rollout;
         let Some(until) = &rollout.warm_until else {
             return;
         };
-        if rollout.measured_from.is_some() || rollout.weight == 0 && rollout.previous.is_none() {
+        if !self.is_warming() || rollout.weight == 0 && rollout.previous.is_none() {
             return;
         }
         if self.now < until.0 {
             self.look_at(until.0);
         } else if self.is_applied() {
             self.next_epoch();
-            self.s.rollout.measured_from = Some(self.s.rollout.epoch);
+            self.measure();
         }
     }
 }

@@ -39,15 +39,23 @@ pub(super) fn bounds(gate: &Gate) -> impl Iterator<Item = Bound> + use<> {
 
 /// A bound as the spec writes it.
 pub(super) fn bound(bound: Bound) -> String {
-    let name = match bound {
+    format!("{} {}", name(bound), bound.value())
+}
+
+fn name(bound: Bound) -> &'static str {
+    match bound {
         Bound::Min(_) => "min",
         Bound::Max(_) => "max",
         Bound::MinDifference(_) => "minDifference",
         Bound::MaxDifference(_) => "maxDifference",
         Bound::MinRatio(_) => "minRatio",
         Bound::MaxRatio(_) => "maxRatio",
-    };
-    format!("{name} {}", bound.value())
+    }
+}
+
+/// What a bound is on, whatever its number: one interval holds for all numbers.
+pub(super) fn quantity(gate: &Gate, bound: Bound) -> String {
+    format!("{} {}", gate.metric, name(bound))
 }
 
 /// A gate's status without numbers.

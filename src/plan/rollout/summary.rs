@@ -54,6 +54,8 @@ pub(super) fn finish(engine: Engine) -> Decision {
     keep.extend(state.candidate_revision().map(str::to_owned));
     keep.extend(state.rollout.previous.clone());
     keep.extend(input.desired.target().map(|t| t.revision.clone()));
+    // Their marks are what the ledger is rebuilt from.
+    keep.extend(state.rejected.iter().map(|r| r.revision.clone()));
     let mut notes: Vec<String> = Vec::new();
     for note in engine.notes {
         if !notes.contains(&note) {

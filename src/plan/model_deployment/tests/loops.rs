@@ -34,7 +34,7 @@ pub fn world(retraining: Value) -> World {
     world
 }
 
-fn drifting() -> World {
+pub(super) fn drifting() -> World {
     world(
         json!({"triggers": [{"name": "drifted", "drift": {"share": {"max": 0.25}}, "windows": 2}]}),
     )

@@ -1,0 +1,93 @@
+//! What users of other controllers complained about, where it takes the whole operator to show that it doesn't happen here.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::{
+    faults::{Faults, Race, Weather},
+    life::{Ended, lived},
+    script::{Action, Script, Shape, Which},
+};
+
+/// A model is served, a new image is tried and promoted at its pause: `promote` is said once.
+fn script() -> Script {
+    Script {
+        shape: Shape::Uri,
+        paced: true,
+        replicas: 1,
+        rollout: 2,
+        analysis: 0,
+        evaluated: false,
+        manual: false,
+        trigger: 2,
+        limited: false,
+        settings: false,
+        resync: false,
+        actions: vec![
+            (0, Action::Image("s:good-1".to_owned())),
+            (0, Action::Command("promote", Which::Candidate)),
+        ],
+    }
+}
+
+fn with(faults: impl FnOnce(&mut Faults)) -> Ended {
+    let mut all = Faults::new(1, Weather::Calm);
+    faults(&mut all);
+    lived(1, &script(), all, false, false)
+}
+
+/// argo-rollouts#3316: one event was lost, and a count stayed wrong for ever. argo-rollouts#4694: so did a promote.
+///
+/// A watch that has gone silent is found out and lists again within a minute (`cluster::cache`): each event is the first that is lost, and
+/// everything ends as it would have, no later than by that minute.
+#[test]
+fn whichever_event_is_lost_all_is_as_it_would_have_been_within_a_minute() {
+    let calm = with(|_| ());
+    assert_eq!(calm.violation, None);
+    assert!(calm.state.contains("stable s:good-1"), "{}", calm.state);
+    assert!(
+        calm.state.contains("command: promote done"),
+        "{}",
+        calm.state
+    );
+    assert!(calm.events > 50, "{} events", calm.events);
+    let next = AtomicU64::new(1);
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                loop {
+                    let lost = next.fetch_add(1, Ordering::Relaxed);
+                    if lost > calm.events {
+                        return;
+                    }
+                    let ended = with(|faults| faults.loses = Some(lost));
+                    assert_eq!(ended.violation, None, "event {lost}");
+                    assert_eq!(ended.state, calm.state, "event {lost}");
+                    // What waits for the list looks again once an interval.
+                    let late = ended.last_write.saturating_sub(calm.last_write);
+                    assert!(late <= 75_000, "event {lost}: {late} ms late");
+                }
+            });
+        }
+    });
+}
+
+/// argo-rollouts#4073: a write-back replaced a fresher object in the cache, and every write after it was refused (409) for ever.
+#[test]
+fn an_edit_between_our_write_and_its_echo_costs_one_refused_write_at_most() {
+    let calm = with(|_| ());
+    for race in [Race::Before, Race::After] {
+        let raced = with(|faults| faults.race = Some(race));
+        assert_eq!(raced.violation, None, "{race:?}");
+        assert_eq!(raced.state, calm.state, "{race:?}");
+        let (edits, conflicts) = (raced.edits, raced.conflicts);
+        assert!(
+            edits > 10 && conflicts <= edits,
+            "{race:?}: {conflicts} of {edits}"
+        );
+        assert!(
+            race == Race::After || conflicts == edits,
+            "{conflicts} of {edits}"
+        );
+    }
+}
