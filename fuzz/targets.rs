@@ -120,7 +120,7 @@ pub(crate) const TARGETS: &[Target] = &[
         name: "schedule",
         run: |bytes| {
             let text = String::from_utf8_lossy(bytes);
-            let (cron, zone) = text.split_once('|').unwrap_or((&text, "UTC"));
+            let (cron, zone) = text.split_once('|').unwrap_or((&*text, "UTC"));
             let _ = schedule::next(cron, Some(zone), jiff::Timestamp::UNIX_EPOCH);
         },
         examples: || {

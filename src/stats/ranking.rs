@@ -159,8 +159,10 @@ mod tests {
 
     use super::*;
 
+    type Case = (&'static [f64], &'static [f64], f64, f64, f64);
+
     /// Relevance, scores, and what scikit-learn 1.9.1 says: `ndcg_score`, the same with k=3, `average_precision_score` of relevance > 0.
-    const SKLEARN: &[(&[f64], &[f64], f64, f64, f64)] = &[
+    const SKLEARN: &[Case] = &[
         (
             &[2.0, 3.0, 3.0, 2.0, 3.0],
             &[0.659, -1.641, -0.005, -0.623, 0.149],
