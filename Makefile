@@ -2,7 +2,7 @@
 #   PERENNIAL_CLUSTER  name of the cluster (default: perennial); several run side by side
 #   KUBECONFIG or PERENNIAL_CONTEXT  use this cluster instead of one of our own
 .DEFAULT_GOAL := help
-.PHONY: help build images cluster cluster-down quickstart quickstart-clean test sim mutants verdicts bench lint crds
+.PHONY: help build images cluster cluster-down quickstart quickstart-clean test sim mutants verdicts fuzz bench lint crds
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +36,9 @@ sim: ## random lives of releases: SEEDS=100000 [START=…] runs them, SEED=n rep
 
 mutants: ## plants bugs and lets the simulator find each
 	@hack/mutants
+
+fuzz: ## broken input for every reader and parser, SECONDS=60 for each
+	@hack/fuzz $(SECONDS)
 
 bench: ## the benchmarks
 	@hack/bench

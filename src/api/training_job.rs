@@ -168,6 +168,8 @@ pub struct TimeColumn {
 pub enum Format {
     /// Apache Parquet.
     Parquet,
+    /// Apache Arrow: a file (Feather version 2) or a stream.
+    Arrow,
     /// Comma-separated with a header.
     #[serde(rename = "CSV")]
     Csv,

@@ -64,7 +64,7 @@ pub enum Output {
 /// What two files are compared by.
 #[derive(Clone, Debug, Args)]
 pub struct DriftFiles {
-    /// File (or directory) with the reference: Parquet, CSV or JSONL, plain, .gz or .zst.
+    /// File (or directory) with the reference: Parquet, Arrow, CSV or JSONL, text also as .gz or .zst.
     #[arg(long, requires = "current")]
     pub reference: Option<PathBuf>,
     /// File with the current data.
@@ -161,6 +161,7 @@ pub fn drift(files: &DriftFiles) -> Result<ExitCode, String> {
         method: files.method,
         thresholds: files.threshold.iter().cloned().collect(),
         share: Some(files.share),
+        charts: matches!(files.output, Output::Html),
     };
     let (report, distributions) = drift::compare(&how, &r, &c, &[]).map_err(|f| f.message)?;
     let missing = |of: &Source, from: &Source| -> Vec<String> {
@@ -186,6 +187,9 @@ pub fn drift(files: &DriftFiles) -> Result<ExitCode, String> {
                 if !names.is_empty() && files.columns.is_none() {
                     println!("only in the {side}: {}", names.join(", "));
                 }
+            }
+            for note in &report.notes {
+                println!("{note}");
             }
             println!("{words}");
         }
@@ -233,8 +237,7 @@ pub fn drift(files: &DriftFiles) -> Result<ExitCode, String> {
 }
 
 fn drift_words(report: &DriftReport) -> String {
-    let compared = report.columns.iter().filter(|c| c.score.is_some()).count();
-    let drifted = report.columns.iter().filter(|c| c.drifted).count();
+    let (compared, drifted) = (report.compared(), report.drifted_columns());
     match report.drift_share {
         None => "no column could be compared".to_owned(),
         Some(share) => format!(

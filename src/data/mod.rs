@@ -5,11 +5,13 @@
 //! | [`uri`] | where is it |
 //! | [`digest`] | is it what it should be |
 //! | [`store`] | get it, put it |
-//! | [`table`] | rows and columns of Parquet, CSV and JSONL |
+//! | [`table`] | rows and columns of Parquet, Arrow, CSV and JSONL |
 //! | [`profile`] | what do the columns look like |
+//! | [`sample`] | columns as drift compares them |
 
 pub mod digest;
 pub mod profile;
+pub mod sample;
 pub mod store;
 pub mod table;
 pub mod uri;

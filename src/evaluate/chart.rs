@@ -21,14 +21,15 @@ pub fn distribution(name: &str, reference: &Sample, current: &Sample) -> Option<
     }
     let (bins, r, c) = match (reference.categories_counted(), current.categories_counted()) {
         (Some(r), Some(c)) => {
-            let mut names: Vec<&String> = r
+            let mut names: Vec<&str> = r
                 .keys()
                 .chain(c.keys().filter(|k| !r.contains_key(*k)))
+                .map(|name| &**name)
                 .collect();
-            let count = |name: &String| r.get(name).unwrap_or(&0) + c.get(name).unwrap_or(&0);
+            let count = |name: &str| r.get(name).unwrap_or(&0) + c.get(name).unwrap_or(&0);
             names.sort_by_key(|name| std::cmp::Reverse(count(name)));
             names.truncate(CATEGORIES);
-            let of = |counts: &std::collections::BTreeMap<String, u64>, rows: usize| {
+            let of = |counts: &std::collections::BTreeMap<Box<str>, u64>, rows: usize| {
                 let mut shares: Vec<f64> = names
                     .iter()
                     .map(|name| *counts.get(*name).unwrap_or(&0) as f64 / rows as f64)
@@ -38,8 +39,8 @@ pub fn distribution(name: &str, reference: &Sample, current: &Sample) -> Option<
                 shares.push(if rest < 1e-9 { 0.0 } else { rest });
                 shares
             };
-            let (mut r, mut c) = (of(r, reference.used()), of(c, current.used()));
-            let mut bins: Vec<String> = names.iter().map(|name| (*name).clone()).collect();
+            let (mut r, mut c) = (of(&r, reference.used()), of(&c, current.used()));
+            let mut bins: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
             bins.push("(others)".to_owned());
             if r.last() == Some(&0.0) && c.last() == Some(&0.0) {
                 r.pop();
@@ -49,24 +50,23 @@ pub fn distribution(name: &str, reference: &Sample, current: &Sample) -> Option<
             (bins, r, c)
         }
         (None, None) => {
-            let (r, c) = (reference.sorted(), current.sorted());
             // Without the last hundredth on either end, which would make all others one bin.
-            let at = |v: &[f64], q: f64| v[(q * (v.len() - 1) as f64).round() as usize];
-            let low = at(&r, 0.01).min(at(&c, 0.01));
-            let high = at(&r, 0.99).max(at(&c, 0.99));
+            let low = reference.at(0.01)?.min(current.at(0.01)?);
+            let high = reference.at(0.99)?.max(current.at(0.99)?);
             let width = (high - low) / BINS as f64;
             let inner: Vec<f64> = (1..BINS).map(|i| low + width * i as f64).collect();
-            let of = |v: &[f64]| {
-                let mut counts = vec![0.0; BINS];
-                for x in v {
-                    counts[inner.partition_point(|edge| edge <= x)] += 1.0 / v.len() as f64;
-                }
-                counts
+            let of = |sample: &Sample| {
+                let used = sample.used() as f64;
+                let mut ends = vec![0.0];
+                ends.extend(sample.below(&inner));
+                ends.push(used);
+                let shares = ends.windows(2).map(|pair| (pair[1] - pair[0]) / used);
+                shares.collect::<Vec<f64>>()
             };
             let bins = (0..BINS)
                 .map(|i| format!("from {}", short(low + width * i as f64)))
                 .collect();
-            (bins, of(&r), of(&c))
+            (bins, of(reference), of(current))
         }
         _ => return None,
     };

@@ -18,9 +18,12 @@ use crate::{
     },
     data::{
         profile::column_kind,
-        table::{Cell, Kind, Source, Values},
+        sample::{As, samples},
+        table::{Kind, Source},
     },
-    stats::drift::{Method, Report, Sample, compare_columns},
+    stats::drift::{
+        Comparison, MOST_ROWS, Method, Report, ReportKind, Sample, SideReport, hashed_words,
+    },
     supervise::failure::Failure,
 };
 
@@ -28,6 +31,17 @@ use crate::{
 const SHARE: f64 = 0.5;
 /// Columns that are compared.
 const MAX_COLUMNS: usize = 200;
+/// Rows of a side up to which every value is kept and every statistic exact; beyond, columns are sketched, as
+/// [`SampleBuilder::bounded`](crate::stats::drift::SampleBuilder::bounded) says.
+const EXACT_ROWS: u64 = 2_000_000;
+/// Texts from which a column can be one of texts.
+const LEAST_TEXTS: usize = 40;
+/// Of the classifier that tells embeddings and texts apart.
+const SEED: u64 = 0;
+/// Values of both sides that are held at a time (8 bytes each), where columns can be read a few at a time for nothing,
+const HELD: u64 = 1 << 24;
+/// and where each pass parses the whole text.
+const HELD_OF_TEXT: u64 = 1 << 26;
 
 /// How columns are compared.
 #[derive(Clone, Debug, Default)]
@@ -40,6 +54,8 @@ pub struct How {
     pub thresholds: BTreeMap<String, f64>,
     /// Share of columns from which the data has drifted.
     pub share: Option<f64>,
+    /// Whether distributions are wanted, too.
+    pub charts: bool,
 }
 
 /// Compares the columns of two tables.
@@ -62,8 +78,13 @@ pub fn compare(
             "current data and reference have no column in common to compare".to_owned(),
         ));
     }
-    let mut samples = Vec::with_capacity(columns.len());
+    let mut asked = Vec::with_capacity(columns.len());
+    let mut embeddings = Vec::new();
     for name in &columns {
+        if is_list(current, name) && is_list(reference, name) {
+            embeddings.push(name);
+            continue;
+        }
         // Whole numbers on one side and floats on the other are compared as floats.
         let kinds = (
             kind(current, "the data", name)?,
@@ -73,23 +94,93 @@ pub fn compare(
             kinds,
             (Kind::Integer, Kind::Number) | (Kind::Number, Kind::Integer)
         );
-        samples.push((
-            sample(reference, name, floats)?,
-            sample(current, name, floats)?,
+        asked.push((name.as_str(), if floats { As::Floats } else { As::Itself }));
+    }
+    let bounded = reference.rows().max(current.rows()) > EXACT_ROWS;
+    let read = |source: &Source, side: &str, columns: &[(&str, As)]| {
+        samples(source, columns, bounded)
+            .map_err(|e| Failure::of("InputUnreadable", side, &e, EXIT_INPUT))
+    };
+    let mut comparison = Comparison::new(how.method, &how.thresholds);
+    let mut distributions = Vec::new();
+    for group in asked.chunks(at_once(reference, current, bounded)) {
+        let r = read(reference, "the reference", group)?;
+        let c = read(current, "the data", group)?;
+        for ((r, c), (name, _)) in r.into_iter().zip(c).zip(group) {
+            if how.method.is_none()
+                && let (Some(texts_r), Some(texts_c)) = (texts(&r), texts(&c))
+            {
+                let sides = ((&r).into(), (&c).into());
+                let kind = (*name, ReportKind::Text);
+                comparison.add_vectors(kind, (&texts_r, &texts_c), sides, SEED);
+                continue;
+            }
+            comparison.add(name, &r, &c);
+            if how.charts {
+                distributions.extend(chart::distribution(name, &r, &c));
+            }
+        }
+    }
+    for name in embeddings {
+        let read = |source: &Source, side: &str| {
+            source
+                .vectors(name, MOST_ROWS)
+                .map_err(|e| Failure::of("InputUnreadable", side, &e, EXIT_INPUT))
+        };
+        let (r, c) = (
+            read(reference, "the reference")?,
+            read(current, "the data")?,
+        );
+        let rows = |source: &Source| SideReport {
+            count: usize::try_from(source.rows()).unwrap_or(usize::MAX),
+            nulls: 0,
+            infinite: 0,
+        };
+        let sides = (rows(reference), rows(current));
+        comparison.add_vectors((name, ReportKind::Embedding), (&r, &c), sides, SEED);
+    }
+    let mut report = comparison.finish(how.share.unwrap_or(SHARE));
+    if bounded {
+        report.notes.push(format!(
+            "more than {EXACT_ROWS} rows: columns are compared as sketches; docs/drift.md says how near the scores are"
         ));
     }
-    let pairs = columns
-        .iter()
-        .zip(&samples)
-        .map(|(name, (r, c))| (name.as_str(), r, c));
-    let share = how.share.unwrap_or(SHARE);
-    let report = compare_columns(pairs, how.method, &how.thresholds, share);
-    let distributions = columns
-        .iter()
-        .zip(&samples)
-        .filter_map(|(name, (r, c))| chart::distribution(name, r, c))
-        .collect();
     Ok((report, distributions))
+}
+
+fn is_list(source: &Source, name: &str) -> bool {
+    source.field(name).is_ok_and(|field| field.list)
+}
+
+/// Some of the texts of a column as a classifier takes them; `None` if it holds categories: of texts more than half are different, and they have
+/// three words or more.
+fn texts(sample: &Sample) -> Option<Vec<Vec<f64>>> {
+    let counts = sample.categories_counted()?;
+    if counts.len() * 2 <= sample.used() || counts.len() < LEAST_TEXTS {
+        return None;
+    }
+    // In their order every so many: a fair sample, and the same every time.
+    let step = counts.len().div_ceil(MOST_ROWS);
+    let some: Vec<&str> = counts.keys().step_by(step).map(|text| &**text).collect();
+    let words: usize = some
+        .iter()
+        .map(|text| text.split_whitespace().count())
+        .sum();
+    (words >= 3 * some.len()).then(|| some.into_iter().map(hashed_words).collect())
+}
+
+/// How many columns are read in one pass.
+fn at_once(reference: &Source, current: &Source, bounded: bool) -> usize {
+    if bounded {
+        return MAX_COLUMNS;
+    }
+    let held = if reference.is_columnar() && current.is_columnar() {
+        HELD
+    } else {
+        HELD_OF_TEXT
+    };
+    let columns = held / (reference.rows() + current.rows()).max(1);
+    usize::try_from(columns).map_or(MAX_COLUMNS, |n| n.clamp(1, MAX_COLUMNS))
 }
 
 /// Compares what the run asks to; nothing if it doesn't.
@@ -117,6 +208,7 @@ pub fn run(
             .into_iter()
             .collect(),
         share: None,
+        charts: true,
     };
     let (report, distributions) = compare(&how, reference, current, &no_features(spec))?;
     let metrics = metrics(&report, current.rows());
@@ -134,8 +226,7 @@ fn method(name: DriftMethod) -> Option<Method> {
 /// `driftShare`, `driftedColumns`, and `drift.<column>`, of which those that drifted stand first.
 fn metrics(report: &Report, rows: u64) -> Vec<MetricValue> {
     let rows = i64::try_from(rows).ok();
-    let compared = report.columns.iter().filter(|c| c.score.is_some()).count();
-    let drifted = report.columns.iter().filter(|c| c.drifted).count();
+    let (compared, drifted) = (report.compared(), report.drifted_columns());
     let none = || Some("no column could be compared".to_owned());
     let mut metrics = vec![
         MetricValue {
@@ -156,7 +247,7 @@ fn metrics(report: &Report, rows: u64) -> Vec<MetricValue> {
     let mut columns: Vec<_> = report.columns.iter().collect();
     columns.sort_by_key(|column| !column.drifted);
     metrics.extend(columns.into_iter().map(|column| {
-        let value = column.score.filter(|x| x.is_finite());
+        let value = column.score;
         MetricValue {
             name: format!("drift.{}", column.column),
             value,
@@ -192,7 +283,7 @@ fn shared(current: &Source, reference: &Source, not: &[&str]) -> Vec<String> {
         source
             .fields()
             .iter()
-            .any(|f| f.name == name && column_kind(f.kind).is_some())
+            .any(|f| f.name == name && (f.list || column_kind(f.kind).is_some()))
     };
     let names = current.fields().iter().map(|f| f.name.as_str());
     names
@@ -217,22 +308,4 @@ fn kind(source: &Source, side: &str, name: &str) -> Result<Kind, Failure> {
         ));
     }
     Ok(field.kind)
-}
-
-fn sample(source: &Source, name: &str, floats: bool) -> Result<Sample, Failure> {
-    let table = source
-        .read(&[name])
-        .map_err(|e| Failure::of("InputUnreadable", "drift", &e, EXIT_INPUT))?;
-    let values = &super::column(&table, name)?.values;
-    let cells = (0..values.len()).map(|row| values.cell(row));
-    Ok(match values {
-        Values::Integer(v) if !floats => Sample::integers(v.iter().copied()),
-        Values::Integer(_) | Values::Number(_) | Values::Time(_) => {
-            Sample::numbers(cells.map(Cell::number))
-        }
-        Values::Text(v) => Sample::categories(v.iter().map(|text| text.as_deref())),
-        Values::Boolean(_) => {
-            Sample::categories(cells.map(|cell| (!cell.is_missing()).then(|| cell.to_string())))
-        }
-    })
 }

@@ -9,6 +9,7 @@
 //! | [`fairness`] | does a classifier treat groups alike |
 //! | [`text`] | how close are texts to their references, and to what they were given |
 //! | [`agreement`] | how far do two raters agree |
+//! | [`ranking`] | how good is an order of items: NDCG, MAP, MRR, recall at k |
 //! | [`performance`] | how good are predictions, with intervals, beside the constant predictor |
 //! | [`sequential`] | is the candidate worse than stable: bounds that hold however often one looks |
 //! | [`random`] | the one seeded generator that bootstraps and simulations use |
@@ -21,6 +22,7 @@ pub mod fairness;
 pub mod performance;
 pub mod profile;
 pub mod random;
+pub mod ranking;
 pub mod sequential;
 pub mod sketch;
 pub mod text;

@@ -162,6 +162,7 @@ async fn identify(dataset: &Dataset, path: PathBuf) -> Result<DatasetStatus, Fai
 pub fn table_format(format: Option<Format>) -> Option<table::Format> {
     format.map(|format| match format {
         Format::Parquet => table::Format::Parquet,
+        Format::Arrow => table::Format::Arrow,
         Format::Csv => table::Format::Csv,
         Format::Jsonl => table::Format::Jsonl,
     })

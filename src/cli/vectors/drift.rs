@@ -17,12 +17,8 @@ pub(super) fn compute(tables: &mut Tables, case: &Value) -> Option<Value> {
     if case["family"] == "embedding" {
         return embedded(tables, case);
     }
-    let reference = tables
-        .column(text("ref"), text("column"))
-        .sample(text("type"));
-    let current = tables
-        .column(text("cur"), text("column"))
-        .sample(text("type"));
+    let reference = tables.sample(text("ref"), text("column"), text("type"));
+    let current = tables.sample(text("cur"), text("column"), text("type"));
     let metric = case["metric"].as_str()?;
     if metric == "counts" {
         return Some(counts(&reference, &current));
@@ -126,7 +122,7 @@ fn dataset(tables: &mut Tables, case: &Value) -> Value {
         .iter()
         .map(|name| {
             let kind = input["types"][*name].as_str().unwrap_or_default();
-            let mut side = |key| tables.column(&file(key), name).sample(kind);
+            let mut side = |key| tables.sample(&file(key), name, kind);
             (side("ref"), side("cur"))
         })
         .collect();
@@ -137,8 +133,8 @@ fn dataset(tables: &mut Tables, case: &Value) -> Value {
     let share = case["params"]["drift_share"].as_f64().unwrap_or(0.5);
     let report = compare_columns(columns, None, &Default::default(), share);
     json!({
-        "columns": report.columns.iter().filter(|c| c.score.is_some()).count(),
-        "drifted": report.columns.iter().filter(|c| c.drifted).count(),
+        "columns": report.compared(),
+        "drifted": report.drifted_columns(),
         "share": report.drift_share,
         "dataset_drift": report.drifted,
     })
@@ -165,8 +161,8 @@ fn histograms(input: &Value) -> Value {
 
 fn embedded(tables: &mut Tables, case: &Value) -> Option<Value> {
     let text = |key: &str| case["input"][key].as_str().unwrap_or_default();
-    let reference = tables.column(text("ref"), text("column")).lists();
-    let current = tables.column(text("cur"), text("column")).lists();
+    let reference = tables.lists(text("ref"), text("column"));
+    let current = tables.lists(text("cur"), text("column"));
     let threshold = case["params"]["threshold"].as_f64()?;
     let (score, raw) = match case["metric"].as_str()? {
         "distance" => {

@@ -21,6 +21,7 @@ use tokio::{
     time::Instant,
 };
 
+pub use self::query::held_to;
 pub use self::source::{Source, Sources};
 use super::measure::ReleaseKey;
 use crate::{

@@ -1,5 +1,5 @@
 //! `s3://` against a real S3 server: versitygw, whose binary `PERENNIAL_VERSITYGW` names
-//! (`go install github.com/versity/versitygw/cmd/versitygw@v1.8.0`). The cluster tests run the same in pods.
+//! (`hack/cluster/extras versitygw`; `hack/test unit` runs them). The cluster tests run the same in pods.
 
 use std::process::{Child, Command, Stdio};
 

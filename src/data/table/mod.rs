@@ -1,20 +1,25 @@
-//! Tables of rows and typed columns from Parquet, CSV and JSONL, plain or compressed (`.gz`, `.zst`); a directory of
-//! such files is one table, in the order of their paths.
+//! Tables of rows and typed columns from Parquet, Arrow (file or stream), CSV and JSONL, the last two plain or compressed (`.gz`, `.zst`); a
+//! directory of such files is one table, in the order of their paths. Reading goes batch by batch: memory doesn't depend on the rows.
 //!
 //! Text formats have no types, so a column's type is found by looking at all of its values first: integers, numbers, `true` and
 //! `false`, times (RFC 3339, or a date with or without a time, taken as UTC), else text. An empty field of a CSV is missing; `NaN`,
 //! `NA`, `N/A`, `null` and `None` are missing where every other value is a number, boolean or time, else they are text like
 //! any other. A line that can't be read is left out and counted; too many of them are an error.
 
+mod batch;
 mod column;
+mod ipc;
 mod parquet;
 mod text;
 
 use std::path::{Path, PathBuf};
 
+use arrow::array::RecordBatch;
+
 pub use column::{Cell, Column, Kind, Values};
 
 use super::{Error, Result, digest};
+use crate::stats::random::Generator;
 
 /// Rows of a batch.
 const BATCH: usize = 8192;
@@ -28,6 +33,8 @@ const BAD_LINE_SHARE: u64 = 100;
 pub enum Format {
     /// Apache Parquet.
     Parquet,
+    /// Apache Arrow: a file (Feather version 2) or a stream.
+    Arrow,
     /// Comma-separated with a header.
     Csv,
     /// One JSON object a line.
@@ -35,7 +42,7 @@ pub enum Format {
 }
 
 impl Format {
-    /// By a file's name: `.parquet`, `.csv`, `.jsonl`, with `.gz` or `.zst` behind it or not.
+    /// By a file's name: `.parquet`, `.arrow`, or `.csv`, `.jsonl`, with `.gz` or `.zst` behind it or not.
     #[must_use]
     pub fn of_name(name: &str) -> Option<Self> {
         let name = name.to_ascii_lowercase();
@@ -45,6 +52,7 @@ impl Format {
             .unwrap_or(&name);
         match name.rsplit_once('.')?.1 {
             "parquet" | "pq" => Some(Self::Parquet),
+            "arrow" | "arrows" | "feather" | "ipc" => Some(Self::Arrow),
             "csv" => Some(Self::Csv),
             "jsonl" | "ndjson" => Some(Self::Jsonl),
             _ => None,
@@ -59,6 +67,10 @@ pub struct Field {
     pub name: String,
     /// Its type.
     pub kind: Kind,
+    /// Whether its numbers are stored in single precision.
+    pub single: bool,
+    /// Whether it holds lists of numbers, which [`Source::vectors`] reads.
+    pub list: bool,
 }
 
 /// Lines that could not be read.
@@ -134,7 +146,7 @@ impl Source {
                 }),
                 None if path.is_file() => {
                     return Err(Error::Invalid(format!(
-                        "{label} has no ending that says what it is (.parquet, .csv, .jsonl, with .gz or .zst or not): write `format`"
+                        "{label} has no ending that says what it is (.parquet, .arrow, .csv, .jsonl, the last two with .gz or .zst or not): write `format`"
                     )));
                 }
                 None => {}
@@ -142,7 +154,7 @@ impl Source {
         }
         if files.is_empty() {
             return Err(Error::Content(format!(
-                "{name} holds no file that is a table (.parquet, .csv or .jsonl)"
+                "{name} holds no file that is a table (.parquet, .arrow, .csv or .jsonl)"
             )));
         }
         let mut source = Self {
@@ -162,7 +174,8 @@ impl Source {
         for file in &self.files {
             let (fields, rows) = match file.format {
                 Format::Parquet => parquet::look(file)?,
-                _ => {
+                Format::Arrow => ipc::look(file)?,
+                Format::Csv | Format::Jsonl => {
                     let rows = text::look(file, &mut guesses, &mut self.skipped)?;
                     (Vec::new(), rows)
                 }
@@ -172,6 +185,7 @@ impl Source {
                 match typed.iter_mut().find(|f| f.name == field.name) {
                     None => typed.push(field),
                     Some(known) => {
+                        known.single &= field.single;
                         known.kind = known.kind.and(field.kind).ok_or_else(|| {
                             Error::Content(format!(
                                 "column `{}` is {} in {} and {} in files before it: all files of a table need the same types",
@@ -185,7 +199,7 @@ impl Source {
         for field in guesses.fields() {
             if typed.iter().any(|f| f.name == field.name) {
                 return Err(Error::Content(format!(
-                    "{} mixes Parquet with text files: keep one format in a directory",
+                    "{} mixes Parquet or Arrow with text files: keep one format in a directory",
                     self.name
                 )));
             }
@@ -261,12 +275,59 @@ impl Source {
             wanted.push(field.clone());
         }
         for file in &self.files {
+            let mut of_batch = |b: &RecordBatch| each(&batch::table(file, b, &wanted)?);
             match file.format {
-                Format::Parquet => parquet::scan(file, &wanted, &mut each)?,
-                _ => text::scan(file, &wanted, &mut each)?,
+                Format::Parquet => parquet::scan(file, columns, &mut of_batch)?,
+                Format::Arrow => ipc::scan(file, columns, &mut of_batch)?,
+                Format::Csv | Format::Jsonl => text::scan(file, &wanted, &mut each)?,
             }
         }
         Ok(())
+    }
+
+    /// Whether some columns can be read without the others being looked at.
+    #[must_use]
+    pub fn is_columnar(&self) -> bool {
+        let by_column = |file: &File| matches!(file.format, Format::Parquet | Format::Arrow);
+        self.files.iter().all(by_column)
+    }
+
+    /// At most so many rows of a column of lists of numbers (embeddings), in their order where there are no more, else drawn at random and always the same ones
+    /// (reservoir sampling: Vitter 1985). A missing list is empty.
+    ///
+    /// # Errors
+    /// If there is no such column, or it holds something else.
+    pub fn vectors(&self, name: &str, most: usize) -> Result<Vec<Vec<f64>>> {
+        let field = self.field(name)?;
+        let (mut rows, mut seen) = (Vec::new(), 0usize);
+        let mut generator = Generator::new(0);
+        let mut keep = |row: Vec<f64>| {
+            seen += 1;
+            if rows.len() < most {
+                rows.push(row);
+            } else if let Some(place) = rows.get_mut(generator.below(seen)) {
+                *place = row;
+            }
+        };
+        for file in &self.files {
+            let mut of_batch = |b: &RecordBatch| {
+                batch::vectors(file, b, field)?
+                    .into_iter()
+                    .for_each(&mut keep);
+                Ok(())
+            };
+            match file.format {
+                Format::Parquet => parquet::scan(file, &[name], &mut of_batch)?,
+                Format::Arrow => ipc::scan(file, &[name], &mut of_batch)?,
+                Format::Csv | Format::Jsonl => {
+                    return Err(Error::Content(format!(
+                        "{} can have no column of lists: embeddings are read from Parquet or Arrow",
+                        file.name
+                    )));
+                }
+            }
+        }
+        Ok(rows)
     }
 
     /// Reads these columns whole.

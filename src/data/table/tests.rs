@@ -191,3 +191,169 @@ fn a_byte_order_mark_and_windows_line_ends_are_no_part_of_the_data() {
     let (_root, json) = source("a.jsonl", "\u{feff}{\"a\": 1}\n".as_bytes()).unwrap();
     assert_eq!(json.rows(), 1);
 }
+
+fn arrow_batch(from: i64) -> arrow::array::RecordBatch {
+    use arrow::array::{ArrayRef, Float32Array, Int64Array, ListArray, StringArray};
+    use arrow::datatypes::Float64Type;
+    let ids: Vec<Option<i64>> = (from..from + 5_000)
+        .map(|i| (i % 7 != 0).then_some(i))
+        .collect();
+    let lists = ids
+        .iter()
+        .map(|i| Some(vec![Some(i.unwrap_or(0) as f64); 3]));
+    let columns: Vec<(&str, ArrayRef)> = vec![
+        ("id", std::sync::Arc::new(Int64Array::from(ids.clone()))),
+        (
+            "x",
+            std::sync::Arc::new(Float32Array::from_iter_values(
+                ids.iter().map(|i| i.unwrap_or(0) as f32 / 3.0),
+            )),
+        ),
+        (
+            "name",
+            std::sync::Arc::new(StringArray::from_iter(
+                ids.iter().map(|i| i.map(|i| format!("n{i}"))),
+            )),
+        ),
+        (
+            "embedding",
+            std::sync::Arc::new(ListArray::from_iter_primitive::<Float64Type, _, _>(lists)),
+        ),
+    ];
+    arrow::array::RecordBatch::try_from_iter_with_nullable(
+        columns.into_iter().map(|(n, c)| (n, c, true)),
+    )
+    .unwrap()
+}
+
+fn arrow_bytes(stream: bool) -> Vec<u8> {
+    use arrow::ipc::writer::{FileWriter, StreamWriter};
+    let (a, b) = (arrow_batch(0), arrow_batch(5_000));
+    let mut bytes = Vec::new();
+    if stream {
+        let mut writer = StreamWriter::try_new(&mut bytes, &a.schema()).unwrap();
+        writer
+            .write(&a)
+            .and_then(|()| writer.write(&b))
+            .and_then(|()| writer.finish())
+            .unwrap();
+    } else {
+        let mut writer = FileWriter::try_new(&mut bytes, &a.schema()).unwrap();
+        writer
+            .write(&a)
+            .and_then(|()| writer.write(&b))
+            .and_then(|()| writer.finish())
+            .unwrap();
+    }
+    bytes
+}
+
+#[test]
+fn arrow_files_and_streams_are_read_as_parquet_is() {
+    let mut parquet = Vec::new();
+    let batch = arrow_batch(0);
+    let mut writer =
+        ::parquet::arrow::ArrowWriter::try_new(&mut parquet, batch.schema(), None).unwrap();
+    writer
+        .write(&batch)
+        .and_then(|()| writer.write(&arrow_batch(5_000)))
+        .unwrap();
+    writer.close().unwrap();
+    let (_root, expected) = source("a.parquet", &parquet).unwrap();
+    let columns = ["name", "id", "x"];
+    for stream in [false, true] {
+        let (_root, source) = source("a.arrow", &arrow_bytes(stream)).unwrap();
+        assert_eq!(source.fields(), expected.fields());
+        assert!(source.is_columnar() && source.rows() == 10_000);
+        assert!(source.field("x").unwrap().single && !source.field("id").unwrap().single);
+        assert_eq!(
+            source.read(&columns).unwrap(),
+            expected.read(&columns).unwrap()
+        );
+        let vectors = source.vectors("embedding", usize::MAX).unwrap();
+        assert_eq!(vectors, expected.vectors("embedding", usize::MAX).unwrap());
+        assert_eq!((vectors.len(), &vectors[8]), (10_000, &vec![8.0; 3]));
+        let some = source.vectors("embedding", 100).unwrap();
+        assert_eq!(some, source.vectors("embedding", 100).unwrap());
+        assert!(some.len() == 100 && some.iter().any(|v| v[0] > 5_000.0));
+        let error = source.vectors("name", 1).unwrap_err().to_string();
+        assert!(error.contains("column `name` of a.arrow"), "{error}");
+    }
+}
+
+#[test]
+fn memory_of_a_scan_is_one_batch_whatever_the_rows() {
+    let mut text = String::from("id,x\n");
+    for i in 0..30_000 {
+        text += &format!("{i},{}.5\n", i % 100);
+    }
+    for (name, bytes) in [
+        ("a.csv", text.as_bytes().to_vec()),
+        ("a.arrow", arrow_bytes(false)),
+    ] {
+        let (_root, source) = source(name, &bytes).unwrap();
+        let mut batches = 0;
+        source
+            .scan(&["id", "x"], |batch| {
+                assert!(batch.rows <= super::BATCH);
+                batches += 1;
+                Ok(())
+            })
+            .unwrap();
+        assert!(batches > 1);
+    }
+}
+
+/// Whatever a file holds, reading it ends in a table or in a sentence.
+fn read_all(name: &str, bytes: &[u8]) {
+    if let Ok((_root, source)) = source(name, bytes) {
+        let names: Vec<&str> = source
+            .fields()
+            .iter()
+            .filter(|f| f.kind != Kind::Other)
+            .map(|f| f.name.as_str())
+            .collect();
+        let _ = source.scan(&names, |_| Ok(()));
+        for field in source.fields() {
+            let _ = source.vectors(&field.name, 10);
+        }
+    }
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(64))]
+    #[test]
+    fn no_bytes_make_a_reader_panic(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..400)) {
+        for name in ["a.csv", "a.jsonl", "a.parquet", "a.arrow", "a.csv.gz", "a.jsonl.zst"] {
+            read_all(name, &bytes);
+        }
+    }
+
+    #[test]
+    fn no_text_makes_a_reader_panic(text in "([a-z0-9\"',{}:\\[\\] .\n\r\t-]|NaN|null|\"a\":|2013-01-01|é){0,80}") {
+        for name in ["a.csv", "a.jsonl"] {
+            read_all(name, text.as_bytes());
+        }
+    }
+
+    #[test]
+    fn no_changed_byte_of_a_good_file_makes_a_reader_panic(places in proptest::collection::vec((proptest::prelude::any::<proptest::sample::Index>(), proptest::prelude::any::<u8>()), 1..6)) {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors/data");
+        let good = [("a.parquet", std::fs::read(folder.join("emb_0_ref.parquet")).unwrap()), ("a.arrow", small_arrow())];
+        for (name, mut bytes) in good {
+            for (place, byte) in &places {
+                let at = place.index(bytes.len());
+                bytes[at] = *byte;
+            }
+            read_all(name, &bytes);
+        }
+    }
+}
+
+fn small_arrow() -> Vec<u8> {
+    let batch = arrow_batch(0).slice(0, 20);
+    let mut bytes = Vec::new();
+    let mut writer = arrow::ipc::writer::FileWriter::try_new(&mut bytes, &batch.schema()).unwrap();
+    writer.write(&batch).and_then(|()| writer.finish()).unwrap();
+    bytes
+}

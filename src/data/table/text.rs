@@ -162,6 +162,8 @@ impl Guesses {
             .map(|g| Field {
                 name: g.name.clone(),
                 kind: g.kind(),
+                single: false,
+                list: false,
             })
             .collect()
     }
@@ -217,16 +219,18 @@ enum Lines {
     Csv {
         header: csv::StringRecord,
         reader: csv::Reader<Box<dyn Read>>,
+        record: csv::StringRecord,
     },
     Jsonl {
         reader: BufReader<Box<dyn Read>>,
         line: u64,
+        text: Vec<u8>,
     },
 }
 
 /// A line that could be read.
-enum Row {
-    Csv(csv::StringRecord),
+enum Row<'a> {
+    Csv(&'a csv::StringRecord),
     Json(serde_json::Map<String, Value>),
 }
 
@@ -237,6 +241,7 @@ impl Lines {
             return Ok(Self::Jsonl {
                 reader: BufReader::with_capacity(256 * 1024, input),
                 line: 0,
+                text: Vec::new(),
             });
         }
         let mut reader = csv::ReaderBuilder::new()
@@ -255,18 +260,25 @@ impl Lines {
                 file.name, twice[0]
             )));
         }
-        Ok(Self::Csv { header, reader })
+        Ok(Self::Csv {
+            header,
+            reader,
+            record: csv::StringRecord::new(),
+        })
     }
 
     /// The next line with its number; a line that can't be read with what is wrong. `None` at the end.
-    fn next(&mut self, file: &File) -> Result<Option<(u64, std::result::Result<Row, String>)>> {
+    fn next(&mut self, file: &File) -> Result<Option<(u64, std::result::Result<Row<'_>, String>)>> {
         let broken =
             |e: &dyn std::fmt::Display| Error::Content(format!("{} is broken: {e}", file.name));
         match self {
-            Self::Csv { header, reader } => {
-                let mut record = csv::StringRecord::new();
+            Self::Csv {
+                header,
+                reader,
+                record,
+            } => {
                 let line = reader.position().line();
-                match reader.read_record(&mut record) {
+                match reader.read_record(record) {
                     Ok(false) => Ok(None),
                     Ok(true) => {
                         let line = record.position().map_or(line, csv::Position::line);
@@ -286,12 +298,12 @@ impl Lines {
                     Err(e) => Err(broken(&e)),
                 }
             }
-            Self::Jsonl { reader, line } => loop {
-                let mut text = Vec::new();
+            Self::Jsonl { reader, line, text } => loop {
+                text.clear();
                 let n = reader
                     .by_ref()
                     .take(MAX_LINE)
-                    .read_until(b'\n', &mut text)
+                    .read_until(b'\n', text)
                     .map_err(|e| broken(&e))?;
                 if n == 0 {
                     return Ok(None);
@@ -304,7 +316,7 @@ impl Lines {
                     continue;
                 }
                 // A byte order mark, as some editors leave it.
-                let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&text);
+                let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
                 let row = match serde_json::from_slice::<Value>(text) {
                     Ok(Value::Object(object)) => Ok(Row::Json(object)),
                     Ok(_) => Err("it is JSON, but no object".to_owned()),
@@ -327,7 +339,7 @@ pub(super) fn look(file: &File, guesses: &mut Guesses, skipped: &mut Skipped) ->
     while let Some((line, row)) = lines.next(file)? {
         match row {
             Ok(Row::Csv(record)) => {
-                for (&place, text) in places.iter().zip(&record) {
+                for (&place, text) in places.iter().zip(record) {
                     guesses.columns[place].add(Raw::Text(text));
                 }
             }

@@ -1,7 +1,8 @@
 //! Histograms with the edges that numpy, Evidently and NannyML choose.
 
 use super::Pair;
-use super::pair::{Storage, quantile};
+use super::pair::Storage;
+use super::sample::quantile;
 
 /// Numeric columns with more distinct values in the reference than this are binned; others have one bucket for each.
 pub const MOST_BUCKETS: usize = 20;
@@ -148,14 +149,15 @@ fn spaced(first: f64, last: f64, bins: usize, single: bool) -> Vec<f64> {
 fn fill(pair: &Pair, edges: Vec<f64>) -> Binned {
     let bins = edges.len() - 1;
     let (mut reference, mut current) = (vec![0.0; bins], vec![0.0; bins]);
+    // Both are in ascending order. Edges of single precision needn't be strictly so: the last bin whose lower end isn't above the value.
+    let mut bin = 0;
     for (i, &value) in pair.values.iter().enumerate() {
         if value < edges[0] || value > edges[bins] {
             continue;
         }
-        let bin = edges
-            .partition_point(|&e| e <= value)
-            .saturating_sub(1)
-            .min(bins - 1);
+        while bin + 1 < bins && edges[bin + 1] <= value {
+            bin += 1;
+        }
         reference[bin] += pair.reference[i];
         current[bin] += pair.current[i];
     }

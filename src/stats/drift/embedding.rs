@@ -41,7 +41,7 @@ pub fn mmd(reference: &[Vec<f64>], current: &[Vec<f64>]) -> f64 {
         .flat_map(|r| current.iter().map(move |c| square(r, c).sqrt()))
         .collect();
     between.sort_unstable_by(f64::total_cmp);
-    let gamma = super::pair::quantile(&between, 0.5).powi(2).recip();
+    let gamma = super::sample::quantile(&between, 0.5).powi(2).recip();
     let kernel = |distance: f64| (-gamma * distance).exp();
     let within = |rows: &[Vec<f64>]| {
         let n = rows.len() as f64;

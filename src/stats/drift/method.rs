@@ -41,6 +41,8 @@ pub enum Method {
     G,
     /// Fisher's exact test: two categories.
     FisherExact,
+    /// Area under the curve of a classifier that tells the sides apart ([`domain_classifier`](super::domain_classifier)): embeddings and texts.
+    DomainClassifier,
 }
 
 /// What a method says.
@@ -101,14 +103,19 @@ impl Method {
             | Self::KullbackLeibler
             | Self::Hellinger
             | Self::TotalVariation
-            | Self::Energy => false,
+            | Self::Energy
+            | Self::DomainClassifier => false,
         }
     }
 
-    /// 0.05 for tests, 0.1 for distances.
+    /// 0.05 for tests, 0.1 for distances, 0.55 for the area under a curve.
     #[must_use]
     pub fn default_threshold(self) -> f64 {
-        if self.is_test() { 0.05 } else { 0.1 }
+        match self {
+            Self::DomainClassifier => 0.55,
+            _ if self.is_test() => 0.05,
+            _ => 0.1,
+        }
     }
 
     /// Evidently's name for it.
@@ -131,6 +138,7 @@ impl Method {
             Self::T => "t-test p_value",
             Self::G => "G-test p_value",
             Self::FisherExact => "Fisher's Exact test p_value",
+            Self::DomainClassifier => "Domain classifier ROC AUC",
         }
     }
 
@@ -179,6 +187,7 @@ impl Method {
             Self::KullbackLeibler => distance::kullback_leibler(pair),
             Self::Hellinger => distance::hellinger(pair),
             Self::TotalVariation => distance::total_variation(pair),
+            Self::DomainClassifier => return Err(unsuited("it needs embeddings or texts")),
         }
         .into_outcome(self.is_test());
         let threshold = threshold.unwrap_or(self.default_threshold());

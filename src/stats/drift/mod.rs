@@ -15,6 +15,7 @@
 //! Each statistic's formula and source stands with its function in [`distance`] and [`test`](mod@test).
 
 pub mod bins;
+mod classifier;
 pub mod distance;
 pub mod embedding;
 mod kolmogorov;
@@ -23,8 +24,15 @@ mod method;
 pub mod online;
 mod pair;
 mod report;
+mod sample;
+mod sort;
 pub mod test;
 
+pub use classifier::{Domain, MOST_ROWS, domain_classifier, hashed_words};
 pub use method::{Method, Outcome, Unsuited};
-pub use pair::{Description, Pair, Sample};
-pub use report::{ColumnReport, Report, SideReport, compare_columns};
+pub use pair::Pair;
+pub use report::{ColumnReport, Comparison, Report, ReportKind, SideReport, compare_columns};
+pub use sample::{Description, Form, Sample, SampleBuilder};
+
+#[cfg(test)]
+mod tests;

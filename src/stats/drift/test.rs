@@ -20,7 +20,7 @@ pub struct TestResult {
 }
 
 /// Φ(−x).
-fn normal_tail(x: f64) -> f64 {
+pub(super) fn normal_tail(x: f64) -> f64 {
     if x.is_nan() {
         return f64::NAN;
     }

@@ -29,8 +29,8 @@ pub use calibration::{
     Calibration, CalibrationBin, EstimatedPerformance, calibration, calibration_curve,
     estimate_performance, share_interval,
 };
-pub use multiclass::{ClassReport, Multiclass, MulticlassReport, Scores};
-pub use regression::{Regression, RegressionReport};
+pub use multiclass::{ClassReport, Multiclass, MulticlassReport, Scores, top_k_accuracy};
+pub use regression::{Regression, RegressionReport, quantile_loss};
 
 use std::collections::BTreeMap;
 
@@ -89,3 +89,6 @@ fn surprise(p: f64) -> f64 {
 fn weight(weights: Option<&[f64]>, i: usize) -> f64 {
     weights.map_or(1.0, |w| w[i])
 }
+
+#[cfg(test)]
+mod tests;

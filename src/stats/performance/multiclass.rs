@@ -68,6 +68,21 @@ pub struct MulticlassReport {
     pub roc_auc_pairs: f64,
 }
 
+/// Share of rows whose true class is among the `k` most probable; of equal probabilities the later class counts as the more probable, as in
+/// scikit-learn's `top_k_accuracy_score`. NaN without rows.
+#[must_use]
+pub fn top_k_accuracy(truth: &[usize], probabilities: &[Vec<f64>], k: usize) -> f64 {
+    let rows = truth.iter().zip(probabilities);
+    let hit = |&(&truth, row): &(&usize, &Vec<f64>)| {
+        let Some(own) = row.get(truth) else {
+            return false;
+        };
+        let before = |(i, p): (usize, &f64)| p > own || p == own && i > truth;
+        row.iter().enumerate().filter(|x| before(*x)).count() < k
+    };
+    rows.filter(hit).count() as f64 / truth.len().min(probabilities.len()) as f64
+}
+
 impl<'a> Multiclass<'a> {
     /// `truth` and `predicted` are indices into `labels`; rows beyond the shorter slice are ignored.
     #[must_use]

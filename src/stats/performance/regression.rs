@@ -35,6 +35,17 @@ pub struct RegressionReport {
     pub r2: f64,
 }
 
+/// Mean quantile (pinball) loss of predictions of the `alpha` quantile: α (y − p) where the truth is above, (1 − α) (p − y) where it is below
+/// (Koenker, Bassett 1978; scikit-learn's `mean_pinball_loss`). NaN without rows.
+#[must_use]
+pub fn quantile_loss(truth: &[f64], predicted: &[f64], alpha: f64) -> f64 {
+    let losses = truth.iter().zip(predicted).map(|(y, p)| {
+        let above = y - p;
+        (alpha * above).max((alpha - 1.0) * above)
+    });
+    losses.sum::<f64>() / truth.len().min(predicted.len()) as f64
+}
+
 impl<'a> Regression<'a> {
     /// Rows beyond the shorter slice are ignored.
     #[must_use]

@@ -64,6 +64,40 @@ impl NumericSketch {
         }
     }
 
+    /// Adds finite values in ascending order, at a fraction of the cost of one after another.
+    pub(crate) fn add_sorted(&mut self, values: &[f64]) {
+        let (Some(&first), Some(&last)) = (values.first(), values.last()) else {
+            return;
+        };
+        self.finite += values.len() as u64;
+        self.range = Some(match self.range {
+            None => (first + 0.0, last + 0.0),
+            Some((low, high)) => (low.min(first + 0.0), high.max(last + 0.0)),
+        });
+        for run in values.chunk_by(|a, b| key(*a, self.level) == key(*b, self.level)) {
+            *self.buckets.entry(key(run[0], self.level)).or_default() += run.len() as u64;
+        }
+        self.shrink();
+    }
+
+    /// The occupied buckets of either, at the width of the coarser: a representative, and both counts.
+    pub(crate) fn beside(&self, other: &Self) -> impl Iterator<Item = (f64, u64, u64)> {
+        let mut both = self.clone();
+        both.merge(other);
+        let mut counts: BTreeMap<i64, (u64, u64)> = BTreeMap::new();
+        for (&key, &count) in &self.buckets {
+            let key = coarser(key, both.level - self.level);
+            counts.entry(key).or_default().0 += count;
+        }
+        for (&key, &count) in &other.buckets {
+            let key = coarser(key, both.level - other.level);
+            counts.entry(key).or_default().1 += count;
+        }
+        counts
+            .into_iter()
+            .map(move |(key, (a, b))| (both.representative(key), a, b))
+    }
+
     /// Adds all that `other` has seen.
     pub fn merge(&mut self, other: &Self) {
         self.nan += other.nan;

@@ -55,23 +55,23 @@ impl Entity {
     }
 }
 
-/// Candidates by shape; a rule decides which are taken.
+/// Candidates by shape; a rule decides which are taken. `[0-9]`, as `\d` is any script's digits, which no rule here can count.
 static SHAPES: LazyLock<Vec<(Entity, Regex)>> = LazyLock::new(|| {
     [
         (
             Entity::Email,
             r"(?i)\b[a-z0-9._%+-]+@(?:[a-z0-9-]+\.)+[a-z]{2,24}\b",
         ),
-        (Entity::CreditCard, r"\b\d(?:[ -]?\d){12,18}\b"),
+        (Entity::CreditCard, r"\b[0-9](?:[ -]?[0-9]){12,18}\b"),
         (
             Entity::Iban,
-            r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\b",
+            r"\b[A-Z]{2}[0-9]{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\b",
         ),
-        (Entity::UsSsn, r"\b\d{3}[- ]\d{2}[- ]\d{4}\b"),
-        (Entity::Ip, r"\b(?:\d{1,3}\.){3}\d{1,3}\b"),
+        (Entity::UsSsn, r"\b[0-9]{3}[- ][0-9]{2}[- ][0-9]{4}\b"),
+        (Entity::Ip, r"\b(?:[0-9]{1,3}\.){3}[0-9]{1,3}\b"),
         (
             Entity::Phone,
-            r"(?:\+\d{1,3}(?:[ ().-]{0,2}\d){7,12}|(?:\(\d{3}\) ?|\b\d{3}[ .-])\d{3}[ .-]\d{4})\b",
+            r"(?:\+[0-9]{1,3}(?:[ ().-]{0,2}[0-9]){7,12}|(?:\([0-9]{3}\) ?|\b[0-9]{3}[ .-])[0-9]{3}[ .-][0-9]{4})\b",
         ),
     ]
     .into_iter()
@@ -120,6 +120,9 @@ fn iban(text: &str) -> bool {
 
 fn ssn(text: &str) -> bool {
     let digits = digits(text);
+    if digits.len() != 9 {
+        return false;
+    }
     let number = |part: &[u32]| part.iter().fold(0, |n, d| n * 10 + d);
     let (area, group, serial) = (
         number(&digits[..3]),
@@ -167,6 +170,11 @@ mod tests {
             ("host 192.168.0.1", vec![Entity::Ip]),
             ("host 192.168.0.256", vec![]),
             ("In 2013, 336,776 flights left; AUC 0.7312.", vec![]),
+            // Digits of other scripts are no shape of ours.
+            (
+                "SSN ٥٣٦-٢٢-١٢٣٤, ip ١.١.١.١, card ４１１１ １１１１ １１１１ １１１１",
+                vec![],
+            ),
             ("", vec![]),
         ] {
             let found: Vec<Entity> = entities(text).into_iter().collect();
