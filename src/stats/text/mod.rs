@@ -2,8 +2,8 @@
 
 mod bleu;
 mod edit;
-pub mod grounded;
 mod finding;
+pub mod grounded;
 mod injection;
 pub mod pii;
 mod readability;
