@@ -128,7 +128,8 @@ fn changed(examples: &[Vec<u8>], words: &[&str], generator: &mut Generator) -> V
     let mut input = pick(examples, generator).cloned().unwrap_or_default();
     for _ in 0..=generator.below(8) {
         let at = generator.below(input.len() + 1);
-        let to = (at + generator.below(1 << generator.below(10))).min(input.len());
+        let most = 1 << generator.below(10);
+        let to = (at + generator.below(most)).min(input.len());
         match generator.below(9) {
             0 if at < input.len() => input[at] ^= 1 << generator.below(8),
             1 if at < input.len() => input[at] = generator.below(256) as u8,

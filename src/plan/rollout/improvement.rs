@@ -136,6 +136,8 @@ mod tests {
             attempt: 2,
             stable: Some("old"),
             from: None,
+            skipped: &[],
+            cold: None,
             epoch: 1,
             live: false,
             evaluated,
