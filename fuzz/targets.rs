@@ -391,8 +391,12 @@ thread_local! {
 /// Opens the bytes as a table, and reads all that it says it has.
 fn table(bytes: &[u8], format: Format, name: &str) {
     FOLDER.with_borrow_mut(|folder| {
-        let folder =
-            folder.get_or_insert_with(|| tempfile::tempdir().expect("there is room for a file"));
+        let folder = folder.get_or_insert_with(|| {
+            // In memory, where there is such a place: thousands of files a second.
+            tempfile::tempdir_in("/dev/shm")
+                .or_else(|_| tempfile::tempdir())
+                .expect("there is room for a file")
+        });
         let path = folder.path().join(name);
         std::fs::write(&path, bytes).expect("the file can be written");
         let Ok(source) = Source::open(&path, Some(format)) else {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::numeric::MOST;
 use crate::stats::random::mix;
 
 /// A sketch keeps the counts of at most this many categories.
@@ -187,6 +188,9 @@ impl TryFrom<Form> for CategorySketch {
                 "the category sketch has {} categories; {MAX_CATEGORIES} is the most",
                 form.categories.len()
             ));
+        }
+        if form.pooled > MOST || form.categories.values().any(|count| *count > MOST) {
+            return Err("the category sketch counts more values than there can be".into());
         }
         let mut sketch = Self {
             kept: BTreeMap::new(),

@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 /// A sketch keeps at most this many buckets.
 pub const MAX_BUCKETS: usize = 2048;
 
+/// What is read may count so many values of a kind at most (2^53): so many more can be added that no sum overflows.
+pub(super) const MOST: u64 = 1 << 53;
 /// Mantissa bits of the finest bucket: integers below 2^33 have one each.
 const FINEST_BITS: u32 = 32;
 /// Low bits of an f64 that no bucket looks at.
@@ -434,6 +436,15 @@ impl TryFrom<Form> for NumericSketch {
                 "the numeric sketch has values without a range, or a range without values".into(),
             );
         }
+        let all = [
+            finite,
+            form.nan,
+            form.positive_infinite,
+            form.negative_infinite,
+        ];
+        if all.iter().any(|count| *count > MOST) {
+            return Err("the numeric sketch counts more values than there can be".into());
+        }
         Ok(Self {
             level: form.level,
             buckets,
@@ -562,6 +573,7 @@ mod tests {
             r#"{"level":0,"buckets":[1,-1],"range":["0.0","1.0"]}"#,
             r#"{"level":0,"buckets":[1,1,0,1],"range":["0.0","1.0"]}"#,
             r#"{"level":0,"buckets":[],"range":["2.0","1.0"]}"#,
+            r#"{"level":0,"buckets":[1,9223372036854775807],"range":["0.0","1.0"]}"#,
         ] {
             assert!(
                 serde_json::from_str::<NumericSketch>(text).is_err(),
