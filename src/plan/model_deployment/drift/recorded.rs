@@ -295,7 +295,10 @@ mod tests {
             rows.merge(&RowSketch::new([(name.as_str(), ColumnKind::Numeric)]))
                 .unwrap();
             for i in 0..1500 {
-                rows.add([(name.as_str(), Cell::Number(f64::from(i).sin()))]);
+                rows.add([(
+                    name.as_str(),
+                    Cell::Number(f64::from(1500 * column + i).sin()),
+                )]);
             }
             record.rows.merge(&rows).unwrap();
         }
