@@ -40,12 +40,12 @@ pub struct Gate {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub min_samples: Option<i64>,
-    /// For live metrics: `Harm` goes on unless harm is proven, `Safety` only when safety is.
+    /// `Harm` goes on unless harm is proven, `Safety` only when safety is; of Evaluations by the 95 % interval, and without it by the value itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proof: Option<Proof>,
 }
 
-/// What a live gate must prove before the rollout acts on it.
+/// What must be proven before anybody acts on a gate.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Proof {
     /// Go on unless harm is proven.
@@ -137,6 +137,9 @@ pub struct MetricValue {
     /// Whether no verdict follows from it, whatever its value: a gate on it is Inconclusive, and `message` says why.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub inconclusive: bool,
+    /// Of a difference: how likely one so large is between models that are alike, by a paired test (two-sided).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub p_value: Option<f64>,
     /// When it was measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub time: Option<Time>,

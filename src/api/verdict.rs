@@ -1,6 +1,6 @@
 //! Gates of an Evaluation, judged on a run's metrics: pure, and the same for planner, report and command line.
 
-use super::gate::{Gate, GateStatus, MetricValue, Verdict};
+use super::gate::{Gate, GateStatus, MetricValue, Proof, Verdict};
 
 /// Why a metric of two sides has no value where there is only one; its gates pass, as comparisons do then.
 pub const NO_STABLE: &str = "there is no stable revision to compare with";
@@ -67,19 +67,22 @@ pub fn judge(gate: &Gate, metrics: &[MetricValue]) -> GateStatus {
         .and_then(|m| m.value)
         .filter(|v| v.is_finite());
     status.stable = stable;
-    let mut checks: Vec<(&str, f64, f64, bool)> = Vec::new();
-    let mut add = |name, got: f64, bound: Option<f64>, at_least: bool| {
-        if let Some(bound) = bound {
-            checks.push((
-                name,
-                got,
-                bound,
-                if at_least { got >= bound } else { got <= bound },
-            ));
-        }
+    let difference = find(&format!("difference.{}", gate.metric));
+    let ends = |metric: &MetricValue| metric.lower.zip(metric.upper);
+    let own_ends = ends(metric);
+    let difference_ends = difference.and_then(ends);
+    let mut checks: Vec<Check> = Vec::new();
+    let mut add = |name, got: f64, bound: Option<f64>, at_least: bool, ends| {
+        checks.extend(bound.map(|bound| Check {
+            name,
+            got,
+            bound,
+            at_least,
+            ends,
+        }));
     };
-    add("min", value, gate.min, true);
-    add("max", value, gate.max, false);
+    add("min", value, gate.min, true, own_ends);
+    add("max", value, gate.max, false, own_ends);
     let compares = gate
         .min_difference
         .or(gate.max_difference)
@@ -87,50 +90,107 @@ pub fn judge(gate: &Gate, metrics: &[MetricValue]) -> GateStatus {
         .or(gate.max_ratio)
         .is_some();
     if let Some(stable) = stable {
-        add("minDifference", value - stable, gate.min_difference, true);
-        add("maxDifference", value - stable, gate.max_difference, false);
+        let got = value - stable;
+        let ends = difference_ends;
+        add("minDifference", got, gate.min_difference, true, ends);
+        add("maxDifference", got, gate.max_difference, false, ends);
         // A ratio to zero: equal is 1, more is beyond any bound.
         let ratio = if stable == 0.0 && value == 0.0 {
             1.0
         } else {
             value / stable
         };
-        add("minRatio", ratio, gate.min_ratio, true);
-        add("maxRatio", ratio, gate.max_ratio, false);
+        add("minRatio", ratio, gate.min_ratio, true, None);
+        add("maxRatio", ratio, gate.max_ratio, false, None);
     }
-    let failed = checks
-        .iter()
-        .find(|(_, got, _, within)| !within || got.is_nan());
-    status.verdict = if failed.is_some() {
-        Verdict::Failed
-    } else {
-        Verdict::Passed
+    let of = |verdict: Verdict| checks.iter().find(|c| c.verdict(gate.proof) == verdict);
+    let words = |value: f64| {
+        let stable = stable.map_or_else(|| "none".to_owned(), short);
+        format!("{} = {} (stable {stable})", gate.metric, short(value))
     };
-    status.message = match failed {
-        Some((name, got, bound, _)) => format!(
-            "{} = {} (stable {}): {name} asks for {}, got {}",
-            gate.metric,
-            short(value),
-            stable.map_or_else(|| "none".to_owned(), short),
-            short(*bound),
-            short(*got)
-        ),
-        None if compares && stable.is_none() => format!(
+    if let Some(failed) = of(Verdict::Failed) {
+        status.verdict = Verdict::Failed;
+        status.message = format!(
+            "{}: {} asks for {}, got {}{}",
+            words(value),
+            failed.name,
+            short(failed.bound),
+            short(failed.got),
+            failed.interval(gate.proof)
+        );
+        return status;
+    }
+    if let Some(open) = of(Verdict::Inconclusive) {
+        status.verdict = Verdict::Inconclusive;
+        let why = match open.ends {
+            Some(_) => format!("the interval{} lies on both sides", open.interval(gate.proof)),
+            None => "it has no interval, which proof needs: bound a value or a difference, of more rows or days".to_owned(),
+        };
+        status.message = format!(
+            "{}: {} asks for {}, got {}, and {why}",
+            words(value),
+            open.name,
+            short(open.bound),
+            short(open.got)
+        );
+        return status;
+    }
+    status.verdict = Verdict::Passed;
+    status.message = match stable {
+        None if compares => format!(
             "{} = {}; nothing to compare with yet: there is no stable revision",
             gate.metric,
             short(value)
         ),
-        None => match stable {
-            Some(stable) => format!(
-                "{} = {} (stable {})",
-                gate.metric,
-                short(value),
-                short(stable)
-            ),
-            None => format!("{} = {}", gate.metric, short(value)),
-        },
+        Some(_) => words(value),
+        None => format!("{} = {}", gate.metric, short(value)),
     };
     status
+}
+
+/// One bound on one number.
+struct Check {
+    name: &'static str,
+    got: f64,
+    bound: f64,
+    at_least: bool,
+    /// 95 % interval of what is bounded.
+    ends: Option<(f64, f64)>,
+}
+
+impl Check {
+    fn within(&self, x: f64) -> bool {
+        match self.at_least {
+            true => x >= self.bound,
+            false => x <= self.bound,
+        }
+    }
+
+    /// Without `proof` the value decides; with it the interval, where it lies on one side of the bound.
+    fn verdict(&self, proof: Option<Proof>) -> Verdict {
+        let Some(proof) = proof else {
+            return match self.within(self.got) {
+                true => Verdict::Passed,
+                false => Verdict::Failed,
+            };
+        };
+        let Some((lower, upper)) = self.ends else {
+            return Verdict::Inconclusive;
+        };
+        match (self.within(lower), self.within(upper), proof) {
+            (true, true, _) => Verdict::Passed,
+            (false, false, _) => Verdict::Failed,
+            (_, _, Proof::Harm) => Verdict::Passed,
+            (_, _, Proof::Safety) => Verdict::Inconclusive,
+        }
+    }
+
+    fn interval(&self, proof: Option<Proof>) -> String {
+        match self.ends.filter(|_| proof.is_some()) {
+            Some((lower, upper)) => format!(" [{}, {}]", short(lower), short(upper)),
+            None => String::new(),
+        }
+    }
 }
 
 /// The verdict of a run: the worst of its gates; with none, it passes as a mere measurement.
@@ -319,6 +379,72 @@ mod tests {
             let status = judge(&gate, &metrics());
             assert_eq!(status.verdict, expected, "{what}: {}", status.message);
             assert!(!status.message.is_empty());
+        }
+    }
+
+    #[test]
+    fn proof_is_by_the_interval_and_without_one_there_is_none() {
+        let metric = |name: &str, value: f64, ends: Option<(f64, f64)>| MetricValue {
+            name: name.to_owned(),
+            value: Some(value),
+            lower: ends.map(|e| e.0),
+            upper: ends.map(|e| e.1),
+            samples: Some(100),
+            ..MetricValue::default()
+        };
+        let metrics = [
+            metric("f1", 0.8, Some((0.7, 0.9))),
+            metric("stable.f1", 0.82, Some((0.72, 0.92))),
+            metric("difference.f1", -0.02, Some((-0.05, 0.01))),
+            metric("bleu", 30.0, None),
+        ];
+        use Verdict::{Failed, Inconclusive, Passed};
+        for (bound, by_value, by_harm, by_safety) in [
+            ((Some(0.6), None), Passed, Passed, Passed),
+            ((Some(0.75), None), Passed, Passed, Inconclusive),
+            ((Some(0.85), None), Failed, Passed, Inconclusive),
+            ((Some(0.95), None), Failed, Failed, Failed),
+            ((None, Some(-0.06)), Passed, Passed, Passed),
+            ((None, Some(-0.01)), Failed, Passed, Inconclusive),
+            ((None, Some(0.02)), Failed, Failed, Failed),
+        ] {
+            for (proof, verdict) in [
+                (None, by_value),
+                (Some(Proof::Harm), by_harm),
+                (Some(Proof::Safety), by_safety),
+            ] {
+                let gate = Gate {
+                    metric: "f1".to_owned(),
+                    min: bound.0,
+                    min_difference: bound.1,
+                    proof,
+                    ..Gate::default()
+                };
+                let status = judge(&gate, &metrics);
+                assert_eq!(
+                    status.verdict, verdict,
+                    "{bound:?} {proof:?}: {}",
+                    status.message
+                );
+            }
+        }
+        for gate in [
+            Gate {
+                metric: "bleu".to_owned(),
+                min: Some(20.0),
+                proof: Some(Proof::Harm),
+                ..Gate::default()
+            },
+            Gate {
+                metric: "f1".to_owned(),
+                max_ratio: Some(2.0),
+                proof: Some(Proof::Harm),
+                ..Gate::default()
+            },
+        ] {
+            let status = judge(&gate, &metrics);
+            assert_eq!(status.verdict, Inconclusive);
+            assert!(status.message.contains("no interval"), "{}", status.message);
         }
     }
 

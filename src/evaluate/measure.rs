@@ -3,6 +3,7 @@
 use super::{
     answer::{Answer, Answers},
     input_failure,
+    paired::p_value_of,
     rows::Rows,
     truth::Truth,
 };
@@ -162,6 +163,15 @@ pub fn run(
         compared.kept.len(),
         seed,
     );
+    if let (Some(stable), Groups::Rows) = (&compared.stable, &groups) {
+        let (name, own, theirs) = errors(compared, stable);
+        let difference = metrics
+            .iter_mut()
+            .find(|m| m.name == name && m.value.is_some());
+        if let Some(difference) = difference {
+            difference.p_value = Some(p_value_of(&own, &theirs));
+        }
+    }
     let samples = i64::try_from(compared.kept.len()).ok();
     let count = |name: &str, value: f64| MetricValue {
         name: name.to_owned(),
@@ -177,6 +187,24 @@ pub fn run(
         metrics.push(count(&format!("{prefix}unansweredShare"), share));
     }
     metrics
+}
+
+/// The difference that is a mean over rows, with both sides' values: whether each is right, or how far each number is off.
+fn errors(compared: &Compared, stable: &Columns) -> (&'static str, Vec<f64>, Vec<f64>) {
+    if compared.classes.is_empty() {
+        let off = |columns: &Columns| {
+            let pairs = compared.numbers.iter().zip(&columns.numbers);
+            pairs.map(|(truth, x)| (truth - x).abs()).collect()
+        };
+        return ("difference.mae", off(&compared.own), off(stable));
+    }
+    let right = |columns: &Columns| {
+        let pairs = compared.classes.iter().zip(&columns.predicted);
+        pairs
+            .map(|(truth, x)| f64::from(u8::from(truth == x)))
+            .collect()
+    };
+    ("difference.accuracy", right(&compared.own), right(stable))
 }
 
 /// What a bootstrap draws.

@@ -1,7 +1,13 @@
 //! A statistic of one value a row: the target's, stable's on the same rows, and their difference, with intervals from the same draws.
 
 use super::measure::{FEWEST_DAYS, LEVEL};
-use crate::{api::gate::MetricValue, stats::performance::bootstrap};
+use crate::{
+    api::gate::MetricValue,
+    stats::{
+        paired::{mcnemar, wilcoxon},
+        performance::bootstrap,
+    },
+};
 
 /// Draws of an interval.
 const DRAWS: usize = 500;
@@ -66,6 +72,10 @@ pub fn measure(
         }),
     };
     let prefixes = ["", "stable.", "difference."];
+    // Rows of one day are no independent trials, which the tests take them for.
+    let tested = statistic == Statistic::Mean && days.is_none() && count > 0;
+    let p_value = values.stable.as_ref().filter(|_| tested);
+    let p_value = p_value.map(|stable| p_value_of(&values.own, stable));
     let points = all(None).into_iter().zip(prefixes).enumerate();
     points
         .map(|(place, (value, prefix))| {
@@ -78,11 +88,28 @@ pub fn measure(
                 lower: interval.map(|i| i.0),
                 upper: interval.map(|i| i.1),
                 samples: i64::try_from(count).ok(),
+                p_value: p_value.filter(|_| prefix == "difference."),
                 message: value.is_none().then(|| excuse.to_owned()),
                 ..MetricValue::default()
             }
         })
         .collect()
+}
+
+/// Of two sides of the same rows: McNemar's test where all is yes or no, else Wilcoxon's.
+#[must_use]
+pub fn p_value_of(own: &[f64], stable: &[f64]) -> f64 {
+    let binary = own.iter().chain(stable).all(|x| *x == 0.0 || *x == 1.0);
+    let differences = own.iter().zip(stable).map(|(a, b)| a - b);
+    if !binary {
+        return wilcoxon(&differences.collect::<Vec<f64>>());
+    }
+    let (mut wins, mut losses) = (0, 0);
+    for difference in differences {
+        wins += u64::from(difference > 0.0);
+        losses += u64::from(difference < 0.0);
+    }
+    mcnemar(wins, losses)
 }
 
 /// Values in the order that the statistic looks at them.
@@ -174,6 +201,7 @@ mod tests {
             "{found:?}"
         );
         assert!((found[2].value.unwrap() + 0.25).abs() < 1e-9);
+        assert!(found[2].p_value.unwrap() < 1e-9 && found[0].p_value.is_none());
     }
 
     #[test]

@@ -234,6 +234,16 @@ async fn a_model_is_measured_beside_stable_and_the_constant_predictor() {
         (difference.value, difference.lower, difference.upper),
         (Some(0.0), Some(0.0), Some(0.0))
     );
+    // The data has days: rows of one are no independent trials.
+    let accuracy = |report: &Report| {
+        let mut metrics = report.metrics.iter();
+        let found = metrics.find(|m| m.name == "difference.accuracy");
+        found.unwrap().p_value
+    };
+    assert_eq!(accuracy(&report), None);
+    let mut alone = model(&url, Some(&url));
+    alone["time"] = Value::Null;
+    assert_eq!(accuracy(&pod.run(alone).await.unwrap()), Some(1.0), "alike");
     assert_eq!(value(&report, "unansweredRows"), 0.0);
     assert!(report.metrics.len() <= 100);
 }

@@ -10,6 +10,7 @@
 //! | [`text`] | how close are texts to their references, and to what they were given |
 //! | [`agreement`] | how far do two raters agree |
 //! | [`ranking`] | how good is an order of items: NDCG, MAP, MRR, recall at k |
+//! | [`paired`] | do two models differ on the same rows |
 //! | [`performance`] | how good are predictions, with intervals, beside the constant predictor |
 //! | [`sequential`] | is the candidate worse than stable: bounds that hold however often one looks |
 //! | [`random`] | the one seeded generator that bootstraps and simulations use |
@@ -19,6 +20,7 @@ pub mod asked;
 pub mod bucket;
 pub mod drift;
 pub mod fairness;
+pub mod paired;
 pub mod performance;
 pub mod profile;
 pub mod random;
