@@ -2,10 +2,11 @@
 
 use serde::Serialize;
 
+use super::measure::Compared;
 use crate::stats::{
     drift::Report as DriftReport,
     fairness::GroupReport,
-    performance::{CalibrationBin, Confusion},
+    performance::{CalibrationBin, ClassReport, Confusion, Multiclass},
 };
 
 /// What a run found.
@@ -15,6 +16,9 @@ pub struct Details {
     /// The confusion matrix, of a classifier.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub confusion: Option<Confusion>,
+    /// The same of several classes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub classes: Option<Classes>,
     /// The calibration curve.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub calibration: Vec<CalibrationBin>,
@@ -42,6 +46,52 @@ pub struct Details {
     /// What is to be known of the numbers.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
+}
+
+/// Several classes: who is taken for whom.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Classes {
+    /// The classes with most rows, true or predicted, most first.
+    pub labels: Vec<String>,
+    /// Rows by true (outer) and predicted (inner) class.
+    pub matrix: Vec<Vec<f64>>,
+    /// Precision, recall and F1 of each, with its rows.
+    pub scores: Vec<ClassReport>,
+    /// How many classes there are in all.
+    pub count: usize,
+}
+
+impl Classes {
+    /// Those that are shown.
+    const MOST: usize = 20;
+
+    /// Of what the model said.
+    #[must_use]
+    pub fn of(compared: &Compared) -> Self {
+        let data = Multiclass::new(&compared.labels, &compared.kinds, &compared.own.kinds, None);
+        let report = data.measure(None);
+        let rows = |class: usize| {
+            let row: f64 = report.confusion[class].iter().sum();
+            let column: f64 = report.confusion.iter().map(|row| row[class]).sum();
+            row + column
+        };
+        let mut order: Vec<usize> = (0..compared.labels.len()).collect();
+        order.sort_by(|&a, &b| rows(b).total_cmp(&rows(a)));
+        order.truncate(Self::MOST);
+        let cells = |truth: usize| order.iter().map(|&p| report.confusion[truth][p]).collect();
+        let label = |class: usize| compared.labels[class].clone();
+        let scores = order.iter().filter_map(|&class| {
+            let name = &compared.labels[class];
+            report.classes.iter().find(|c| c.label == *name).cloned()
+        });
+        Self {
+            labels: order.iter().map(|&class| label(class)).collect(),
+            matrix: order.iter().map(|&class| cells(class)).collect(),
+            scores: scores.collect(),
+            count: compared.labels.len(),
+        }
+    }
 }
 
 /// Groups of one sensitive column.

@@ -38,6 +38,12 @@ pub fn run(
     compared: &Compared,
     details: &mut Details,
 ) -> Result<Vec<MetricValue>, Failure> {
+    if matches!(truth, Truth::Multi { .. }) {
+        return Err(input_failure(
+            "UnknownLabel",
+            "the fairness evaluator is about one class, and the label has several: write which is positive, evaluators: [{classification: {positive: …}}]".to_owned(),
+        ));
+    }
     if matches!(truth, Truth::Number(_)) {
         return Err(input_failure(
             "UnknownLabel",

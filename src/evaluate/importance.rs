@@ -16,7 +16,7 @@ use crate::{
     api::{evaluation::FeatureImportance, gate::MetricValue},
     data::table::Table,
     stats::{
-        performance::{Binary, Regression},
+        performance::{Binary, Multiclass, Regression},
         random::Generator,
     },
     supervise::failure::Failure,
@@ -146,6 +146,16 @@ fn score(
                 ("rocAuc", report.roc_auc)
             } else {
                 ("accuracy", report.accuracy)
+            }
+        }
+        Truth::Multi { .. } => {
+            let distributions = own.distributions.as_deref();
+            let report =
+                Multiclass::new(&compared.labels, &compared.kinds, &own.kinds, distributions)
+                    .measure(None);
+            match distributions {
+                Some(_) => ("rocAuc", report.roc_auc),
+                None => ("accuracy", report.accuracy),
             }
         }
         Truth::Number(_) => {

@@ -5,11 +5,11 @@ use super::{
     input_failure,
     paired::p_value_of,
     rows::Rows,
-    truth::Truth,
+    truth::{MOST_KINDS, Truth},
 };
 use crate::{
     api::gate::MetricValue,
-    stats::performance::{Binary, Regression, bootstrap},
+    stats::performance::{Binary, Multiclass, Regression, bootstrap, top_k_accuracy},
     supervise::failure::Failure,
 };
 
@@ -19,6 +19,8 @@ pub(crate) const LEVEL: f64 = 0.95;
 const MOST_DRAWS: usize = 1000;
 const LEAST_DRAWS: usize = 200;
 const ROWS_DRAWN: usize = 10_000_000;
+/// Classes of `top3Accuracy`.
+const TOP: usize = 3;
 /// Days below which blocks of a day say too little for an interval.
 pub(crate) const FEWEST_DAYS: usize = 5;
 
@@ -29,6 +31,7 @@ enum Subject<'a> {
         scored: bool,
         one_class: bool,
     },
+    Multi(Multiclass<'a>, &'a Columns, &'a [usize]),
     Number(Regression<'a>),
 }
 
@@ -36,6 +39,16 @@ impl Subject<'_> {
     fn named(&self, weights: Option<&[f64]>) -> Vec<(&'static str, f64)> {
         match self {
             Self::Binary { data, .. } => data.measure(weights).named().to_vec(),
+            Self::Multi(data, columns, truth) => {
+                let mut all = data.measure(weights).named().to_vec();
+                // A share of rows has no need of draws.
+                let share = match (&columns.distributions, weights) {
+                    (Some(rows), None) => top_k_accuracy(truth, rows, TOP),
+                    _ => f64::NAN,
+                };
+                all.push(("top3Accuracy", share));
+                all
+            }
             Self::Number(data) => data.measure(weights).named().to_vec(),
         }
     }
@@ -50,6 +63,7 @@ impl Subject<'_> {
     fn constant(&self) -> Vec<(String, f64)> {
         let all = match self {
             Self::Binary { data, .. } => data.metrics(),
+            Self::Multi(data, ..) => data.metrics(),
             Self::Number(data) => data.metrics(),
         };
         all.into_iter()
@@ -66,6 +80,12 @@ impl Subject<'_> {
                 "the model gives no probabilities (output `predict_proba`, or a column `score`)"
                     .to_owned()
             }
+            Self::Multi(_, columns, _)
+                if columns.distributions.is_none()
+                    && matches!(name, "rocAuc" | "rocAucPairs" | "logLoss" | "top3Accuracy") =>
+            {
+                "the model gives no probability of each class (output `predict_proba`)".to_owned()
+            }
             Self::Binary {
                 one_class: true, ..
             } => "all labels are of one class".to_owned(),
@@ -80,6 +100,10 @@ pub struct Columns {
     pub predicted: Vec<bool>,
     /// Probabilities of the positive class, where all have one.
     pub scores: Option<Vec<f64>>,
+    /// Predicted classes, of several, as places in [`Compared::labels`].
+    pub kinds: Vec<usize>,
+    /// Probabilities of all of them, row by row, where all rows have them.
+    pub distributions: Option<Vec<Vec<f64>>>,
     /// Predicted numbers.
     pub numbers: Vec<f64>,
 }
@@ -88,8 +112,12 @@ pub struct Columns {
 pub struct Compared {
     /// The rows: labelled, and answered by all who were asked.
     pub kept: Vec<usize>,
-    /// Whether each is positive; empty for numbers.
+    /// Whether each is positive; empty for numbers and several classes.
     pub classes: Vec<bool>,
+    /// Several classes: those of the labels, and behind them what was predicted besides.
+    pub labels: Vec<String>,
+    /// The true ones, as places in `labels`.
+    pub kinds: Vec<usize>,
     /// The true numbers; empty for classes.
     pub numbers: Vec<f64>,
     /// What the model says.
@@ -111,6 +139,7 @@ impl Compared {
     ) -> Result<Self, Failure> {
         let labelled = |row: usize| match truth {
             Truth::Binary { positive, .. } => positive[row].is_some(),
+            Truth::Multi { kinds, .. } => kinds[row].is_some(),
             Truth::Number(numbers) => numbers[row].is_some(),
         };
         let answered = |answers: &Answers, row: usize| answers.rows[row].is_some();
@@ -125,14 +154,32 @@ impl Compared {
                 format!("none of {} rows has both a label and an answer", rows.count),
             ));
         }
-        let own = columns(truth, own, &kept, "the model")?;
+        let mut labels = match truth {
+            Truth::Multi { classes, .. } => classes.clone(),
+            _ => Vec::new(),
+        };
+        let own = columns(truth, own, &kept, "the model", &mut labels)?;
         let stable = stable
-            .map(|s| columns(truth, s, &kept, "stable"))
+            .map(|s| columns(truth, s, &kept, "stable", &mut labels))
             .transpose()?;
         let (classes, numbers) = truths(truth, &kept);
+        let kinds = match truth {
+            Truth::Multi { kinds, .. } => kept.iter().filter_map(|&row| kinds[row]).collect(),
+            _ => Vec::new(),
+        };
+        // A class that only an answer knows has no probability.
+        let widened = |mut columns: Columns| {
+            for row in columns.distributions.iter_mut().flatten() {
+                row.resize(labels.len(), 0.0);
+            }
+            columns
+        };
+        let (own, stable) = (widened(own), stable.map(widened));
         Ok(Self {
             kept,
             classes,
+            labels,
+            kinds,
             numbers,
             own,
             stable,
@@ -149,7 +196,7 @@ pub fn run(
     (own, stable): (&Answers, Option<&Answers>),
     seed: u64,
 ) -> Vec<MetricValue> {
-    let subject = |columns| subject(truth, &compared.classes, &compared.numbers, columns);
+    let subject = |columns| subject(truth, compared, columns);
     let own_subject = subject(&compared.own);
     let stable_subject = compared.stable.as_ref().map(subject);
     let groups = match &rows.days {
@@ -236,6 +283,7 @@ fn truths(truth: &Truth, kept: &[usize]) -> (Vec<bool>, Vec<f64>) {
                 .collect(),
             Vec::new(),
         ),
+        Truth::Multi { .. } => (Vec::new(), Vec::new()),
         Truth::Number(numbers) => (
             Vec::new(),
             kept.iter().filter_map(|&row| numbers[row]).collect(),
@@ -243,20 +291,94 @@ fn truths(truth: &Truth, kept: &[usize]) -> (Vec<bool>, Vec<f64>) {
     }
 }
 
-fn subject<'a>(
-    truth: &Truth,
-    classes: &'a [bool],
-    numbers: &'a [f64],
-    columns: &'a Columns,
-) -> Subject<'a> {
+fn subject<'a>(truth: &Truth, compared: &'a Compared, columns: &'a Columns) -> Subject<'a> {
+    let classes = &compared.classes;
     match truth {
         Truth::Binary { .. } => Subject::Binary {
             data: Binary::new(classes, &columns.predicted, columns.scores.as_deref()),
             scored: columns.scores.is_some(),
             one_class: classes.iter().all(|c| *c) || !classes.iter().any(|c| *c),
         },
-        Truth::Number(_) => Subject::Number(Regression::new(numbers, &columns.numbers)),
+        Truth::Multi { .. } => Subject::Multi(
+            Multiclass::new(
+                &compared.labels,
+                &compared.kinds,
+                &columns.kinds,
+                columns.distributions.as_deref(),
+            ),
+            columns,
+            &compared.kinds,
+        ),
+        Truth::Number(_) => Subject::Number(Regression::new(&compared.numbers, &columns.numbers)),
     }
+}
+
+/// Predicted classes, and the probabilities of all where every row has them.
+type Kinds = (Vec<usize>, Option<Vec<Vec<f64>>>);
+
+/// Classes and their probabilities, of several; what no label has joins `labels`.
+fn kinds(
+    given: &[&Answer],
+    known: &[String],
+    who: &str,
+    labels: &mut Vec<String>,
+) -> Result<Kinds, Failure> {
+    let mut place = |class: &str| -> Result<usize, Failure> {
+        if let Some(place) = labels.iter().position(|label| label == class) {
+            return Ok(place);
+        }
+        if labels.len() >= 2 * MOST_KINDS {
+            return Err(input_failure(
+                "TargetRefused",
+                format!(
+                    "{who} predicts `{class}` and more than {MOST_KINDS} other classes that no row has"
+                ),
+            ));
+        }
+        labels.push(class.to_owned());
+        Ok(labels.len() - 1)
+    };
+    let columns = known
+        .iter()
+        .map(|class| place(class))
+        .collect::<Result<Vec<usize>, _>>()?;
+    let full = |answer: &Answer| !columns.is_empty() && answer.probabilities.len() == columns.len();
+    let mut kinds = Vec::with_capacity(given.len());
+    for answer in given {
+        let likeliest = || {
+            let all = answer
+                .probabilities
+                .iter()
+                .zip(&columns)
+                .filter(|_| full(answer));
+            all.max_by(|a, b| a.0.total_cmp(b.0))
+                .map(|(_, place)| *place)
+        };
+        kinds.push(match &answer.class {
+            Some(class) => place(class)?,
+            None => likeliest().ok_or_else(|| {
+                input_failure(
+                    "TargetRefused",
+                    format!(
+                        "{who} gives neither a class nor a probability of each class for a row"
+                    ),
+                )
+            })?,
+        });
+    }
+    let width = labels.len();
+    let whole = given.iter().all(|answer| full(answer));
+    let distributions = whole.then(|| {
+        let row = |answer: &&Answer| {
+            let mut row = vec![0.0; width];
+            for (p, place) in answer.probabilities.iter().zip(&columns) {
+                row[*place] = *p;
+            }
+            row
+        };
+        given.iter().map(row).collect()
+    });
+    Ok((kinds, distributions))
 }
 
 fn columns(
@@ -264,6 +386,7 @@ fn columns(
     answers: &Answers,
     kept: &[usize],
     who: &str,
+    labels: &mut Vec<String>,
 ) -> Result<Columns, Failure> {
     let given: Vec<&Answer> = kept
         .iter()
@@ -272,9 +395,14 @@ fn columns(
     let mut columns = Columns {
         predicted: Vec::new(),
         scores: None,
+        kinds: Vec::new(),
+        distributions: None,
         numbers: Vec::new(),
     };
     match truth {
+        Truth::Multi { .. } => {
+            (columns.kinds, columns.distributions) = kinds(&given, &answers.classes, who, labels)?;
+        }
         Truth::Number(_) => {
             for answer in given {
                 let number = answer.number.filter(|x| x.is_finite()).ok_or_else(|| {

@@ -64,7 +64,7 @@ use crate::{
     },
 };
 use answer::Answers;
-use details::Details;
+use details::{Classes, Details};
 use measure::Compared;
 use protocol::open_inference::{self, Manner};
 use texts::Texts;
@@ -359,6 +359,9 @@ fn compute(
         if matches!(truth, Truth::Binary { .. }) {
             let data = Binary::new(&compared.classes, &compared.own.predicted, None);
             details.confusion = Some(data.measure(None).confusion);
+        }
+        if matches!(truth, Truth::Multi { .. }) {
+            details.classes = Some(Classes::of(&compared));
         }
         // What was predicted, and what says which row is which, are no properties of a row.
         let mut not: Vec<&str> = spec.key.iter().flatten().map(String::as_str).collect();

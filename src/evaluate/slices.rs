@@ -22,6 +22,12 @@ pub fn worst(rows: &Rows, truth: &Truth, compared: &Compared, not: &[&str]) -> V
             .zip(&compared.own.predicted)
             .map(|(truth, predicted)| f64::from(u8::from(truth != predicted)))
             .collect(),
+        Truth::Multi { .. } => compared
+            .kinds
+            .iter()
+            .zip(&compared.own.kinds)
+            .map(|(truth, predicted)| f64::from(u8::from(truth != predicted)))
+            .collect(),
         Truth::Number(_) => compared
             .numbers
             .iter()

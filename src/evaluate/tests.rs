@@ -1,5 +1,6 @@
 //! Whole evaluations, with real files and a real HTTP server that speaks the Open Inference Protocol.
 
+mod classes;
 mod evaluators;
 mod judges;
 mod prompts;

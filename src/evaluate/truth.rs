@@ -11,6 +11,8 @@ use crate::{
 
 /// Distinct labels that are looked at; more is no classification.
 const MAX_CLASSES: usize = 1000;
+/// Classes that are told apart, where none of them is the positive one.
+pub const MOST_KINDS: usize = 100;
 
 /// What is predicted.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,6 +27,13 @@ pub enum Truth {
         name: String,
         /// Probability from which a row is called positive.
         threshold: f64,
+    },
+    /// One of several classes.
+    Multi {
+        /// The class of each row, as a place in `classes`; `None` where the label is missing.
+        kinds: Vec<Option<usize>>,
+        /// All classes, sorted as scikit-learn sorts them, in canonical words.
+        classes: Vec<String>,
     },
     /// A number.
     Number(Vec<Option<f64>>),
@@ -70,12 +79,17 @@ impl Truth {
                 name: name.clone(),
                 threshold: *threshold,
             },
+            Self::Multi { kinds, classes } => Self::Multi {
+                kinds: rows.iter().map(|&row| kinds[row]).collect(),
+                classes: classes.clone(),
+            },
             Self::Number(numbers) => Self::Number(rows.iter().map(|&row| numbers[row]).collect()),
         }
     }
 
     /// Reads the label's column as the evaluators say, or by its type: booleans, and integers that are all 0 or 1, are classes,
-    /// other numbers are numbers; of text, somebody must say what is positive.
+    /// other numbers are numbers; of two texts, somebody must say which is positive. Of more than two classes one may be said to be: then it is one against the rest, else
+    /// each counts by itself.
     ///
     /// # Errors
     /// `UnknownLabel` if that makes no sense on this data, `EmptyData` if no row has a label.
@@ -151,6 +165,26 @@ impl Truth {
         let said = classification.and_then(|c| c.positive.as_deref());
         let positive = canonical_text(said.unwrap_or("1"));
         let mut classes: Vec<String> = found.keys().map(|(_, word)| word.clone()).collect();
+        if said.is_none() && classes.len() > 2 {
+            if classes.len() > MOST_KINDS {
+                return Err(input_failure(
+                    "UnknownLabel",
+                    format!(
+                        "column `{name}` has {} classes, more than the {MOST_KINDS} that are told apart: write which is positive in evaluators: [{{classification: {{positive: …}}}}]",
+                        classes.len()
+                    ),
+                ));
+            }
+            let place = |cell: Cell<'_>| {
+                let word = canonical(cell);
+                classes.iter().position(|class| *class == word)
+            };
+            let kinds = cells().map(|cell| if cell.is_missing() { None } else { place(cell) });
+            return Ok(Self::Multi {
+                kinds: kinds.collect(),
+                classes,
+            });
+        }
         if !classes.contains(&positive) {
             // All rows may be of the other class; then the metrics that need both are not defined, and say so.
             let implied = matches!(values, Values::Boolean(_)) || classes.iter().all(|c| c == "0");

@@ -78,7 +78,9 @@ pub async fn ask(
     };
     // The first batch finds out what the model can be asked for.
     let wishes: &[&[&str]] = match truth {
-        Truth::Binary { .. } => &[&["predict_proba", "predict"], &["predict_proba"], &[]],
+        Truth::Binary { .. } | Truth::Multi { .. } => {
+            &[&["predict_proba", "predict"], &["predict_proba"], &[]]
+        }
         Truth::Number(_) => &[&[]],
     };
     let got = model.first(rows, first.clone(), wishes).await?;
@@ -108,9 +110,15 @@ pub async fn ask(
         }
         progress(done);
     }
-    if let Truth::Binary { classes, .. } = truth {
-        settle(&mut answers, classes).map_err(|text| refused(who, &text, HINT))?;
+    let mut given = answers.rows.iter().flatten();
+    let by_class = given.any(|answer| !answer.probabilities.is_empty());
+    match truth {
+        Truth::Binary { classes, .. } => settle(&mut answers, classes),
+        // What is predicted besides is a wrong answer, no wrong server.
+        Truth::Multi { classes, .. } if by_class => settle(&mut answers, classes),
+        Truth::Multi { .. } | Truth::Number(_) => Ok(()),
     }
+    .map_err(|text| refused(who, &text, HINT))?;
     Ok(answers)
 }
 
