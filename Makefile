@@ -40,7 +40,7 @@ mutants: ## plants bugs and lets the simulator find each
 fuzz: ## broken input for every reader and parser, SECONDS=60 for each
 	@hack/fuzz $(SECONDS)
 
-bench: ## the benchmarks
+bench: ## the gateway beside other proxies, drift beside Evidently, 1,000 rollouts beside Argo Rollouts
 	@hack/bench
 
 lint: ## format, clippy, dependencies, scripts, chart

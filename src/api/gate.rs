@@ -13,6 +13,9 @@ use serde::{Deserialize, Serialize};
 }, {
     "rule": "!has(self.min) || !has(self.max) || self.min <= self.max",
     "message": "min is above max: no value could pass"
+}, {
+    "rule": "!(self.metric in ['mirrorAgreement', 'mirrorDifference']) || !(has(self.minDifference) || has(self.maxDifference) || has(self.minRatio) || has(self.maxRatio))",
+    "message": "mirrorAgreement and mirrorDifference compare with stable already: write min or max"
 }]))]
 pub struct Gate {
     /// Name of the metric: a built-in (`errorRate`, `latencyP95`, …), one of `spec.metrics`, or one of an Evaluation.

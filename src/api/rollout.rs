@@ -17,6 +17,9 @@ use super::{
 #[schemars(extend("x-kubernetes-validations" = [{
     "rule": "!has(self.steps) || self.steps.filter(s, has(s.setWeight)).map(s, s.setWeight).isSorted()",
     "message": "steps: weights must not fall from one setWeight to the next; to take traffic back, abort"
+}, {
+    "rule": "!has(self.analysis) || !has(self.analysis.gates) || !self.analysis.gates.exists(g, g.metric in ['mirrorErrorRate', 'mirrorLatencyP50', 'mirrorLatencyP95', 'mirrorLatencyP99', 'mirrorAgreement', 'mirrorDifference']) || (has(self.steps) && self.steps.exists(s, has(s.setMirror) && s.setMirror.percent > 0))",
+    "message": "gates on mirrorErrorRate, mirrorLatency…, mirrorAgreement and mirrorDifference look at copies: write a step setMirror"
 }]))]
 pub struct RolloutSpec {
     /// The ladder, copied into status when a rollout starts.
@@ -50,7 +53,8 @@ pub struct Step {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 100))]
     pub set_weight: Option<i32>,
-    /// Copies of stable's requests go to the candidate too, and their answers nowhere, until the next setWeight or setMirror.
+    /// Copies of stable's requests go to the candidate too, until the next setWeight or setMirror. Their answers go to nobody; gates on
+    /// `mirrorErrorRate`, `mirrorLatencyP95`, `mirrorAgreement` and `mirrorDifference` judge them beside stable's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub set_mirror: Option<Mirror>,
     /// Wait: for a duration, or with `{}` until promoted.

@@ -29,6 +29,18 @@ pub struct Traffic {
     /// Callers speak TLS (without it: plain HTTP).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<Tls>,
+    /// Networks (or addresses) of proxies in front of the gateway whose `x-forwarded-host`, `-proto`, `-port` and `forwarded` are passed on as they
+    /// came. Whatever others send of these is replaced by what the gateway sees itself (default: nobody is trusted).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = 16),
+        inner(length(min = 2, max = 43)),
+        extend("x-kubernetes-validations" = [{
+            "rule": "self.all(network, isCIDR(network) || isIP(network))",
+            "message": "trustedProxies: write networks such as 10.0.0.0/8, or addresses"
+        }])
+    )]
+    pub trusted_proxies: Vec<String>,
     /// What becomes of inference requests (Open Inference Protocol over HTTP, JSON) whose inputs aren't the features of the version's
     /// training data (without it: they aren't looked at).
     #[serde(default, skip_serializing_if = "Option::is_none")]

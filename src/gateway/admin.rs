@@ -11,8 +11,8 @@ use axum::{
 };
 use serde::Deserialize;
 
-use super::{Shared, prompt::credentials::MISSING};
-use crate::stats::bucket::Epochs;
+use super::Shared;
+use crate::stats::bucket::{BACKEND_UNREACHABLE, CREDENTIALS_MISSING, Epochs};
 
 /// What is served on the admin port.
 pub fn router(shared: Arc<Shared>) -> Router {
@@ -43,8 +43,17 @@ async fn epochs(State(shared): State<Arc<Shared>>) -> Json<Epochs> {
                 let mut needed = release.authorities();
                 needed.find_map(|secret| shared.certificates.client(secret, false).err())
             });
+        let (mut unreachable, mut looking) = (None, false);
+        for prompt in release.prompts() {
+            let (sentence, open) = shared.reach.problem(prompt);
+            unreachable = unreachable.or(sentence);
+            looking |= open;
+        }
+        let missing = problem.map(|sentence| format!("{CREDENTIALS_MISSING}: {sentence}"));
+        let unreachable = unreachable.map(|sentence| format!("{BACKEND_UNREACHABLE}: {sentence}"));
         if let Some(served) = epochs.releases.get_mut(&*release.uid) {
-            served.problem = problem.map(|sentence| format!("{MISSING}: {sentence}"));
+            served.problem = missing.or(unreachable);
+            served.looking = looking;
         }
     }
     Json(epochs)

@@ -318,6 +318,9 @@ impl HttpBody for Download {
                 if let Some(trailers) = frame.trailers_ref() {
                     this.tally.trailers(trailers);
                 }
+                if let Some(data) = frame.data_ref() {
+                    this.tally.hear(data);
+                }
                 Poll::Ready(Some(Ok(frame)))
             }
         }

@@ -39,6 +39,11 @@ impl Breaker {
         }
     }
 
+    /// Whether whoever comes now must wait.
+    pub fn is_full(&self) -> bool {
+        self.open.available_permits() == 0
+    }
+
     /// A place, until it is dropped. `None`: too many are open, and as many wait as may, or it took until the deadline.
     pub async fn enter(&self, deadline: Instant) -> Option<OwnedSemaphorePermit> {
         if let Ok(place) = self.open.clone().try_acquire_owned() {

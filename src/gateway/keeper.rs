@@ -2,13 +2,14 @@
 
 use std::{
     collections::BTreeSet,
-    io,
+    fs::{self, File},
+    io::{self, Write},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
-use tokio::{sync::mpsc, time::Instant};
+use tokio::{sync::mpsc, task::JoinHandle, time::Instant};
 use tracing::{info, warn};
 
 use super::{
@@ -36,6 +37,8 @@ pub struct Keeper {
     listed: BTreeSet<Source>,
     directory: Option<PathBuf>,
     save_at: Option<Instant>,
+    /// A write that is going on: disks may take their time, and changes don't wait for it.
+    saving: Option<JoinHandle<io::Result<()>>>,
 }
 
 impl Keeper {
@@ -53,6 +56,7 @@ impl Keeper {
             listed: BTreeSet::new(),
             directory,
             save_at: None,
+            saving: None,
         };
         match keeper.directory.as_deref().map(load) {
             Some(Ok(Some(objects))) => {
@@ -65,7 +69,7 @@ impl Keeper {
                 keeper.shared.set_ready();
             }
             Some(Err(error)) => {
-                warn!(%error, "the table on disk can't be read; waiting for the API server")
+                warn!(%error, "the table on disk is broken and isn't used; waiting for the API server")
             }
             Some(Ok(None)) | None => {}
         }
@@ -96,12 +100,18 @@ impl Keeper {
                     }
                     self.take(batch.drain(..)).await;
                 }
-                () = tokio::time::sleep_until(self.save_at.unwrap_or(far)) => self.save().await,
+                () = tokio::time::sleep_until(self.save_at.unwrap_or(far)), if self.saving.is_none() => self.save(),
+                saved = written(&mut self.saving) => {
+                    self.saving = None;
+                    report(saved);
+                }
                 () = tokio::time::sleep_until(retry_at) => self.show().await,
             }
         }
+        self.end_saving().await;
         if self.save_at.is_some() {
-            self.save().await;
+            self.save();
+            self.end_saving().await;
         }
         self.listeners
     }
@@ -145,32 +155,54 @@ impl Keeper {
         self.shared.set_table(table);
     }
 
-    async fn save(&mut self) {
+    fn save(&mut self) {
         self.save_at = None;
         let Some(directory) = self.directory.clone() else {
             return;
         };
-        let saved = match serde_json::to_vec(&self.objects) {
-            Ok(bytes) => tokio::task::spawn_blocking(move || write(&directory, &bytes))
-                .await
-                .unwrap_or_else(|e| Err(io::Error::other(e))),
-            Err(error) => Err(error.into()),
-        };
-        if let Err(error) = saved {
-            warn!(%error, "the table can't be kept on disk; a restart would need the API server");
+        match serde_json::to_vec(&self.objects) {
+            Ok(bytes) => {
+                let write = move || write(&directory, &bytes);
+                self.saving = Some(tokio::task::spawn_blocking(write));
+            }
+            Err(error) => report(Err(error.into())),
+        }
+    }
+
+    async fn end_saving(&mut self) {
+        if self.saving.is_some() {
+            report(written(&mut self.saving).await);
+            self.saving = None;
         }
     }
 }
 
-/// Whole or not at all.
+/// Waits for a write that is going on; for ever if there is none.
+async fn written(saving: &mut Option<JoinHandle<io::Result<()>>>) -> io::Result<()> {
+    match saving {
+        Some(saving) => saving.await.unwrap_or_else(|e| Err(io::Error::other(e))),
+        None => std::future::pending().await,
+    }
+}
+
+fn report(saved: io::Result<()>) {
+    if let Err(error) = saved {
+        warn!(%error, "the table can't be kept on disk; a restart would need the API server");
+    }
+}
+
+/// Whole or not at all, also if the node goes down: the bytes are on the disk before the name is, and the name before this ends.
 fn write(directory: &Path, bytes: &[u8]) -> io::Result<()> {
     let new = directory.join(format!("{FILE}.new"));
-    std::fs::write(&new, bytes)?;
-    std::fs::rename(&new, directory.join(FILE))
+    let mut file = File::create(&new)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&new, directory.join(FILE))?;
+    File::open(directory)?.sync_all()
 }
 
 fn load(directory: &Path) -> io::Result<Option<Objects>> {
-    match std::fs::read(directory.join(FILE)) {
+    match fs::read(directory.join(FILE)) {
         Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes)?)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),

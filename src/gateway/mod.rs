@@ -9,7 +9,7 @@
 //! | [`policy`], [`breaker`], [`signature`], [`certificates`] | what a release's `spec.traffic` says of its callers and pods |
 //! | [`open_inference`], [`protobuf`] | what is read of gRPC calls |
 //! | [`prompt`] | PromptReleases: an OpenAI-compatible endpoint |
-//! | [`tally`], [`record`], [`features`] | measuring, never in the way of a request |
+//! | [`tally`], [`record`], [`features`], [`compare`] | measuring, never in the way of a request |
 //! | [`admin`], [`telemetry`] | what the operator and Prometheus read |
 //!
 //! It serves, and restarts, without the API server: the table is on disk. An epoch is reported as served only once callers are
@@ -20,6 +20,7 @@ pub mod answer;
 pub mod body;
 pub mod breaker;
 pub mod certificates;
+pub mod compare;
 pub mod features;
 pub mod feedback;
 pub mod keeper;
@@ -66,7 +67,7 @@ use self::{
     listen::Listeners,
     objects::Change,
     pool::Pool,
-    prompt::{Backends, credentials::Credentials},
+    prompt::{Backends, credentials::Credentials, reach::Reach},
     proxy::Entry,
     record::Recorder,
     table::{Release, Table},
@@ -170,6 +171,7 @@ pub struct Shared {
     table: RwLock<Arc<Table>>,
     pool: Arc<Pool>,
     backends: Backends,
+    reach: Reach,
     credentials: Credentials,
     certificates: Certificates,
     recorder: Arc<Recorder>,
@@ -268,10 +270,12 @@ impl Gateway {
     /// If a port is taken.
     pub async fn start(settings: Settings) -> Result<Self, Error> {
         let recorder = Arc::new(Recorder::new(process_name()));
+        let connector = prompt::connector(settings.limits.connect)?;
         let shared = Arc::new(Shared {
             table: RwLock::default(),
             pool: Pool::start(),
-            backends: prompt::backends(settings.limits.connect)?,
+            backends: prompt::backends(connector.clone()),
+            reach: Reach::new(connector),
             credentials: Credentials::new(&settings.credentials),
             certificates: Certificates::new(&settings.credentials),
             features: Features::start(recorder.clone())?,
@@ -287,6 +291,7 @@ impl Gateway {
             was_read: AtomicBool::new(false),
             handed_over: Notify::new(),
         });
+        Reach::start(&shared);
         let open = async |port| listen::bind(settings.address, port).await;
         let (common, internal, admin) = (
             open(settings.shared_port).await?,

@@ -1,6 +1,6 @@
 //! A release's `spec.traffic`, with the gateway's defaults.
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 use http::HeaderName;
 
@@ -25,8 +25,47 @@ pub struct Policy {
     pub side_header: Option<HeaderName>,
     /// Secret with the certificate that callers are shown.
     pub tls: Option<String>,
+    /// Who may say what a caller's request looked like before it came here.
+    pub trusted: Vec<Network>,
     /// What becomes of requests with other inputs than the model's.
     pub signature: Option<SignatureCheck>,
+}
+
+/// Addresses that begin with the same bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Network {
+    /// As IPv6, IPv4 mapped into it.
+    address: u128,
+    bits: u32,
+}
+
+impl Network {
+    /// Reads `10.0.0.0/8`, or an address alone.
+    fn of(text: &str) -> Option<Self> {
+        let (address, length) = text.split_once('/').unwrap_or((text, ""));
+        let address: IpAddr = address.parse().ok()?;
+        let most = if address.is_ipv4() { 32 } else { 128 };
+        let length = match length {
+            "" => most,
+            length => length.parse().ok().filter(|bits| *bits <= most)?,
+        };
+        Some(Self {
+            address: mapped(address),
+            bits: 128 - most + length,
+        })
+    }
+
+    fn has(&self, address: IpAddr) -> bool {
+        let different = self.address ^ mapped(address);
+        different.leading_zeros() >= self.bits
+    }
+}
+
+fn mapped(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(address) => address.to_ipv6_mapped().to_bits(),
+        IpAddr::V6(address) => address.to_bits(),
+    }
 }
 
 /// When a pod is left out, and for how long.
@@ -102,8 +141,18 @@ impl Policy {
                 .as_ref()
                 .and_then(|o| o.header.parse().ok()),
             tls: traffic.tls.as_ref().map(|t| t.secret_name.clone()),
+            trusted: traffic
+                .trusted_proxies
+                .iter()
+                .filter_map(|text| Network::of(text))
+                .collect(),
             signature: traffic.signature,
         }
+    }
+
+    /// Whether this peer is a proxy that is believed.
+    pub fn trusts(&self, peer: IpAddr) -> bool {
+        self.trusted.iter().any(|network| network.has(peer))
     }
 
     /// Wait for a connection to a pod.
@@ -125,5 +174,31 @@ impl Policy {
     pub fn reads_body(&self) -> bool {
         let in_body = |place: &KeyPlace| matches!(place, KeyPlace::Field(_));
         self.sticky.iter().any(in_body)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_network_has_the_addresses_that_begin_as_it_does() {
+        for (network, address, is_in) in [
+            ("10.0.0.0/8", "10.255.1.2", true),
+            ("10.0.0.0/8", "11.0.0.1", false),
+            ("10.0.0.0/8", "::ffff:10.1.1.1", true),
+            ("192.168.1.7", "192.168.1.7", true),
+            ("192.168.1.7", "192.168.1.6", false),
+            ("0.0.0.0/0", "1.2.3.4", true),
+            ("0.0.0.0/0", "fd00::1", false),
+            ("fd00::/8", "fd12::1", true),
+            ("::/0", "fd12::1", true),
+        ] {
+            let network = Network::of(network).unwrap();
+            assert_eq!(network.has(address.parse().unwrap()), is_in, "{address}");
+        }
+        for wrong in ["10.0.0.0/33", "10.0.0/8", "x", "fd00::/129", ""] {
+            assert_eq!(Network::of(wrong), None, "{wrong}");
+        }
     }
 }

@@ -8,6 +8,7 @@ use std::{
 
 use crate::stats::{
     bucket::{Bucket, Buckets, MAX_MINUTES, Used},
+    mirror::{Answered, Compared},
     sketch::RowSketch,
 };
 
@@ -107,6 +108,21 @@ impl Recorder {
                 sample.first_byte.map(micros),
                 sample.used,
             );
+        });
+    }
+
+    /// Counts a copy of a request under the candidate's slot, by its caller or, without a key, by what tells it from others.
+    pub fn record_mirrored(
+        &self,
+        slot: &Slot,
+        (caller, anonymous): (Option<&str>, u64),
+        stable: Answered,
+        candidate: Answered,
+        compared: Option<&Compared>,
+    ) {
+        self.with(slot, |bucket| {
+            let mirrored = bucket.mirrored.get_or_insert_default();
+            mirrored.record(caller, anonymous, stable, candidate, compared);
         });
     }
 

@@ -18,7 +18,7 @@ use super::{
     table::{Backend, Endpoint, Release},
     telemetry::{Count, Meters, Outcome, RevisionMeters},
 };
-use crate::stats::bucket::Used;
+use crate::stats::{bucket::Used, mirror::Answered};
 
 /// How an answer ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +49,8 @@ pub struct Tally {
     pub judged: bool,
     /// Its place among those that are open at once.
     pub place: Option<OwnedSemaphorePermit>,
+    /// Whether this is a copy itself: what becomes of it must not keep callers from a pod.
+    pub copied: bool,
     /// A copy for the candidate, sent when this has ended.
     pub mirror: Option<Copy>,
     inputs: Option<Arc<Overheard>>,
@@ -82,6 +84,7 @@ impl Tally {
             usage: None,
             judged: false,
             place: None,
+            copied: false,
             mirror: None,
             inputs: None,
             endpoint: None,
@@ -108,6 +111,21 @@ impl Tally {
         self.status = parts.status.as_u16();
         self.judged = true;
         self.blamed |= grpc && answer::grpc_failed(&parts.headers);
+        self.copy_head(parts);
+    }
+
+    /// The head of the answer, for whom it is copied.
+    pub fn copy_head(&mut self, parts: &http::response::Parts) {
+        if let Some(copy) = &mut self.mirror {
+            copy.head(parts);
+        }
+    }
+
+    /// A piece of the answer's body goes by.
+    pub fn hear(&mut self, data: &bytes::Bytes) {
+        if let Some(copy) = &mut self.mirror {
+            copy.hear(data);
+        }
     }
 
     /// The answer ends with these trailers.
@@ -177,6 +195,9 @@ impl Tally {
 
     /// The request is at no endpoint any more, and what became of it there is known: `failed`, or answered.
     pub fn judge(&mut self, failed: bool) {
+        if self.copied {
+            return self.leave();
+        }
         let now = self.shared.now();
         if let (Some(endpoint), Backend::Model { endpoints, .. }) =
             (&self.endpoint, &self.chosen.revision.backend)
@@ -217,15 +238,17 @@ impl Tally {
         }
         self.leave();
         self.place = None;
+        let latency = self.started.elapsed();
         let copy = self.mirror.take();
         if let Some(copy) = copy.filter(|_| ended != Ended::Canceled) {
-            copy.start();
+            let latency = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX);
+            let stable = Answered { failed, latency };
+            copy.start(self.caller.clone(), self.status, stable);
         }
         self.shared.telemetry.open.dec();
         if !self.live {
             return;
         }
-        let latency = self.started.elapsed();
         let outcome = match (failed, ended) {
             (true, _) => Outcome::Error,
             (false, Ended::Canceled) => Outcome::Canceled,

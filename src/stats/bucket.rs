@@ -11,12 +11,18 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     asked::Asked,
+    mirror::Mirrored,
     sequential::{self, LatencySide, LatencyStratum, Units},
     sketch::{CallerSketch, LatencyHistogram, RowSketch},
 };
 
 /// A gateway keeps buckets of at most so many minutes.
 pub const MAX_MINUTES: i64 = 180;
+
+/// What a gateway reports, and answers callers, when a credential isn't there.
+pub const CREDENTIALS_MISSING: &str = "CredentialsMissing";
+/// What a gateway reports when the backend of a prompt that serves can't be reached.
+pub const BACKEND_UNREACHABLE: &str = "BackendUnreachable";
 
 /// Answer of a gateway to `GET /buckets?since=MINUTE`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -54,6 +60,9 @@ pub struct ServedEpoch {
     /// What keeps this release's callers from being answered, as a CamelCase reason and a sentence (`CredentialsMissing: …`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
+    /// Whether that may be another in a moment, as the gateway is looking into it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub looking: bool,
 }
 
 /// What one revision of a release answered in one minute under one epoch.
@@ -75,6 +84,19 @@ pub struct Bucket {
     /// Rows of inputs seen, for models whose signature is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub features: Option<RowSketch>,
+    /// Copies of stable's requests that this revision, then the candidate, got; in no other count.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mirrored: Option<Box<Mirrored>>,
+}
+
+impl Bucket {
+    /// Adds the requests and copies of another bucket of the same revision and epoch, not its rows.
+    pub fn merge_counts(&mut self, other: &Self) {
+        self.traffic.merge(&other.traffic);
+        if let Some(more) = &other.mirrored {
+            self.mirrored.get_or_insert_default().merge(more);
+        }
+    }
 }
 
 /// Counts of answered requests; mergeable.
@@ -130,15 +152,16 @@ pub struct Used {
 }
 
 impl Traffic {
-    /// Counts an answered request: its caller's key, whether the revision failed, microseconds to the last and to the first byte.
+    /// Counts an answered request: its caller's key, whether the revision failed, microseconds to the last and to the first byte. True:
+    /// it is the first of its caller here, or of one without a key.
     pub fn record(
         &mut self,
         caller: Option<&str>,
         failed: bool,
         latency: u64,
         first_byte: Option<u64>,
-    ) {
-        self.record_used(caller, failed, latency, first_byte, None);
+    ) -> bool {
+        self.record_used(caller, failed, latency, first_byte, None)
     }
 
     /// As [`Traffic::record`], with what the request used.
@@ -149,7 +172,7 @@ impl Traffic {
         latency: u64,
         first_byte: Option<u64>,
         used: Option<Used>,
-    ) {
+    ) -> bool {
         self.requests += 1;
         self.errors += u64::from(failed);
         let new = match caller {
@@ -186,6 +209,7 @@ impl Traffic {
                 }
             }
         }
+        new
     }
 
     /// Adds all that `other` has counted.
@@ -309,6 +333,8 @@ pub struct Stratum {
     pub stable: Traffic,
     /// What the candidate answered.
     pub candidate: Traffic,
+    /// Copies of stable's requests that the candidate got.
+    pub mirrored: Mirrored,
 }
 
 impl Stratum {
@@ -451,6 +477,9 @@ impl ReleaseMeasurements {
                 false => &mut stratum.candidate,
             };
             side.merge(&bucket.traffic);
+            if let Some(copies) = bucket.mirrored.as_ref().filter(|_| !is_stable) {
+                stratum.mirrored.merge(copies);
+            }
         }
         strata.into_values().collect()
     }
@@ -531,6 +560,7 @@ mod tests {
             minute,
             traffic,
             features: Some(rows),
+            mirrored: None,
         })
     }
 

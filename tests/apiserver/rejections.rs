@@ -35,6 +35,9 @@ fn rows() -> Vec<Row> {
     let gate =
         "a gate needs a bound: write min, max, minDifference, maxDifference, minRatio or maxRatio";
     let empty = "min is above max: no value could pass";
+    let copies = "gates on mirrorErrorRate, mirrorLatency…, mirrorAgreement and mirrorDifference look at copies: write a step setMirror";
+    let compares =
+        "mirrorAgreement and mirrorDifference compare with stable already: write min or max";
     let step =
         "a step is one thing: write one of setWeight, setMirror, pause, evaluate and approval";
     let falls =
@@ -71,12 +74,16 @@ fn rows() -> Vec<Row> {
     };
     let two_places = || json!({"sticky": [{"header": "a", "cookie": "b"}]});
     let only_pending = || json!({"limits": {"pending": 1}});
+    let proxies = |text: &str| json!({"trustedProxies": ["10.0.0.0/8", text]});
+    let networks = "trustedProxies: write networks such as 10.0.0.0/8, or addresses";
     vec![
         // Traffic
         (MODEL, "/spec/traffic", two_places(), sticky),
         (PROMPT, "/spec/traffic", two_places(), sticky),
         (MODEL, "/spec/traffic", only_pending(), pending),
         (PROMPT, "/spec/traffic", only_pending(), pending),
+        (MODEL, "/spec/traffic", proxies("10.0.0.0/33"), networks),
+        (MODEL, "/spec/traffic", proxies("proxy.example"), networks),
         // Names, from which names of children are made.
         (TRAINING, "/metadata/name", long(53), name52),
         (TRAINING, "/metadata/name", json!("1st"), name52),
@@ -395,6 +402,18 @@ fn rows() -> Vec<Row> {
         ),
         (
             MODEL,
+            "/spec/rollout",
+            json!({"steps": [{"setMirror": {"percent": 0}}], "analysis": {"gates": [{"metric": "mirrorErrorRate", "max": 0.1}]}}),
+            copies,
+        ),
+        (
+            MODEL,
+            "/spec/rollout",
+            json!({"steps": [{"setMirror": {"percent": 9}}], "analysis": {"gates": [{"metric": "mirrorAgreement", "minDifference": 0.1}]}}),
+            compares,
+        ),
+        (
+            MODEL,
             "/spec/metrics",
             json!([{"name": "a", "evaluation": {"name": "e", "metric": "m"}}, {"name": "a", "evaluation": {"name": "e", "metric": "n"}}]),
             "spec.metrics[1]: Duplicate value",
@@ -704,6 +723,18 @@ fn rows() -> Vec<Row> {
             "/spec/rollout",
             json!({"analysis": {"gates": [{"metric": "errorRate", "min": 2, "max": 1}]}}),
             empty,
+        ),
+        (
+            PROMPT,
+            "/spec/rollout",
+            json!({"steps": [{"setMirror": {"percent": 0}}], "analysis": {"gates": [{"metric": "mirrorErrorRate", "max": 0.1}]}}),
+            copies,
+        ),
+        (
+            PROMPT,
+            "/spec/rollout",
+            json!({"steps": [{"setMirror": {"percent": 9}}], "analysis": {"gates": [{"metric": "mirrorAgreement", "minDifference": 0.1}]}}),
+            compares,
         ),
         (
             PROMPT,

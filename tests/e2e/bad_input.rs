@@ -463,7 +463,7 @@ async fn a_service_of_somebody_else_is_never_applied_over() {
 }
 
 #[tokio::test]
-async fn a_prompt_whose_backend_is_down_answers_with_an_error_that_names_it() {
+async fn a_prompt_whose_backend_is_down_says_so_within_seconds_and_forgets_it_when_it_is_back() {
     let _peace = installation::in_peace().await;
     let space = Space::new("backend").await;
     // A Service without pods: the name exists, nobody answers.
@@ -474,10 +474,12 @@ async fn a_prompt_whose_backend_is_down_answers_with_an_error_that_names_it() {
         "backend": {"url": "http://llm:8000/v1", "model": "small", "timeout": "2s"},
     }});
     space.apply(&release.to_string()).await;
-    // The release is as its spec says; that its backend is down is the backend's ill health, and callers hear of it.
-    space
-        .until_condition("PromptRelease", "greet", 60, "Available", "True")
-        .await;
+    let words = ["http://llm:8000", "spec.backend.url", "NetworkPolicy"];
+    let unreachable = ("Available", "False", "BackendUnreachable");
+    // The namespace's first gateway has to start, too.
+    told(&space, "PromptRelease", "greet", 60, unreachable, &words).await;
+    let not_ready = ("Ready", "False", "BackendUnreachable");
+    told(&space, "PromptRelease", "greet", 5, not_ready, &words).await;
     let address = caller::address(&space, "greet").await;
     let question = json!({"prompt": {"id": "greet", "variables": {"name": "Ada"}}});
     let answer = caller::ask(
@@ -499,6 +501,23 @@ async fn a_prompt_whose_backend_is_down_answers_with_an_error_that_names_it() {
         "{body}"
     );
     quiet(&space, "PromptRelease", "greet").await;
+    // Without a word to the operator.
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "llm", "labels": {"app": "nobody"}}, "spec": {
+        "terminationGracePeriodSeconds": 1,
+        "containers": [{"name": "llm", "image": BUSYBOX, "command": ["httpd", "-f", "-p", "8000"]}]}});
+    space.apply(&pod.to_string()).await;
+    space
+        .until_condition("PromptRelease", "greet", 60, "Available", "True")
+        .await;
+    quiet(&space, "PromptRelease", "greet").await;
+    // A credential that isn't there is told by its own name.
+    let mut release = release;
+    release["spec"]["backend"]["credentials"] = json!({"secretName": "llm-key", "key": "token"});
+    release["spec"]["rollout"] = json!({"steps": [], "analysis": {"gates": []}, "bake": "0s"});
+    space.apply(&release.to_string()).await;
+    let missing = ("Available", "False", "CredentialsMissing");
+    let words = ["`token`", "Secret llm-key"];
+    told(&space, "PromptRelease", "greet", 60, missing, &words).await;
 }
 
 #[tokio::test]

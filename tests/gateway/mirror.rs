@@ -97,3 +97,143 @@ async fn a_candidate_that_hangs_or_fails_costs_callers_nothing() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn copies_that_fail_keep_no_caller_from_a_pod_and_take_nobodys_place() {
+    let gateway = Harness::start(settings(None)).await;
+    // Well but for copies; and a copy is held until it is told.
+    let (go, told) = tokio::sync::watch::channel(false);
+    let mut pods = Vec::new();
+    for _ in 0..2 {
+        let told = told.clone();
+        let pod = server(move |request| {
+            let mut told = told.clone();
+            async move {
+                let copied = request.headers().contains_key("x-perennial-mirror");
+                if copied {
+                    told.wait_for(|go| *go).await.unwrap();
+                }
+                let status = if copied { 500 } else { 200 };
+                let answer = Response::builder().status(status);
+                answer.body("candidate".into()).unwrap()
+            }
+        });
+        pods.push(pod.await);
+    }
+    gateway.model(&[named("stable").await], &pods).await;
+    let mut deployment = deployment(gateway.port, 0, 1);
+    deployment["status"]["rollout"]["mirror"] = json!(100);
+    deployment["spec"]["traffic"] = json!({
+        "ejection": {"consecutiveFailures": 1, "time": "1h"},
+        "limits": {"concurrent": 1, "pending": 9}, "override": {"header": "x-side"},
+    });
+    gateway.put(Source::Models, deployment).await;
+    gateway.served(1).await;
+    for _ in 0..20 {
+        assert_eq!(gateway.get("/", Some("k")).await.text(), "stable");
+    }
+    // The candidate has one place, and it is the callers'.
+    let mut mine = get(gateway.url("/"));
+    let side = http::HeaderValue::from_static("candidate");
+    mine.headers_mut().insert("x-side", side);
+    let answer = call(&gateway.http, mine).await;
+    assert_eq!((answer.status, answer.text()), (200, "candidate"));
+    go.send(true).unwrap();
+    until("all copies have failed", || async {
+        let failed = gateway.count("perennial_gateway_mirror_errors_total").await;
+        (failed == 20).then_some(())
+    })
+    .await;
+    let ejected = gateway.count("perennial_gateway_ejections_total").await;
+    assert_eq!(ejected, 0);
+}
+
+/// All that was seen of copies to the candidate.
+async fn copies(gateway: &Harness) -> perennial::stats::mirror::Mirrored {
+    let mut sum = perennial::stats::mirror::Mirrored::default();
+    let buckets = gateway.buckets().await.buckets;
+    let candidates = buckets.iter().filter(|b| b.revision == CANDIDATE);
+    let seen = candidates.filter_map(|b| b.mirrored.as_ref());
+    seen.for_each(|mirrored| sum.merge(mirrored));
+    sum
+}
+
+/// A model that answers with these outputs, or fails.
+async fn answering(status: u16, outputs: serde_json::Value) -> std::net::SocketAddr {
+    let body = json!({"id": "x", "outputs": outputs}).to_string();
+    server(move |_| {
+        let body = body.clone();
+        async move {
+            let answer = Response::builder().status(status);
+            let answer = answer.header("content-type", "application/json");
+            answer.body(body.into()).unwrap()
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn answers_of_both_sides_are_compared_by_output_and_by_caller() {
+    let outputs = |label: &str, p: f64| {
+        json!([
+            {"name": "label", "datatype": "BYTES", "shape": [1], "data": [label]},
+            {"name": "p", "datatype": "FP64", "shape": [2], "data": [p, 1.0]},
+        ])
+    };
+    let gateway = Harness::start(settings(None)).await;
+    let stable = answering(200, outputs("late", 0.75)).await;
+    let candidate = answering(200, outputs("late", 0.25)).await;
+    gateway.model(&[stable], &[candidate]).await;
+    let mut deployment = deployment(gateway.port, 0, 1);
+    deployment["status"]["rollout"]["mirror"] = json!(100);
+    gateway.put(Source::Models, deployment).await;
+    gateway.served(1).await;
+    for caller in ["a", "a", "b"] {
+        let mut request = post(gateway.url("/v2/models/m/infer"), &json!({"inputs": []}));
+        let key = http::HeaderValue::from_static(caller);
+        request.headers_mut().insert("x-perennial-key", key);
+        assert_eq!(call(&gateway.http, request).await.status, 200);
+    }
+    // What is no question has no answer to compare.
+    assert_eq!(gateway.get("/v2/models/m", Some("a")).await.status, 200);
+    let seen = until("all copies are answered", || async {
+        let seen = copies(&gateway).await;
+        (seen.candidate.requests == 4).then_some(seen)
+    })
+    .await;
+    assert_eq!((seen.stable.requests, seen.candidate.errors), (4, 0));
+    assert_eq!((seen.compared, seen.incomparable), (3, 1));
+    let agreement = seen.agreements().candidate;
+    assert_eq!((agreement.callers, agreement.mean()), (2, Some(0.75)));
+    let (label, p) = (seen.outputs["label"], seen.outputs["p"]);
+    assert_eq!((label.agreement(), p.agreement()), (1.0, 0.5));
+    assert_eq!((p.largest, p.mean_difference()), (0.5, Some(0.25)));
+    // The mean over all numbers of an answer, one for each caller.
+    assert_eq!(seen.differences.count(), 2);
+    assert_eq!(seen.differences.max(), Some(250_000));
+    assert_eq!(seen.stable.callers.callers(), 2);
+    assert_eq!(gateway.traffic(CANDIDATE).await.requests, 0);
+}
+
+#[tokio::test]
+async fn a_copy_that_the_candidate_refuses_and_stable_took_is_an_error() {
+    let gateway = Harness::start(settings(None)).await;
+    let stable = answering(200, json!([])).await;
+    gateway
+        .model(&[stable], &[answering(400, json!([])).await])
+        .await;
+    let mut deployment = deployment(gateway.port, 0, 1);
+    deployment["status"]["rollout"]["mirror"] = json!(100);
+    gateway.put(Source::Models, deployment).await;
+    gateway.served(1).await;
+    let request = post(gateway.url("/v2/models/m/infer"), &json!({"inputs": []}));
+    assert_eq!(call(&gateway.http, request).await.status, 200);
+    let seen = until("the copy is answered", || async {
+        let seen = copies(&gateway).await;
+        (seen.candidate.requests == 1).then_some(seen)
+    })
+    .await;
+    assert_eq!((seen.candidate.errors, seen.compared), (1, 0));
+    let failed = gateway.count("perennial_gateway_mirror_errors_total").await;
+    assert_eq!(failed, 1);
+}

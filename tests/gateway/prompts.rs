@@ -436,6 +436,57 @@ async fn a_credential_that_is_not_there_is_said_and_one_that_comes_is_used() {
 }
 
 #[tokio::test]
+async fn a_backend_that_cannot_be_reached_is_told_without_a_caller_and_forgotten_when_it_is_back() {
+    let port = free_port().await;
+    let address = std::net::SocketAddr::from(([127, 0, 0, 1], port));
+    let gateway = gateway(
+        revision(STABLE, "{{ question }}", backend(address)),
+        revision(
+            CANDIDATE,
+            "{{ question }}",
+            json!({"url": "http://nowhere.invalid/v1", "model": "m"}),
+        ),
+        0,
+        None,
+    )
+    .await;
+    let served = || async { gateway.epochs().await.releases[PROMPT].clone() };
+    assert!(served().await.looking, "nothing is known yet");
+    let problem = until("it is told", || async { served().await.problem }).await;
+    // The candidate has no caller, so its backend is nobody's problem.
+    for words in [
+        "BackendUnreachable: ",
+        &format!("http://127.0.0.1:{port} can't be reached: "),
+        "refused",
+        "spec.backend.url",
+        "NetworkPolicy",
+    ] {
+        assert!(problem.contains(words), "{words}: {problem}");
+    }
+    assert!(!served().await.looking);
+    let answer = call(&gateway.http, ask(&gateway, json!({}))).await;
+    assert_eq!(answer.status, 502);
+    let listener = tokio::net::TcpListener::bind(address).await.unwrap();
+    tokio::spawn(async move {
+        // It takes connections; that is all that is asked for.
+        while listener.accept().await.is_ok() {}
+    });
+    until("it is forgotten", || async {
+        served().await.problem.is_none().then_some(())
+    })
+    .await;
+    // A host that no server of names knows, once it has callers.
+    gateway
+        .put(Source::Prompts, release(gateway.port, 50, 2))
+        .await;
+    let problem = until("the other is told", || async { served().await.problem }).await;
+    assert!(
+        problem.contains("http://nowhere.invalid can't"),
+        "{problem}"
+    );
+}
+
+#[tokio::test]
 async fn a_prompt_has_limits_and_copies_and_sides_like_a_model() {
     let (seen, (go, told)) = (Seen::default(), watch::channel(0));
     let llm = llm(seen.clone(), told).await;

@@ -178,6 +178,24 @@ async fn a_gateway_that_starts_without_the_api_server_serves_what_was_on_disk() 
 }
 
 #[tokio::test]
+async fn a_table_that_is_broken_on_disk_is_not_used_and_written_anew() {
+    for broken in ["", "{\"releases\": [[", "null"] {
+        let state = tempfile::tempdir().unwrap();
+        let file = state.path().join("table.json");
+        std::fs::write(&file, broken).unwrap();
+        let gateway = Harness::start(settings(Some(state.path()))).await;
+        assert_eq!(gateway.admin("/readyz").await.status, 503, "{broken}");
+        gateway.model(&[named("stable").await], &[]).await;
+        gateway.weight(0, 3).await;
+        assert_eq!(gateway.get("/", None).await.text(), "stable");
+        gateway.gateway.stop().await;
+        let second = Harness::start(settings(Some(state.path()))).await;
+        assert_eq!(second.admin("/readyz").await.status, 200, "{broken}");
+        assert_eq!(second.epochs().await.releases[UID].epoch, 3);
+    }
+}
+
+#[tokio::test]
 async fn a_broken_object_stops_nobody() {
     let gateway = Harness::start(settings(None)).await;
     gateway

@@ -228,6 +228,57 @@ async fn headers_are_passed_on_but_for_those_of_one_connection() {
 }
 
 #[tokio::test]
+async fn what_proxies_before_us_saw_is_believed_only_of_those_that_are_trusted() {
+    let gateway = Harness::start(settings(None)).await;
+    let seen = Seen::default();
+    let server = {
+        let seen = seen.clone();
+        server(move |request| {
+            let seen = seen.clone();
+            async move {
+                seen.note(request).await;
+                Response::new("".into())
+            }
+        })
+        .await
+    };
+    gateway.model(&[server], &[]).await;
+    let host = format!("127.0.0.1:{}", gateway.port);
+    for (epoch, trusted) in [(1, "10.0.0.0/8"), (2, "127.0.0.0/8")] {
+        let policy = json!({"trustedProxies": ["fd00::/8", trusted]});
+        gateway.traffic_policy(0, epoch, policy).await;
+        let request = http::Request::get(gateway.url("/"))
+            .header("x-forwarded-for", "10.9.9.9")
+            .header("x-forwarded-host", "outside.example")
+            .header("x-forwarded-proto", "https")
+            .header("x-forwarded-port", "443")
+            .header("forwarded", "for=10.9.9.9;proto=https")
+            .body(Full::default())
+            .unwrap();
+        assert_eq!(call(&gateway.http, request).await.status, 200);
+        let (parts, _) = seen.last();
+        let header = |name: &str| parts.headers.get(name).map(|v| v.to_str().unwrap());
+        let told = [
+            "x-forwarded-host",
+            "x-forwarded-proto",
+            "x-forwarded-port",
+            "forwarded",
+        ];
+        let expected = match epoch {
+            1 => [Some(host.as_str()), Some("http"), None, None],
+            _ => [
+                Some("outside.example"),
+                Some("https"),
+                Some("443"),
+                Some("for=10.9.9.9;proto=https"),
+            ],
+        };
+        assert_eq!(told.map(header), expected, "{trusted}");
+        assert_eq!(header("x-forwarded-for"), Some("10.9.9.9, 127.0.0.1"));
+    }
+}
+
+#[tokio::test]
 async fn a_pod_that_takes_no_connections_costs_no_request() {
     let gateway = Harness::start(settings(None)).await;
     let dead = SocketAddr::from(([127, 0, 0, 1], free_port().await));

@@ -532,6 +532,74 @@ fn a_candidate_gets_copies_before_it_gets_callers() {
     golden("copies", &world.trace);
 }
 
+const COMPARED: &str = r"
+steps:
+- setMirror: {percent: 50}
+- pause: {duration: 3m}
+- setWeight: 10
+- pause: {duration: 5m}
+analysis:
+  minRequests: 50
+  gates:
+  - {metric: errorRate, max: 0.05}
+  - {metric: mirrorErrorRate, maxDifference: 0.05}
+  - {metric: mirrorLatencyP95, maxRatio: 1.5}
+  - {metric: mirrorAgreement, min: 0.9, proof: Safety, minSamples: 100}
+bake: 1m
+progressDeadline: 30m
+";
+
+#[test]
+fn a_candidate_whose_copies_are_answered_otherwise_gets_no_caller() {
+    let mut world = serving(COMPARED, Some(4));
+    world.say("its answers are others than stable's");
+    world.wants("bbb", CandidateSource::Version);
+    world.nature("bbb", |n| n.agreement = 0.5);
+    let mut most = 0;
+    for _ in 0..360 {
+        world.tick();
+        let rollout = &world.input.state.rollout;
+        assert_eq!(rollout.weight, 0, "{}", world.trace);
+        most = most.max(rollout.mirror);
+    }
+    assert_eq!(most, 50);
+    assert_eq!(last(&world), (Outcome::RolledBack, "GateFailed"));
+    let message = &world.input.state.history.last().unwrap().message;
+    assert!(message.contains("mirrorAgreement"), "{message}");
+    world.say("a slow one");
+    world.wants("ccc", CandidateSource::Version);
+    world.nature("ccc", |n| n.latency = 100.0);
+    assert!(world.run_until(900, |s| s.rollout.mirror > 0));
+    assert!(world.run_until(900, idle), "{}", world.trace);
+    let message = &world.input.state.history.last().unwrap().message;
+    assert!(message.contains("mirrorLatencyP95"), "{message}");
+    world.say("one whose answers are stable's but for a few; it is held until that is proven");
+    world.wants("ddd", CandidateSource::Version);
+    world.nature("ddd", |n| n.agreement = 0.97);
+    assert!(
+        world.run_until(7200, |s| s.rollout.weight > 0),
+        "{}",
+        world.trace
+    );
+    assert!(world.run_until(7200, idle), "{}", world.trace);
+    assert_eq!(last(&world), (Outcome::Promoted, "Promoted"));
+    golden("copies-compared", &world.trace);
+}
+
+#[test]
+fn copies_that_nobody_asks_for_hold_the_step_as_missing_data_does() {
+    let mut world = serving(COMPARED, Some(4));
+    world.rate = 0.0;
+    world.wants("bbb", CandidateSource::Version);
+    assert!(world.run_until(3600, idle), "{}", world.trace);
+    assert_eq!(last(&world), (Outcome::Aborted, "NotEnoughData"));
+    let message = &world.input.state.history.last().unwrap().message;
+    assert!(
+        message.contains("mirrorAgreement: 0 of 100 callers"),
+        "{message}"
+    );
+}
+
 #[test]
 fn an_abort_ends_the_copies_too() {
     let mut world = serving(COPIES, Some(4));

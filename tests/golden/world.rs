@@ -17,6 +17,7 @@ use perennial::{
     },
     stats::{
         bucket::{Bucket, Gateway, Traffic},
+        mirror::{Answered, Compared, Mirrored},
         random::Generator,
     },
 };
@@ -34,6 +35,8 @@ pub struct Nature {
     pub verdict: Verdict,
     /// Its AUC.
     pub auc: f64,
+    /// Share of its answers that are stable's.
+    pub agreement: f64,
     /// Whether all its pods are gone for the moment.
     pub down: bool,
 }
@@ -46,6 +49,7 @@ impl Default for Nature {
             latency: 40.0,
             verdict: Verdict::Passed,
             auc: 0.70,
+            agreement: 1.0,
             down: false,
         }
     }
@@ -311,7 +315,12 @@ impl World {
         } else {
             0
         };
+        let mirror = match epoch == state.rollout.epoch {
+            true => f64::from(state.rollout.mirror),
+            false => 0.0,
+        };
         let mut sides = [Traffic::default(), Traffic::default()];
+        let mut copies = Mirrored::default();
         for _ in 0..(self.rate * 5.0) as usize {
             let place = self.generator.unit() * 100.0;
             let caller = format!("caller-{}", self.generator.below(600));
@@ -328,28 +337,58 @@ impl World {
                 micros as u64,
                 Some(micros as u64 / 2),
             );
+            if side == 0 && mirror > 0.0 && self.generator.unit() * 100.0 < mirror {
+                let latency = micros as u64;
+                self.copy(
+                    &mut copies,
+                    &caller,
+                    candidate,
+                    Answered { failed, latency },
+                );
+            }
         }
+        let (copied, mut all) = (copies.candidate.requests > 0, copies);
         for (side, revision) in [stable, candidate].into_iter().enumerate() {
-            if sides[side].requests > 0 {
+            let copies = copied && side == 1;
+            if sides[side].requests > 0 || copies {
+                let mirrored = copies.then(|| Box::new(std::mem::take(&mut all)));
                 let traffic = std::mem::take(&mut sides[side]);
                 let buckets = &mut self.input.live.buckets;
                 let same = |b: &&mut Arc<Bucket>| {
                     b.revision == revision && b.epoch == epoch && b.minute == minute
                 };
+                let fresh = Bucket {
+                    release: "uid".into(),
+                    revision: revision.into(),
+                    epoch,
+                    weight,
+                    minute,
+                    traffic,
+                    mirrored,
+                    ..Bucket::default()
+                };
                 match buckets.iter_mut().rev().take(4).find(same) {
-                    Some(bucket) => Arc::make_mut(bucket).traffic.merge(&traffic),
-                    None => buckets.push(Arc::new(Bucket {
-                        release: "uid".into(),
-                        revision: revision.into(),
-                        epoch,
-                        weight,
-                        minute,
-                        traffic,
-                        features: None,
-                    })),
+                    Some(bucket) => Arc::make_mut(bucket).merge_counts(&fresh),
+                    None => buckets.push(Arc::new(fresh)),
                 }
             }
         }
+    }
+
+    /// A copy of a caller's request for the candidate.
+    fn copy(&mut self, copies: &mut Mirrored, caller: &str, candidate: &str, stable: Answered) {
+        let nature = self.natures.get(candidate).cloned().unwrap_or_default();
+        let micros = nature.latency * 1000.0 * (0.5 + 1.5 * self.generator.unit());
+        let answered = Answered {
+            failed: self.generator.unit() < nature.errors,
+            latency: micros as u64,
+        };
+        let agrees = self.generator.unit() < nature.agreement;
+        let compared = Compared {
+            agreement: f64::from(u8::from(agrees)),
+            ..Compared::default()
+        };
+        copies.record(Some(caller), 0, stable, answered, Some(&compared));
     }
 
     /// What must hold after every decision, whatever happened.

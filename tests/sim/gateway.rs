@@ -234,7 +234,7 @@ pub fn learn(world: &mut World, pod: &str, kind: Kind, key: &Key) {
         (Some(why), old) => ServedEpoch {
             epoch: old.map_or(0, |old| old.served.epoch.min(route.epoch - 1)),
             waiting: Some(why),
-            problem: None,
+            ..ServedEpoch::default()
         },
         (None, _) => ServedEpoch {
             epoch: route.epoch,

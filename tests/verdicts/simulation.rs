@@ -199,7 +199,9 @@ impl World {
                         self.met.insert(who);
                     }
                 }
-                None => traffic.record(None, failed, micros, None),
+                None => {
+                    traffic.record(None, failed, micros, None);
+                }
             }
             self.requests += usize::from(candidate && key.is_none());
         }
@@ -270,7 +272,7 @@ pub fn rollout(seed: u64, scenario: Scenario) -> End {
                     weight,
                     minute,
                     traffic,
-                    features: None,
+                    ..Bucket::default()
                 })),
             }
         }

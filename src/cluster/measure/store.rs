@@ -18,6 +18,8 @@ const EAGER: Duration = Duration::from_millis(200);
 /// … and how often once it was awaited for [`EAGER_FOR`].
 const PATIENT: Duration = Duration::from_secs(1);
 const EAGER_FOR: Duration = Duration::from_secs(10);
+/// How often epochs are asked for while a gateway reports what keeps callers from being answered.
+const CONCERNED: Duration = Duration::from_secs(5);
 
 /// The gateways of a namespace.
 #[derive(Default)]
@@ -29,6 +31,8 @@ pub struct Namespace {
     polling: bool,
     /// A ready pod was seen that was never asked.
     hurried: bool,
+    /// A gateway reports a problem, or is looking into one: when to ask again.
+    concerned: Option<Duration>,
     /// A release was tracked whose earlier buckets were not kept.
     from_start: bool,
 }
@@ -144,7 +148,8 @@ impl Namespace {
             .min();
         let measure = self.last_measured.unwrap_or(last) + self.interval();
         let hurried = self.hurried.then_some(last + EAGER);
-        [awaiting, hurried, Some(measure)]
+        let concerned = self.concerned.map(|after| last + after);
+        [awaiting, hurried, concerned, Some(measure)]
             .into_iter()
             .flatten()
             .min()
@@ -228,6 +233,7 @@ impl Namespace {
                 self.take(buckets, &mut fresh);
             }
         }
+        self.concerned = self.concern();
         let mut woken = Vec::new();
         for (uid, release) in &mut self.releases {
             let told = gateways(&self.pods, uid, pods);
@@ -249,6 +255,19 @@ impl Namespace {
         // In an order that doesn't depend on how they are kept.
         woken.sort();
         woken
+    }
+
+    /// How soon to ask again for what may change by itself.
+    fn concern(&self) -> Option<Duration> {
+        let reached = self.pods.values().filter(|p| p.unreachable.is_none());
+        let served = reached.flat_map(|pod| &pod.epochs.releases);
+        let tracked = served.filter(|(uid, _)| self.releases.contains_key(*uid));
+        let after = tracked.filter_map(|(_, served)| match (&served.problem, served.looking) {
+            (_, true) => Some(PATIENT),
+            (Some(_), false) => Some(CONCERNED),
+            (None, false) => None,
+        });
+        after.min()
     }
 
     fn take(&mut self, buckets: Buckets, fresh: &mut Vec<String>) {
@@ -335,7 +354,7 @@ impl Release {
         let mut merged = first.clone();
         for part in all {
             let sum = Arc::make_mut(&mut merged);
-            sum.traffic.merge(&part.traffic);
+            sum.merge_counts(part);
             match (&mut sum.features, &part.features) {
                 (Some(rows), Some(more)) => {
                     if rows.merge(more).is_err() {
@@ -404,10 +423,11 @@ impl Release {
                 Arc::new(Bucket {
                     traffic: Traffic::default(),
                     features: None,
+                    mirrored: None,
                     ..Bucket::clone(bucket)
                 })
             }));
-            all.traffic.merge(&bucket.traffic);
+            all.merge_counts(bucket);
             // Rows of input live in the hours.
             all.traffic.features_unknown = 0;
             all.traffic.features_dropped = 0;
@@ -494,6 +514,28 @@ mod tests {
         assert!(ns.next(now).unwrap() >= now + IDLE);
         ns.track("u", interest(2, None));
         assert_eq!(ns.next(now), Some(now + EAGER));
+    }
+
+    #[test]
+    fn what_a_gateway_is_looking_into_is_asked_again_soon_and_a_problem_until_it_is_gone() {
+        let (now, pods) = (Instant::now(), [pod("a", true)]);
+        let mut ns = Namespace::default();
+        ns.track("u", interest(1, None));
+        let asked = |ns: &mut Namespace, problem: Option<&str>, looking| {
+            let mut said = answer("a", "p", 1, 100, vec![]);
+            let served = said.epochs.as_mut().unwrap().releases.get_mut("u").unwrap();
+            (served.problem, served.looking) = (problem.map(str::to_owned), looking);
+            ns.begin(now);
+            ns.finish(vec![said], ALL, &pods, now);
+            ns.next(now).unwrap() - now
+        };
+        assert_eq!(asked(&mut ns, None, true), PATIENT);
+        assert_eq!(asked(&mut ns, Some("BackendUnreachable: x"), true), PATIENT);
+        assert_eq!(
+            asked(&mut ns, Some("BackendUnreachable: x"), false),
+            CONCERNED
+        );
+        assert_eq!(asked(&mut ns, None, false), IDLE);
     }
 
     #[test]

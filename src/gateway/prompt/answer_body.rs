@@ -120,6 +120,7 @@ impl HttpBody for Answer {
                 Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
                     Ok(data) => {
                         this.tally.first_byte();
+                        this.tally.hear(&data);
                         let data = this.read(data);
                         if !data.is_empty() {
                             return Poll::Ready(Some(Ok(Frame::data(data))));

@@ -11,8 +11,6 @@ use http::HeaderValue;
 
 use crate::api::prompt_release::KeyReference;
 
-/// Code of what is answered, and reported, when a credential isn't there.
-pub const MISSING: &str = "CredentialsMissing";
 /// How old what was read may be.
 const FRESH: Duration = Duration::from_secs(1);
 /// Longest credential.

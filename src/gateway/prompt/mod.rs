@@ -3,6 +3,7 @@
 mod answer_body;
 pub mod credentials;
 pub mod events;
+pub mod reach;
 pub mod template;
 
 use std::{error::Error as _, sync::Arc, time::Duration};
@@ -11,7 +12,6 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
-use hyper_rustls::HttpsConnector;
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::{TokioExecutor, TokioTimer},
@@ -20,6 +20,7 @@ use serde_json::{Map, Value, json};
 
 use self::{
     answer_body::{Answer, Mode},
+    reach::Connector,
     template::{CompiledPrompt, RenderError},
 };
 use super::{
@@ -34,15 +35,16 @@ use super::{
     table::{Backend, Release, Table},
     tally::{Ended, Tally},
 };
+use crate::stats::bucket::CREDENTIALS_MISSING;
 
 /// Client of LLM backends.
-pub type Backends = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
+pub type Backends = Client<Connector, Full<Bytes>>;
 
-/// A client for LLM backends: HTTP and HTTPS with the public CAs, as the image has none.
+/// Connections to LLM backends: HTTP and HTTPS with the public CAs, as the image has none.
 ///
 /// # Errors
 /// If the TLS library can't be set up.
-pub fn backends(connect_timeout: Duration) -> Result<Backends, rustls::Error> {
+pub fn connector(connect_timeout: Duration) -> Result<Connector, rustls::Error> {
     let mut roots = rustls::RootCertStore::empty();
     roots.add_parsable_certificates(webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter().cloned());
     let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -54,16 +56,20 @@ pub fn backends(connect_timeout: Duration) -> Result<Backends, rustls::Error> {
     http.set_nodelay(true);
     http.set_connect_timeout(Some(connect_timeout));
     http.enforce_http(false);
-    let https = hyper_rustls::HttpsConnectorBuilder::new()
+    Ok(hyper_rustls::HttpsConnectorBuilder::new()
         .with_tls_config(tls)
         .https_or_http()
         .enable_http1()
-        .wrap_connector(http);
-    Ok(Client::builder(TokioExecutor::new())
+        .wrap_connector(http))
+}
+
+/// A client for LLM backends.
+pub fn backends(connector: Connector) -> Backends {
+    Client::builder(TokioExecutor::new())
         .pool_timer(TokioTimer::new())
         // Shorter than the five seconds after which Python's servers close.
         .pool_idle_timeout(Duration::from_secs(4))
-        .build(https))
+        .build(connector)
 }
 
 /// Answers a request to a PromptRelease.
@@ -123,6 +129,7 @@ pub async fn answer(
         return proxy::nobody(release, &call);
     };
     let mut tally = Tally::open(shared, release, &chosen, key, call.started, call.live);
+    tally.copied = call.copied;
     let prompt = match &chosen.revision.backend {
         Backend::Prompt(prompt) => prompt.clone(),
         Backend::Nothing(why) => {
@@ -239,7 +246,7 @@ async fn complete(
                     &mut tally,
                     chosen,
                     StatusCode::SERVICE_UNAVAILABLE,
-                    credentials::MISSING,
+                    CREDENTIALS_MISSING,
                     &why,
                 );
             }
@@ -285,6 +292,7 @@ fn pass_on(
     parts.headers.remove(header::SET_COOKIE);
     answer::sign(&mut parts.headers, &chosen.revision);
     tally.name(&mut parts.headers);
+    tally.copy_head(&parts);
     tally.status = parts.status.as_u16();
     // The backend's limits are met by the version's load and settings, not by one caller's request.
     tally.blamed = parts.status == StatusCode::TOO_MANY_REQUESTS;
@@ -349,10 +357,17 @@ async fn call_backend(
                 out.insert(HeaderName::from_static(name), value.clone());
             }
         }
+        let saw = |what| shared.reach.saw(&prompt.backend, shared.now(), what);
         match tokio::time::timeout_at(deadline, shared.backends.request(request)).await {
-            Ok(Ok(response)) => return Ok(response),
+            Ok(Ok(response)) => {
+                saw(Ok(()));
+                return Ok(response);
+            }
             Ok(Err(error)) if error.is_connect() && attempt < 2 => {}
             Ok(Err(error)) => {
+                if error.is_connect() {
+                    saw(Err(reach::explain(&error)));
+                }
                 let why = error
                     .source()
                     .map_or_else(|| error.to_string(), ToString::to_string);

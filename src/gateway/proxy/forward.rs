@@ -3,10 +3,26 @@
 use http::{HeaderName, HeaderValue, Request, Uri, Version, header};
 
 use super::Call;
-use crate::gateway::{answer, body::Body};
+use crate::gateway::{answer, body::Body, policy::Policy};
+
+/// What proxies say of a request as its first receiver saw it.
+const SEEN_BEFORE: [&str; 4] = [
+    "x-forwarded-host",
+    "x-forwarded-proto",
+    "x-forwarded-port",
+    "forwarded",
+];
 
 /// The request as the endpoint gets it, with our own connection's headers: HTTP/1.1 in origin form, or gRPC over HTTP/2.
-pub(super) fn request(call: &Call, grpc: bool, body: Body) -> Option<Request<Body>> {
+///
+/// `x-forwarded-for` grows by the peer's address, as at every proxy: from its right end on it is true. The others say what one proxy saw, so
+/// whoever isn't trusted says nothing by them.
+pub(super) fn request(
+    call: &Call,
+    policy: &Policy,
+    grpc: bool,
+    body: Body,
+) -> Option<Request<Body>> {
     let parts = &call.parts;
     let path = parts.uri.path_and_query().map_or("/", |p| p.as_str());
     let mut request = Request::new(body);
@@ -14,6 +30,12 @@ pub(super) fn request(call: &Call, grpc: bool, body: Body) -> Option<Request<Bod
     let mut headers = parts.headers.clone();
     answer::strip_hop_by_hop(&mut headers);
     headers.remove(header::EXPECT);
+    let peer = call.peer.to_canonical();
+    if !policy.trusts(peer) {
+        for name in SEEN_BEFORE {
+            headers.remove(name);
+        }
+    }
     let host = headers
         .get(header::HOST)
         .cloned()
@@ -46,7 +68,6 @@ pub(super) fn request(call: &Call, grpc: bool, body: Body) -> Option<Request<Bod
         .filter_map(|v| v.to_str().ok())
         .collect::<Vec<_>>()
         .join(", ");
-    let peer = call.peer.to_canonical();
     let all = if before.is_empty() {
         peer.to_string()
     } else {

@@ -1,21 +1,31 @@
-//! Copies of stable's requests for the candidate: nobody waits for them, their answers go nowhere, and what there is no room for
-//! is left out and counted.
+//! Copies of stable's requests for the candidate: nobody waits for them, their answers go to nobody, and what there is no room for
+//! is left out and counted. How the candidate fared with them, beside stable, is measured.
 
-use std::{net::IpAddr, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    net::IpAddr,
+    pin::Pin,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
-use http::{HeaderValue, header, request::Parts};
+use http::{HeaderValue, Method, header, request::Parts, response};
 use http_body_util::BodyExt;
 use serde_json::{Map, Value};
 
 use super::{Call, Payload, caller::random, serve};
-use crate::gateway::{
-    Shared,
-    answer::grpc_failed,
-    body::Overheard,
-    route::{Chosen, Why, unit},
-    table::Release,
-    telemetry::Count,
+use crate::{
+    gateway::{
+        Shared,
+        answer::grpc_failed,
+        body::Overheard,
+        compare::{Kept, compare},
+        record::Slot,
+        route::{Chosen, Why, unit},
+        table::Release,
+        telemetry::Count,
+    },
+    stats::mirror::Answered,
 };
 
 /// Header by which a server can tell a copy.
@@ -33,6 +43,8 @@ pub struct Copy {
     peer: IpAddr,
     secure: bool,
     body: Source,
+    /// What stable answered.
+    answer: Kept,
 }
 
 /// Where the body is.
@@ -71,11 +83,22 @@ impl Copy {
             peer: call.peer,
             secure: call.secure,
             body,
+            answer: Kept::default(),
         }
     }
 
-    /// Sends it off, if there is room.
-    pub fn start(self) {
+    /// The head of stable's answer is there.
+    pub fn head(&mut self, parts: &response::Parts) {
+        self.answer = Kept::head(parts);
+    }
+
+    /// A piece of stable's answer goes by.
+    pub fn hear(&mut self, data: &Bytes) {
+        self.answer.add(data);
+    }
+
+    /// Sends it off, if there is room: stable has answered this caller, with this status, or failed.
+    pub fn start(mut self, caller: Option<String>, status: u16, stable: Answered) {
         let note = |what| self.shared.meters(&self.release).note(what);
         let (bytes, fields) = match &self.body {
             Source::Nothing => (Bytes::new(), Map::new()),
@@ -85,26 +108,65 @@ impl Copy {
                 None => return note(Count::MirrorDropped),
             },
         };
+        // Copies have places of their own; where callers have none left, the candidate has enough to do.
+        let tried = self.release.candidate.as_ref();
+        let breaker = tried.and_then(|candidate| self.release.breakers.get(&candidate.hash));
+        if breaker.is_some_and(|breaker| breaker.is_full()) {
+            return note(Count::MirrorDropped);
+        }
         let Ok(place) = self.shared.mirrors.clone().try_acquire_owned() else {
             return note(Count::MirrorDropped);
         };
+        let Some(candidate) = tried.map(|candidate| candidate.hash.clone()) else {
+            return;
+        };
+        let slot = Slot {
+            release: self.release.uid.clone(),
+            revision: candidate,
+            epoch: self.release.epoch,
+            weight: self.release.weight,
+        };
+        let answer = std::mem::take(&mut self.answer);
+        // What is only asked about (health, metadata) may be another for each version.
+        let asks = self.parts.method == Method::POST;
         tokio::spawn(async move {
             let (shared, release) = (self.shared.clone(), self.release.clone());
+            let began = Instant::now();
             let answered = tokio::time::timeout(LONGEST, self.send(bytes, fields)).await;
-            shared.meters(&release).note(match answered {
-                Ok(true) => Count::Mirrored,
-                Ok(false) | Err(_) => Count::MirrorFailed,
+            let latency = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
+            let answered = answered.ok().flatten();
+            // What stable takes and the candidate refuses is the candidate's doing.
+            let refused = |kept: &Kept| kept.status >= 400 && status < 400 && !stable.failed;
+            let failed = answered.as_ref().is_none_or(refused);
+            let compared = match answered {
+                Some(theirs) if asks && !failed && !stable.failed => {
+                    // Reading them is no work for the threads that serve callers.
+                    let comparing = tokio::task::spawn_blocking(move || compare(&answer, &theirs));
+                    comparing.await.ok().flatten()
+                }
+                _ => None,
+            };
+            shared.recorder.record_mirrored(
+                &slot,
+                (caller.as_deref(), random()),
+                stable,
+                Answered { failed, latency },
+                compared.as_ref(),
+            );
+            shared.meters(&release).note(match failed {
+                false => Count::Mirrored,
+                true => Count::MirrorFailed,
             });
             drop(place);
         });
     }
 
-    /// Sends it to the candidate, and reads the answer to its end. Whether it was one.
+    /// Sends it to the candidate, and reads the answer to its end; `None`: that wasn't one.
     fn send(
         self,
         bytes: Bytes,
         fields: Map<String, Value>,
-    ) -> Pin<Box<dyn Future<Output = bool> + Send>> {
+    ) -> Pin<Box<dyn Future<Output = Option<Kept>> + Send>> {
         Box::pin(async move {
             let Self {
                 shared,
@@ -114,37 +176,30 @@ impl Copy {
                 secure,
                 ..
             } = self;
-            let Some(candidate) = release.candidate.as_ref().map(|c| c.hash.to_string()) else {
-                return false;
-            };
+            let candidate = release.candidate.as_ref()?.hash.to_string();
             let call = Call {
                 parts,
                 payload: Payload::Read(bytes, fields),
                 peer,
                 secure,
-                started: std::time::Instant::now(),
+                started: Instant::now(),
                 live: false,
+                copied: true,
                 revision: Some(candidate),
             };
             let table = shared.table();
             let answer = serve(&shared, &release, &table, call).await;
-            let (parts, body) = answer.into_parts();
-            let Ok(body) = drain(body).await else {
-                return false;
-            };
-            let said = body.unwrap_or(parts.headers);
-            !parts.status.is_server_error() && !grpc_failed(&said)
+            let (parts, mut body) = answer.into_parts();
+            let (mut kept, mut trailers) = (Kept::head(&parts), None);
+            while let Some(frame) = body.frame().await {
+                match frame.ok()?.into_data() {
+                    Ok(data) => kept.add(&data),
+                    Err(last) => trailers = last.into_trailers().ok(),
+                }
+            }
+            let said = trailers.unwrap_or(parts.headers);
+            let failed = parts.status.is_server_error() || grpc_failed(&said);
+            (!failed).then_some(kept)
         })
     }
-}
-
-/// Reads to the end without keeping anything; the trailers, if there were any.
-async fn drain(mut body: crate::gateway::body::Body) -> Result<Option<http::HeaderMap>, ()> {
-    let mut trailers = None;
-    while let Some(frame) = body.frame().await {
-        if let Ok(last) = frame.map_err(|_| ())?.into_trailers() {
-            trailers = Some(last);
-        }
-    }
-    Ok(trailers)
 }

@@ -66,6 +66,8 @@ pub struct Call {
     pub started: Instant,
     /// Whether it counts as live traffic.
     pub live: bool,
+    /// Whether it is a copy, for which nobody waits.
+    pub copied: bool,
     /// Where the caller asked for one by address.
     pub revision: Option<String>,
 }
@@ -102,6 +104,7 @@ pub async fn answer(
         secure: peer.secure,
         started,
         live: entry != Entry::Internal,
+        copied: false,
         revision: None,
     };
     let found = match entry {

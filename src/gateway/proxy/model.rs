@@ -51,6 +51,7 @@ pub(super) async fn proxy(
         return nobody(release, &call);
     };
     let mut tally = Tally::open(shared, release, &chosen, key, call.started, call.live);
+    tally.copied = call.copied;
     let shape = Shape::of(&call.parts);
     let refuse = |tally: &mut Tally, (status, code, message): Refusal| {
         fail(tally, &chosen, shape, status, code, &message)
@@ -104,7 +105,7 @@ pub(super) async fn proxy(
         tally.inputs(heard);
     }
     let grpc = shape == Shape::Grpc;
-    let Some(request) = forward::request(&call, grpc, body) else {
+    let Some(request) = forward::request(&call, policy, grpc, body) else {
         let message = "the request's path can't be passed on".to_owned();
         return refuse(
             &mut tally,
@@ -231,7 +232,7 @@ pub async fn admit(
     deadline: Instant,
 ) -> Result<(), Refusal> {
     let hash = &chosen.revision.hash;
-    let Some(breaker) = release.breakers.get(hash) else {
+    let Some(breaker) = release.breakers.get(hash).filter(|_| !tally.copied) else {
         return Ok(());
     };
     tally.place = breaker.enter(deadline).await;

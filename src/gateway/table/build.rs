@@ -123,7 +123,7 @@ fn build_release(
         (Some(why), old) => ServedEpoch {
             epoch: old.map_or(0, |old| old.served.epoch.min(object.epoch - 1)),
             waiting: Some(why),
-            problem: None,
+            ..ServedEpoch::default()
         },
         (None, _) => ServedEpoch {
             epoch: object.epoch,

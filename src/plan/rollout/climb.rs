@@ -6,6 +6,7 @@ use super::{
     end::ending,
     engine::{Engine, plus, words},
     gates::Judgement,
+    measure::Metric,
     policy::{mirror_at, timed_pause},
     reason, size,
 };
@@ -254,8 +255,8 @@ impl Engine<'_> {
         if baking && (goes_back || self.policy.bake == 0) {
             return false;
         }
-        // Nothing live is measured while nobody is on the candidate, and Evaluations were asked before the bake.
-        let live = baking || self.s.rollout.weight > 0;
+        // Nothing live is measured while neither callers nor copies are on the candidate, and Evaluations were asked before the bake.
+        let live = baking || self.s.rollout.weight > 0 || self.compares_copies();
         let holding: Vec<String> = match (baking, live) {
             (true, _) => judgement.holding_bake().cloned().collect(),
             (false, true) => judgement.holding().cloned().collect(),
@@ -300,11 +301,19 @@ impl Engine<'_> {
         true
     }
 
+    /// Whether copies are made, and a gate looks at them.
+    fn compares_copies(&self) -> bool {
+        let mut gates = self.policy.gates.iter();
+        self.s.rollout.mirror > 0
+            && gates
+                .any(|gate| Metric::named(&gate.metric).is_some_and(|metric| metric.is_of_copies()))
+    }
+
     pub(super) fn paused(&mut self) {
         self.s.rollout.deadline = None;
         let sentence = format!("at {} %, it {}", self.s.rollout.weight, self.awaited());
         self.waiting.push(sentence);
-        if self.s.rollout.weight > 0 {
+        if self.s.rollout.weight > 0 || self.compares_copies() {
             self.look_again();
         }
     }

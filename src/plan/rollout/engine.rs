@@ -121,7 +121,8 @@ impl<'a> Engine<'a> {
         self.s.gateway.applied = count(live.ready() - behind);
         if rollout.applied_time.is_none() && rollout.epoch > 0 && live.ready() > 0 && behind == 0 {
             rollout.applied_time = Some(Time(self.now));
-            if rollout.weight > 0 && rollout.warm_until.is_none() {
+            // Copies warm it up like callers.
+            if rollout.weight.max(rollout.mirror) > 0 && rollout.warm_until.is_none() {
                 let warm = warm_up(&rollout.steps, self.policy.bake);
                 rollout.warm_until = Some(Time(plus(self.now, warm)));
             }
@@ -169,6 +170,7 @@ impl<'a> Engine<'a> {
             cold: rollout.cold_from,
             epoch: rollout.epoch,
             live: baking || rollout.weight > 0,
+            mirrored: rollout.mirror > 0,
             // Going back is for when something is wrong: nobody waits for an evaluation then.
             evaluated: tried.source != Some(CandidateSource::Rollback),
             baking,

@@ -39,6 +39,8 @@ pub(super) struct Sides<'a> {
     pub epoch: i64,
     /// Whether the candidate has callers.
     pub live: bool,
+    /// Whether it gets copies of stable's requests.
+    pub mirrored: bool,
     /// Whether Evaluations are asked.
     pub evaluated: bool,
     /// Whether it bakes: no step is waiting for requests then.
@@ -154,8 +156,14 @@ pub(super) fn judge(
                 {
                     (status.verdict, status.message) = (Verdict::Inconclusive, why);
                 }
+                if let Some(worst) = metric.worst(&strata).filter(|_| status.samples > 0) {
+                    status.message.push_str(&worst);
+                }
                 // Stable says nothing new in the bake: only what the candidate itself shows can still be awaited.
-                let awaited = !(sides.baking && bound.compares());
+                let awaited = match metric.is_of_copies() {
+                    true => sides.mirrored,
+                    false => sides.live && !(sides.baking && bound.compares()),
+                };
                 let status = count(status, policy, before);
                 all.live(gate, status, policy.failure_limit, awaited);
             }
@@ -164,14 +172,14 @@ pub(super) fn judge(
         if gate.metric == measure::REQUEST_RATE {
             if sides.stable.is_some() {
                 let status = measure::request_rate(input, sides, gate, bound);
-                all.asked(count(status, policy, before), policy.failure_limit);
+                all.asked(count(status, policy, before), policy.failure_limit, sides);
             }
             continue;
         }
         if let Some(metric) = asked::metric(input, &gate.metric) {
             if sides.stable.is_some() {
                 let status = asked::judge(input, policy, sides, (gate, bound), metric, before);
-                all.asked(count(status, policy, before), policy.failure_limit);
+                all.asked(count(status, policy, before), policy.failure_limit, sides);
             }
             continue;
         }
@@ -316,7 +324,11 @@ impl Judgement {
     }
 
     /// A gate on a number without a test: an answer of Prometheus, or a rate.
-    fn asked(&mut self, mut status: GateStatus, limit: i64) {
+    fn asked(&mut self, mut status: GateStatus, limit: i64, sides: Sides) {
+        // Nobody is asked before there are callers.
+        if !sides.live && status.verdict != Verdict::Failed {
+            return self.push(status);
+        }
         if tolerated(&mut status, limit) {
             self.unproven.push(status.message.clone());
             self.gates.push(status);
@@ -449,8 +461,16 @@ fn live_message(
 ) -> String {
     let (name, unit, samples) = (&gate.metric, metric.unit(), finding.samples);
     let words = status::bound(bound);
-    if sides.from.is_none() || !sides.live {
-        return format!("{name} is not measured yet");
+    let measured = match metric.is_of_copies() {
+        true => sides.mirrored || samples > 0,
+        false => sides.live,
+    };
+    if sides.from.is_none() || !measured {
+        let when = match metric.is_of_copies() {
+            true => "; it is while copies are made (setMirror)",
+            false => "",
+        };
+        return format!("{name} is not measured yet{when}");
     }
     let wanted = gate.min_samples.unwrap_or(1);
     if i64::try_from(samples).unwrap_or(i64::MAX) < wanted {

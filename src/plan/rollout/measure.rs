@@ -4,7 +4,12 @@ use serde::{Deserialize, Serialize};
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Input, gates::Sides, status};
+use super::{
+    Input,
+    copies::{Copied, Copies},
+    gates::Sides,
+    status,
+};
 use crate::api::gate::{Gate, GateStatus, Verdict};
 use crate::stats::{
     bucket,
@@ -14,7 +19,7 @@ use crate::stats::{
 };
 
 /// Names of the built-in metrics that gates can use.
-pub(super) const BUILT_IN: &str = "requestRate, errorRate, latencyP50, latencyP95, latencyP99, timeToFirstToken, tokensPerRequest, costPerRequest, feedbackScore";
+pub(super) const BUILT_IN: &str = "requestRate, errorRate, latencyP50, latencyP95, latencyP99, timeToFirstToken, tokensPerRequest, costPerRequest, feedbackScore; of copies mirrorErrorRate, mirrorLatencyP50, mirrorLatencyP95, mirrorLatencyP99, mirrorAgreement, mirrorDifference";
 /// Requests in a second: measured, but judged without a test ([`request_rate`]).
 pub(super) const REQUEST_RATE: &str = "requestRate";
 /// What costs are counted in.
@@ -35,6 +40,8 @@ pub(super) enum Metric {
     Cost,
     /// Callers' scores of answers.
     Feedback,
+    /// What became of copies of stable's requests.
+    OfCopies(Copied),
 }
 
 impl Metric {
@@ -49,14 +56,20 @@ impl Metric {
             "tokensPerRequest" => Metric::Tokens,
             "costPerRequest" => Metric::Cost,
             "feedbackScore" => Metric::Feedback,
-            _ => return None,
+            _ => Metric::OfCopies(Copied::named(name)?),
         })
+    }
+
+    /// Whether it is measured on copies, not on callers.
+    pub fn is_of_copies(self) -> bool {
+        matches!(self, Metric::OfCopies(_))
     }
 
     /// What a sample is.
     pub fn unit(self) -> &'static str {
         match self {
             Metric::ErrorRate | Metric::Feedback => "callers",
+            Metric::OfCopies(copied) => copied.unit(),
             Metric::Latency(_) | Metric::FirstToken | Metric::Tokens | Metric::Cost => "requests",
         }
     }
@@ -88,6 +101,18 @@ impl Metric {
                 let strata: Vec<_> = strata.iter().map(|s| s.scores).collect();
                 scores(&strata, bound, alpha)
             }
+            Metric::OfCopies(copied) => {
+                let strata: Vec<_> = strata.iter().map(|s| &s.copies).collect();
+                copied.judge(&strata, bound, alpha)
+            }
+        }
+    }
+
+    /// Which output is the worst, for the message of a metric that has some.
+    pub fn worst(self, strata: &[Stratum]) -> Option<String> {
+        match self {
+            Metric::OfCopies(copied) => copied.worst(strata.iter().map(|s| &s.copies)),
+            _ => None,
         }
     }
 }
@@ -108,6 +133,9 @@ pub(super) struct Stratum {
     scores: sequential::Stratum,
     #[serde(default)]
     responses: sequential::Stratum,
+    /// Compared only while copies are made, so no window keeps it.
+    #[serde(skip)]
+    copies: Copies,
 }
 
 impl Stratum {
@@ -120,6 +148,7 @@ impl Stratum {
             costs: stratum.costs(),
             scores: stratum.scores(),
             responses: stratum.responses(),
+            copies: Copies::of(&stratum.mirrored),
         }
     }
 

@@ -22,6 +22,7 @@ mod asked;
 mod climb;
 mod commands;
 mod conditions;
+mod copies;
 mod decision;
 mod end;
 mod engine;

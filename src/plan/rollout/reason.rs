@@ -6,7 +6,7 @@ pub const ROLLOUT_STARTED: &str = "RolloutStarted";
 pub const CANDIDATE_READY: &str = "CandidateReady";
 /// The candidate's share of callers was raised.
 pub const WEIGHT_RAISED: &str = "WeightRaised";
-/// The candidate gets copies of stable's requests; their answers go nowhere.
+/// The candidate gets copies of stable's requests; their answers go to nobody, and gates can compare them with stable's.
 pub const MIRRORING: &str = "Mirroring";
 /// The rollout waits for `promote`.
 pub const WAITING_FOR_PROMOTION: &str = "WaitingForPromotion";
@@ -76,9 +76,41 @@ pub const NO_GATEWAY: &str = "NoGateway";
 pub const SERVICE_UNREACHABLE: &str = "ServiceUnreachable";
 /// A gateway says what keeps callers from being answered.
 pub const GATEWAY_PROBLEM: &str = "GatewayProblem";
+/// A Secret that the gateway needs to answer callers, or a key of it, isn't there.
+pub const CREDENTIALS_MISSING: &str = "CredentialsMissing";
+/// The gateway can't connect to the backend of a prompt that has callers. It goes by itself once the gateway can.
+pub const BACKEND_UNREACHABLE: &str = "BackendUnreachable";
 /// `replicas` is 0.
 pub const SCALED_TO_ZERO: &str = "ScaledToZero";
 /// No rollout is going on.
 pub const IDLE: &str = "Idle";
 /// There is nothing that needs help.
 pub const NOT_STALLED: &str = "NotStalled";
+
+/// Reason and sentence of what a gateway reports as `<reason>: <sentence>`.
+pub(super) fn of_problem(problem: &str) -> (&'static str, &str) {
+    let known = [CREDENTIALS_MISSING, BACKEND_UNREACHABLE];
+    let named = problem.split_once(": ").and_then(|(name, sentence)| {
+        let reason = known.into_iter().find(|reason| *reason == name)?;
+        Some((reason, sentence))
+    });
+    named.unwrap_or((GATEWAY_PROBLEM, problem))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stats::bucket;
+
+    #[test]
+    fn what_gateways_report_is_a_reason_of_its_own_where_there_is_one() {
+        let missing = format!("{}: key `a` of Secret b", bucket::CREDENTIALS_MISSING);
+        let expected = (CREDENTIALS_MISSING, "key `a` of Secret b");
+        assert_eq!(of_problem(&missing), expected);
+        let down = format!("{}: no: really", bucket::BACKEND_UNREACHABLE);
+        assert_eq!(of_problem(&down), (BACKEND_UNREACHABLE, "no: really"));
+        for other in ["Another: thing", "no colon"] {
+            assert_eq!(of_problem(other), (GATEWAY_PROBLEM, other));
+        }
+    }
+}

@@ -230,7 +230,8 @@ impl Engine<'_> {
         let Some(until) = &rollout.warm_until else {
             return;
         };
-        if !self.is_warming() || rollout.weight == 0 && rollout.previous.is_none() {
+        let asked = rollout.weight.max(rollout.mirror) > 0 || rollout.previous.is_some();
+        if !self.is_warming() || !asked {
             return;
         }
         if self.now < until.0 {

@@ -292,7 +292,8 @@ fn available(engine: &Engine) -> Saying {
         return saying(false, reason::SERVICE_UNREACHABLE, why.clone());
     }
     if let Some(problem) = engine.input.live.problem() {
-        return saying(false, reason::GATEWAY_PROBLEM, problem);
+        let (reason, sentence) = reason::of_problem(problem);
+        return saying(false, reason, sentence);
     }
     // A gateway that is behind serves what was stable before, unless there was nothing before.
     let nothing_before = s.history.len() <= 1 && s.rollout.state == RolloutState::Idle;

@@ -9,7 +9,7 @@
 mod tests;
 mod variables;
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use http::Uri;
 use jsonschema::Validator;
@@ -79,6 +79,8 @@ pub struct CompiledPrompt {
     pub version: String,
     /// Where requests go: `<backend url>/chat/completions`.
     pub uri: Uri,
+    /// Its scheme, host and port: by these it is known whether it can be reached.
+    pub backend: Arc<str>,
     /// The key of a Secret that is sent as bearer token.
     pub credentials: Option<KeyReference>,
     /// Longest wait for an answer to begin.
@@ -107,6 +109,14 @@ pub enum RenderError {
 
 fn caller(param: &str, message: String) -> RenderError {
     RenderError::Caller(message, Some(param.to_owned()))
+}
+
+/// Scheme, host and port of a URI, as it has them.
+fn place(uri: &Uri) -> String {
+    let host = uri.authority().map_or("", |a| a.as_str());
+    // What stands before an `@` is nobody's business.
+    let host = host.rsplit('@').next().unwrap_or_default();
+    format!("{}://{host}", uri.scheme_str().unwrap_or("http"))
 }
 
 impl CompiledPrompt {
@@ -153,11 +163,12 @@ impl CompiledPrompt {
             "{}/chat/completions",
             revision.backend.url.trim_end_matches('/')
         );
-        let uri = uri
+        let uri: Uri = uri
             .parse()
             .map_err(|_| format!("backend.url: `{}` is no URL", revision.backend.url))?;
         Ok(Self {
             version: revision.version.clone(),
+            backend: place(&uri).into(),
             uri,
             credentials: revision.backend.credentials.clone(),
             timeout: revision
