@@ -42,7 +42,7 @@ pub fn wilcoxon(differences: &[f64]) -> f64 {
         at = end;
     }
     let count = n as f64;
-    let zeros = differences.iter().any(|d| *d == 0.0);
+    let zeros = differences.contains(&0.0);
     if n <= EXACT && ties == 0.0 && !zeros {
         return counted(n, positive);
     }

@@ -138,6 +138,7 @@ mod tests {
             from: None,
             skipped: &[],
             cold: None,
+            mirrored: false,
             epoch: 1,
             live: false,
             evaluated,
