@@ -1,7 +1,7 @@
 //! Every reader and parser of what others write, on inputs that nobody would write: no panic, no endless loop, no flood of memory.
 //!
-//! `make fuzz SECONDS=600` gives each target so long; as a suite of `make test` each gets a second. Inputs are examples with bytes changed, cut,
-//! repeated, spliced and mixed with words of the format; a new seed every run. What broke is written to `target/fuzz/`, and
+//! `make fuzz SECONDS=600` gives each target so long, with a new seed every run; as a suite of `make test` each gets the same thousand inputs every
+//! time. Inputs are examples with bytes changed, cut, repeated, spliced and mixed with words of the format. What broke is written to `target/fuzz/`, and
 //! `PERENNIAL_FUZZ_INPUT=FILE` runs it again. Built with the overflow checks of the dev profile.
 
 mod targets;
@@ -17,23 +17,25 @@ use perennial::stats::random::Generator;
 
 use targets::{TARGETS, Target};
 
+/// Inputs without a time.
+const INPUTS: u64 = 1000;
 /// Longest input.
 const LONGEST: usize = 1 << 16;
 /// Longest that one input may take, in a debug build on a busy machine.
 const SLOW: Duration = Duration::from_secs(20);
 
 fn main() -> ExitCode {
-    let seconds: f64 = setting("PERENNIAL_FUZZ_SECONDS").map_or(1.0, |s| {
-        s.parse().expect("PERENNIAL_FUZZ_SECONDS is a number")
+    let time = setting("PERENNIAL_FUZZ_SECONDS").map(|s| {
+        let seconds = s.parse().expect("PERENNIAL_FUZZ_SECONDS is a number");
+        Duration::from_secs_f64(seconds)
     });
-    let seed = setting("PERENNIAL_FUZZ_SEED").map_or_else(
-        || {
-            std::time::UNIX_EPOCH
-                .elapsed()
-                .map_or(1, |t| t.as_nanos() as u64)
-        },
-        |s| s.parse().expect("PERENNIAL_FUZZ_SEED is a number"),
-    );
+    let seed = match (setting("PERENNIAL_FUZZ_SEED"), time) {
+        (Some(seed), _) => seed.parse().expect("PERENNIAL_FUZZ_SEED is a number"),
+        (None, None) => 1,
+        (None, Some(_)) => std::time::UNIX_EPOCH
+            .elapsed()
+            .map_or(1, |t| t.as_nanos() as u64),
+    };
     let filter: Vec<String> = std::env::args()
         .skip(1)
         .filter(|a| !a.starts_with('-'))
@@ -53,7 +55,7 @@ fn main() -> ExitCode {
     std::panic::set_hook(Box::new(|_| {}));
     let (mut passed, mut failed) = (0, 0);
     for target in TARGETS.iter().filter(wanted) {
-        match run(target, seed, Duration::from_secs_f64(seconds)) {
+        match run(target, seed, time) {
             Ok(inputs) => {
                 passed += 1;
                 println!("{:<12} {inputs} inputs", target.name);
@@ -75,14 +77,16 @@ fn setting(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|text| !text.is_empty())
 }
 
-fn run(target: &Target, seed: u64, time: Duration) -> Result<u64, String> {
+/// So long; without a time, [`INPUTS`].
+fn run(target: &Target, seed: u64, time: Option<Duration>) -> Result<u64, String> {
     let mut generator = Generator::new(seed);
     let examples = (target.examples)();
     let started = Instant::now();
     let mut inputs = 0;
     // The examples as they are, then changed ones.
     let mut waiting = examples.clone();
-    while !waiting.is_empty() || started.elapsed() < time {
+    let more = |inputs| time.map_or(inputs < INPUTS, |time| started.elapsed() < time);
+    while !waiting.is_empty() || more(inputs) {
         let input = waiting
             .pop()
             .unwrap_or_else(|| changed(&examples, target.words, &mut generator));
