@@ -43,6 +43,16 @@ fn places() -> Vec<(&'static str, &'static str, Value)> {
                "gates": [{"metric": "accuracy", "min": 0.5}]})
     };
     let prompt = || json!({"prompt": {"messages": [{"role": "user", "content": "hello"}]}, "backend": {"url": "http://nowhere.example/v1", "model": "m"}});
+    let key = || json!({"secretName": "the-secret", "key": "k"});
+    let judged = |more: Value| {
+        let mut judge = json!({"name": "tone", "rubric": "Is it polite?", "backend": {"url": "http://judge/v1", "model": "j"}});
+        judge
+            .as_object_mut()
+            .unwrap()
+            .extend(more.as_object().unwrap().clone());
+        json!({"target": {"promptRelease": {"name": "p"}}, "dataset": {"uri": "s3://b/d.jsonl"},
+               "evaluators": [{"judge": judge}], "gates": [{"metric": "tone", "min": 0.5}]})
+    };
     let predictions = json!({"uri": "s3://b/p", "credentials": secret()});
     vec![
         (
@@ -129,6 +139,29 @@ fn places() -> Vec<(&'static str, &'static str, Value)> {
             "Evaluation",
             "target.predictions.credentials.secretName",
             with(evaluation(), "/target", json!({"predictions": predictions})),
+        ),
+        (
+            "Evaluation",
+            "target.endpoint.credentials.secretName",
+            with(
+                evaluation(),
+                "/target",
+                json!({"endpoint": {"url": "http://m/v2", "protocol": "OpenInference", "credentials": key()}}),
+            ),
+        ),
+        (
+            "Evaluation",
+            "evaluators[].judge.backend.credentials.secretName",
+            judged(
+                json!({"backend": {"url": "http://judge/v1", "model": "j", "credentials": key()}}),
+            ),
+        ),
+        (
+            "Evaluation",
+            "evaluators[].judge.calibration.dataset.credentials.secretName",
+            judged(
+                json!({"calibration": {"dataset": {"uri": "s3://b/c.jsonl", "credentials": secret()}}}),
+            ),
         ),
     ]
 }
