@@ -328,6 +328,36 @@ fn rows() -> Vec<Row> {
         (
             MODEL,
             "/spec/retraining",
+            retraining(json!({"triggers": [{"name": "t", "maxAge": "1d", "clear": 0.1}]})),
+            "minSamples, staleAfter and clear go with metric or drift: an age and a schedule have no value",
+        ),
+        (
+            MODEL,
+            "/spec/retraining",
+            retraining(
+                json!({"triggers": [{"name": "t", "metric": "m", "min": 0.1, "max": 0.5, "clear": 0.2}]}),
+            ),
+            "clear goes with one bound: min or max of a metric, or drift.share",
+        ),
+        (
+            MODEL,
+            "/spec/retraining",
+            retraining(
+                json!({"triggers": [{"name": "t", "metric": "m", "max": 0.5, "clear": 0.6}]}),
+            ),
+            "clear must be on the good side of the bound: at most max, at least min",
+        ),
+        (
+            MODEL,
+            "/spec/retraining",
+            retraining(
+                json!({"triggers": [{"name": "t", "drift": {"share": {"max": 0.5}, "column": "c"}}]}),
+            ),
+            "drift is of a share of the columns or of one: write share or column",
+        ),
+        (
+            MODEL,
+            "/spec/retraining",
             retraining(json!({"triggers": [{"name": "t", "maxAge": "1d", "timeZone": "UTC"}]})),
             "timeZone goes with schedule",
         ),
@@ -628,7 +658,7 @@ fn rows() -> Vec<Row> {
             EVALUATION,
             "/spec",
             judged(json!({"preset": "Groundedness"})),
-            "a preset looks at more than the answer: write input",
+            "a preset looks at more than the answer: write input, such as [context] for Groundedness, [question] for AnswerRelevance, [question, context] for ContextRelevance",
         ),
         (
             EVALUATION,
