@@ -560,6 +560,12 @@ fn rows() -> Vec<Row> {
         (
             EVALUATION,
             "/spec/gates",
+            json!([{"metric": "mirrorAgreement", "minDifference": 0.1}]),
+            compares,
+        ),
+        (
+            EVALUATION,
+            "/spec/gates",
             json!([{"metric": "rocAuc"}]),
             gate,
         ),
