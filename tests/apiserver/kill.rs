@@ -1,4 +1,4 @@
-//! The operator is killed before and after each of its writes, and ends where it would have ended.
+//! The operator is killed at each of its writes, three ways, and ends where it would have ended.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Kills an operator at each of its writes, before and after it, and looks whether it ends where it would have ended.
+//! Kills an operator at each of its writes, three ways, and looks whether it ends where it would have ended.
 
 use std::{fmt::Debug, future::Future};
 
@@ -10,8 +10,8 @@ use super::{
     operator::Operator,
 };
 
-/// Runs `scenario` once without faults, and then twice for each of the writes seen there, with the operator dying before and after it: a fresh
-/// one takes over and the scenario goes on. Each run has a namespace of its own.
+/// Runs `scenario` once without faults, and then once for each of the writes seen there and each [`Moment`]: the operator dies at that write, a
+/// fresh one takes over and the scenario goes on. Each run has a namespace of its own.
 ///
 /// - `start` makes the operator with its controllers around these faults.
 /// - `scenario` does what users do and waits for the end; it must be able to go on while the operator is being replaced (requests of the
@@ -52,9 +52,8 @@ pub async fn at_each_write_after<P, PF, S, SF, T, TF, E>(
     home.discard().await;
     let writes = calm.writes();
     assert!(writes > 0, "the scenario makes the operator write nothing");
-    // An answer that was lost and one that came leave the same cluster behind: they take turns, so that each path meets both.
-    let after = [Moment::AnswerLost, Moment::After];
-    let runs = (0..writes).flat_map(|at| [(at, Moment::Before), (at, after[at % 2])]);
+    let moments = [Moment::Before, Moment::AnswerLost, Moment::After];
+    let runs = (0..writes).flat_map(|at| moments.map(|moment| (at, moment)));
     let (prepare, start, scenario, expected) = (&prepare, &start, &scenario, &expected);
     let ended: Vec<(Place, bool)> = futures::stream::iter(runs)
         .map(|(at, moment)| async move {
