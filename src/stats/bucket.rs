@@ -573,6 +573,7 @@ mod tests {
             traffic,
             features: Some(rows),
             mirrored: None,
+            late: None,
         })
     }
 

@@ -251,7 +251,7 @@ async fn the_operator_joins_what_one_gateway_answered_with_the_labels_that_came_
         known.read = Some(known.read?.min(other.read?));
         known.parts.extend(other.parts);
         known.parts.sort_by_key(|part| part.minute);
-        let cohort = known.cohort(STABLE, (i64::MIN, i64::MAX), 3, |epoch| epoch == 1);
+        let cohort = known.cohort(STABLE, (i64::MIN, i64::MAX), 3);
         let [mut all] = Outcomes::of([&[cohort]], Metric::LogLoss, None).unwrap();
         all.pop().filter(|all| all.requests == 20)
     })

@@ -530,6 +530,7 @@ mod tests {
                 started: minute,
                 minute,
                 buckets,
+                ..Buckets::default()
             }),
         }
     }

@@ -57,7 +57,7 @@ fn measured(
     (from, to): (i64, i64),
 ) -> MetricValue {
     let metric = computed(of.metric);
-    let cohort = late.cohort(revision, (from, to - 1), of.horizon_seconds(), |_| true);
+    let cohort = late.cohort(revision, (from, to - 1), of.horizon_seconds());
     let none = MetricValue {
         name: name.to_owned(),
         samples: Some(0),

@@ -3,8 +3,6 @@
 //! Both sides count the same way: requests of the same epochs that are as old as the horizon, with the labels that came in that time. Where too few of
 //! them are labelled, or one side's more than the other's, those that are may not be like those that aren't, and nothing is said.
 
-use std::collections::BTreeSet;
-
 use jiff::Timestamp;
 
 use super::{
@@ -17,7 +15,7 @@ use super::{
 use crate::{
     api::{
         gate::{Gate, GateStatus, Verdict},
-        rollout::{LabelledMetric, LabelsMetric, MetricSource, RolloutSpec, Step},
+        rollout::{LabelledMetric, LabelsMetric, MetricSource, NoData, RolloutSpec, Step},
     },
     stats::{
         labels::{self, Cohort, Metric, Outcomes},
@@ -73,8 +71,11 @@ pub fn refused(rollout: &RolloutSpec, metrics: &[MetricSource]) -> Option<String
     None
 }
 
-/// How long after its first callers a candidate is taken back for want of data, in milliseconds; `None`: a person is waited for first.
+/// How long after its first callers a candidate is taken back for want of data, in milliseconds; `None`: a person, or the data, is waited for.
 fn until_missed(rollout: &RolloutSpec, policy: &Policy) -> Option<u64> {
+    if policy.no_data == NoData::Wait {
+        return None;
+    }
     let steps = policy::ladder(rollout);
     let live = |step: &Step| step.set_weight.is_some_and(|weight| weight > 0);
     let mut after = steps.iter().skip_while(|step| !live(step));
@@ -97,16 +98,12 @@ pub(super) fn judge(
     let nothing = |verdict, message: String| status::gate(gate, bound, verdict, message);
     let late = &input.live.late;
     let (horizon, computed) = (of.horizon_seconds(), computed(of.metric));
-    let parts = late.parts.iter().map(|p| p.epoch);
-    let epochs: BTreeSet<i64> = parts.filter(|epoch| sides.counts(*epoch)).collect();
-    let always = (i64::MIN, i64::MAX);
-    let of_side = |revision: &str| -> Vec<Cohort<'_>> {
-        let each = epochs.iter();
-        each.map(|epoch| late.cohort(revision, always, horizon, |e| e == *epoch))
-            .collect()
-    };
-    let candidate = of_side(sides.candidate);
-    let stable = of_side(sides.stable.unwrap_or_default());
+    let of_side = |revision: &str| late.cohorts(revision, horizon, |epoch| sides.counts(epoch));
+    let mut theirs = of_side(sides.stable.unwrap_or_default());
+    let (candidate, stable): (Vec<Cohort<'_>>, Vec<Cohort<'_>>) = of_side(sides.candidate)
+        .into_iter()
+        .map(|(epoch, own)| (own, theirs.remove(&epoch).unwrap_or_default()))
+        .unzip();
     let [candidate, stable] =
         match Outcomes::of([&candidate, &stable], computed, of.positive.as_deref()) {
             Ok(both) => both,

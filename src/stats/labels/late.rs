@@ -1,6 +1,6 @@
 //! What the operator knows of late labels of one release.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use super::{Cohort, Samples};
 
@@ -29,19 +29,47 @@ pub struct LatePart {
 }
 
 impl Late {
-    /// The requests that this revision answered in the seconds `from..=to`, under epochs for which `counts` holds, and that are as old as `horizon`
-    /// seconds by what was read: each with the label that came in that time.
+    /// The requests that this revision answered in these seconds, both included, and that are as old as `horizon` seconds by what was read: each with the label that came in that time.
     ///
     /// A label that comes later counts for nobody: so a request of yesterday and one of just now have had the same time to be labelled, on
     /// both sides of a comparison, and what was once counted changes no more.
     #[must_use]
-    pub fn cohort(
+    pub fn cohort(&self, revision: &str, seconds: (i64, i64), horizon: i64) -> Cohort<'_> {
+        self.cohort_of(&self.of(revision, |_| true), seconds, horizon)
+    }
+
+    /// As [`Late::cohort`], all of them, by the epochs for which `counts` holds.
+    #[must_use]
+    pub fn cohorts(
         &self,
         revision: &str,
-        (from, to): (i64, i64),
         horizon: i64,
         counts: impl Fn(i64) -> bool,
-    ) -> Cohort<'_> {
+    ) -> BTreeMap<i64, Cohort<'_>> {
+        let mut epochs: BTreeMap<i64, Vec<&LatePart>> = BTreeMap::new();
+        for part in self.of(revision, counts) {
+            epochs.entry(part.epoch).or_default().push(part);
+        }
+        let always = (i64::MIN, i64::MAX);
+        let cohorts = epochs
+            .into_iter()
+            .map(|(epoch, parts)| (epoch, self.cohort_of(&parts, always, horizon)));
+        cohorts.collect()
+    }
+
+    fn of(&self, revision: &str, counts: impl Fn(i64) -> bool) -> Vec<&LatePart> {
+        let parts = self.parts.iter();
+        parts
+            .filter(|part| part.revision == revision && counts(part.epoch))
+            .collect()
+    }
+
+    fn cohort_of<'a>(
+        &self,
+        parts: &[&'a LatePart],
+        (from, to): (i64, i64),
+        horizon: i64,
+    ) -> Cohort<'a> {
         let Some(read) = self.read else {
             return Cohort::default();
         };
@@ -49,18 +77,15 @@ impl Late {
         // What came up to a minute before or after its second is in that minute.
         let first = from.div_euclid(60).saturating_sub(1);
         let last = to.saturating_add(horizon).div_euclid(60).saturating_add(1);
-        let parts = self.parts.iter().filter(|part| {
-            part.revision == revision && (first..=last).contains(&part.minute) && counts(part.epoch)
-        });
+        let parts = parts.iter().filter(|p| (first..=last).contains(&p.minute));
         Cohort::of(parts.map(|p| (p.minute, &*p.samples)), (from, to), horizon)
     }
 
     /// When the first request of these epochs will be old enough, if none is.
     #[must_use]
     pub fn first(&self, revision: &str, horizon: i64, counts: impl Fn(i64) -> bool) -> Option<i64> {
-        let parts = self.parts.iter();
-        let those = parts.filter(|p| p.revision == revision && counts(p.epoch));
-        let at = those.flat_map(|p| p.samples.predictions.iter().map(|p| p.at));
+        let parts = self.of(revision, counts).into_iter();
+        let at = parts.flat_map(|p| p.samples.predictions.iter().map(|p| p.at));
         at.min().map(|at| at.saturating_add(horizon))
     }
 }

@@ -77,7 +77,7 @@ fn late(rows: &[Row], read: i64) -> Late {
 }
 
 fn outcomes(late: &Late, horizon: i64, metric: Metric) -> Result<Outcomes, String> {
-    let cohort = late.cohort("r", (i64::MIN, i64::MAX), horizon, |_| true);
+    let cohort = late.cohort("r", (i64::MIN, i64::MAX), horizon);
     let [mut all] = Outcomes::of([&[cohort]], metric, None)?;
     Ok(all.pop().unwrap())
 }
@@ -129,18 +129,13 @@ fn a_label_counts_once_whichever_gateway_it_came_to_and_only_with_as_many_rows()
         "the first one"
     );
     late.parts.insert(0, label(1005, &["0", "1"]));
-    let cohort = late.cohort("r", (0, 2000), 100, |_| true);
+    let cohort = late.cohort("r", (0, 2000), 100);
     assert_eq!((cohort.labelled(), cohort.misfits), (0, 1));
     assert_eq!(cohort.coverage(), Some(0.0));
+    assert!(late.cohort("other", (0, 2000), 100).requests.is_empty());
     assert!(
-        late.cohort("other", (0, 2000), 100, |_| true)
-            .requests
-            .is_empty()
-    );
-    assert!(
-        late.cohort("r", (0, 2000), 100, |epoch| epoch != 1)
-            .requests
-            .is_empty()
+        late.cohorts("r", 100, |epoch| epoch != 1).is_empty()
+            && late.cohorts("r", 100, |epoch| epoch == 1)[&1].misfits == 1
     );
 }
 
@@ -234,7 +229,7 @@ fn classes_have_their_probabilities_in_sorted_order_and_somebody_says_which_is_p
     };
     let two = late(&rows(&[0.25, 0.75]).collect::<Vec<_>>(), 2000);
     let value = |late: &Late, metric, positive| {
-        let cohort = late.cohort("r", (0, 2000), 100, |_| true);
+        let cohort = late.cohort("r", (0, 2000), 100);
         let [all] = Outcomes::of([&[cohort]], metric, positive)?;
         Ok::<_, String>(all[0].value(metric).unwrap())
     };
@@ -302,7 +297,7 @@ fn side(metric: Metric, seed: u64, requests: u64, right: f64) -> Vec<Outcomes> {
             prediction.caller = mixed(prediction.id ^ (seed << 32));
         }
     }
-    let cohort = late.cohort("r", (0, 2000), 100, |_| true);
+    let cohort = late.cohort("r", (0, 2000), 100);
     let [all] = Outcomes::of([&[cohort]], metric, None).unwrap();
     all
 }
