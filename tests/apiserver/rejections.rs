@@ -452,7 +452,7 @@ fn rows() -> Vec<Row> {
             MODEL,
             "/spec/metrics",
             json!([{"name": "a"}]),
-            "a metric comes from one place: write one of evaluation and prometheus",
+            "a metric comes from one place: write one of evaluation, prometheus and labels",
         ),
         (
             MODEL,
@@ -464,7 +464,37 @@ fn rows() -> Vec<Row> {
             PROMPT,
             "/spec/metrics",
             json!([{"name": "a"}]),
-            "a metric comes from one place: write one of evaluation and prometheus",
+            "a metric comes from one place: write one of evaluation, prometheus and labels",
+        ),
+        (
+            MODEL,
+            "/spec/metrics",
+            json!([{"name": "a", "prometheus": {"source": "s", "query": "up"}, "labels": {"metric": "logLoss", "horizon": "6h"}}]),
+            "a metric comes from one place",
+        ),
+        (
+            MODEL,
+            "/spec/metrics",
+            json!([{"name": "a", "labels": {"metric": "rocAuc", "horizon": "6h"}}]),
+            "spec.metrics[0].labels.metric: Unsupported value",
+        ),
+        (
+            MODEL,
+            "/spec/metrics",
+            json!([{"name": "a", "labels": {"metric": "logLoss", "horizon": "6h", "minCoverage": 1.5}}]),
+            "spec.metrics[0].labels.minCoverage in body should be less than or equal to 1",
+        ),
+        (
+            MODEL,
+            "/spec",
+            json!({"server": {"protocol": "HTTP", "template": {"spec": {"containers": [container("server")]}}}, "metrics": [{"name": "a", "labels": {"metric": "accuracy", "horizon": "6h"}}]}),
+            "metrics by labels need server.protocol OpenInference",
+        ),
+        (
+            PROMPT,
+            "/spec/metrics",
+            json!([{"name": "a", "labels": {"metric": "accuracy", "horizon": "6h"}}]),
+            "labels are of predictions of models, and a prompt has none",
         ),
         (
             PROMPT,

@@ -10,6 +10,7 @@ mod evaluations;
 mod files;
 mod gateway;
 mod installation;
+mod labels;
 mod minimal;
 mod prometheus;
 mod prompts;
