@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Credentials, Duration, OpenObject, PodTemplate,
+    container::ContainerEvaluator,
     gate::{Gate, GateStatus, MetricValue, Verdict},
     judge::JudgeEvaluator,
     prompt_release::{KeyReference, Prices},
@@ -36,13 +37,13 @@ use super::{
 )]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = [{
-    "rule": "!(has(self.target.modelDeployment) || has(self.target.endpoint) && self.target.endpoint.protocol == 'OpenInference') || has(self.dataset) && has(self.dataset.label)",
-    "message": "dataset is what the model is asked: write its uri and label (only a target of predictions needs none)"
+    "rule": "!(has(self.target.modelDeployment) || has(self.target.endpoint) && self.target.endpoint.protocol == 'OpenInference') || has(self.dataset) && has(self.dataset.label) || has(self.evaluators) && size(self.evaluators) > 0 && self.evaluators.all(e, has(e.container))",
+    "message": "dataset is what the model is asked: write its uri and label (only a target of predictions, and containers alone, need none)"
 }, {
-    "rule": "!has(self.target.promptRelease) || has(self.dataset) && !has(self.dataset.label) && !has(self.dataset.features)",
+    "rule": "!has(self.target.promptRelease) || (has(self.dataset) ? !has(self.dataset.label) && !has(self.dataset.features) : has(self.evaluators) && size(self.evaluators) > 0 && self.evaluators.all(e, has(e.container)))",
     "message": "dataset has the prompt's variables as columns of their names: write its uri, and reference for the column that answers are compared with; label and features are for models"
 }, {
-    "rule": "!has(self.target.endpoint) || self.target.endpoint.protocol != 'OpenAI' || has(self.dataset) && !has(self.dataset.label) && !has(self.dataset.features)",
+    "rule": "!has(self.target.endpoint) || self.target.endpoint.protocol != 'OpenAI' || (has(self.dataset) ? !has(self.dataset.label) && !has(self.dataset.features) : has(self.evaluators) && size(self.evaluators) > 0 && self.evaluators.all(e, has(e.container)))",
     "message": "dataset has what the endpoint is asked in the column input: write its uri, and reference for the column that answers are compared with; label and features are for OpenInference"
 }, {
     "rule": "!(has(self.target.promptRelease) || has(self.target.endpoint) && self.target.endpoint.protocol == 'OpenAI') || !has(self.evaluators) || !self.evaluators.exists(e, has(e.classification) || has(e.regression) || has(e.calibration) || has(e.fairness) || has(e.featureImportance))",
@@ -325,8 +326,8 @@ pub struct EvaluationDataset {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = [{
-    "rule": "[has(self.classification), has(self.regression), has(self.calibration), has(self.fairness), has(self.featureImportance), has(self.drift), has(self.dataQuality), has(self.text), has(self.jsonSchema), has(self.pii), has(self.groundedness), has(self.judge)].filter(x, x).size() == 1",
-    "message": "an evaluator is one thing: write one of classification, regression, calibration, fairness, featureImportance, drift, dataQuality, text, jsonSchema, pii, groundedness and judge"
+    "rule": "[has(self.classification), has(self.regression), has(self.calibration), has(self.fairness), has(self.featureImportance), has(self.drift), has(self.dataQuality), has(self.text), has(self.jsonSchema), has(self.pii), has(self.groundedness), has(self.judge), has(self.container)].filter(x, x).size() == 1",
+    "message": "an evaluator is one thing: write one of classification, regression, calibration, fairness, featureImportance, drift, dataQuality, text, jsonSchema, pii, groundedness, judge and container"
 }]))]
 pub struct Evaluator {
     /// accuracy, precision, recall, f1, rocAuc, prAuc, logLoss, brier, …
@@ -365,6 +366,9 @@ pub struct Evaluator {
     /// Another model's verdict on texts: a metric of the judge's name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub judge: Option<JudgeEvaluator>,
+    /// Any image: its results file becomes metrics.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container: Option<ContainerEvaluator>,
 }
 
 /// Binary classification.

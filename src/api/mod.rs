@@ -7,6 +7,7 @@
 pub mod command;
 pub mod common;
 pub mod condition;
+pub mod container;
 pub mod ending;
 pub mod evaluation;
 pub mod gate;
