@@ -10,6 +10,7 @@ pub mod condition;
 pub mod container;
 pub mod ending;
 pub mod evaluation;
+pub mod evaluator;
 pub mod gate;
 pub mod judge;
 pub mod metric;

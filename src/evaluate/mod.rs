@@ -6,7 +6,7 @@
 //! | evaluators that are images, before | [`container`], [`results`] | `EvaluatorFailed`, `ResultsMissing`, `ResultsUnreadable` |
 //! | judge | [`judge`] | `JudgeUnavailable`, `JudgeRefused` |
 //! | ask | [`protocol`] over [`client`]; of a prompt [`prompt`] | `TargetUnreachable`, `TargetRefused`, `TooManyUnanswered` |
-//! | compute | [`measure`], [`calibration`], [`fairness`], [`importance`], [`text`], [`drift`], [`quality`] | `NothingToMeasure` |
+//! | compute | [`measure`], [`calibration`], [`fairness`], [`importance`], [`retrieval`], [`text`], [`drift`], [`quality`] | `NothingToMeasure` |
 //! | look again | [`watched`] | `DatasetChanged` |
 //!
 //! What stable says on the same rows is `stable.<metric>`, the predictor that always says the same thing `baseline.<metric>`,
@@ -32,6 +32,7 @@ pub mod protocol;
 pub mod publish;
 pub mod quality;
 pub mod results;
+pub mod retrieval;
 pub mod rows;
 pub mod slices;
 pub mod text;
@@ -380,6 +381,10 @@ fn compute(
             if let Some(evaluator) = &evaluator.fairness {
                 metrics.extend(fairness::run(evaluator, rows, truth, &compared, details)?);
             }
+            if let Some(evaluator) = &evaluator.retrieval {
+                let about = (spec.seed, &mut *details);
+                metrics.extend(retrieval::run(evaluator, rows, truth, &compared, about)?);
+            }
         }
         if matches!(truth, Truth::Binary { .. }) {
             let data = Binary::new(&compared.classes, &compared.own.predicted, None);
@@ -493,11 +498,14 @@ fn of_labels(evaluator: &Evaluator) -> bool {
         calibration,
         fairness,
         feature_importance,
+        retrieval,
         drift: _,
         data_quality: _,
         text: _,
         json_schema: _,
         pii: _,
+        toxicity: _,
+        injection: _,
         groundedness: _,
         judge: _,
         container: _,
@@ -507,6 +515,7 @@ fn of_labels(evaluator: &Evaluator) -> bool {
         || calibration.is_some()
         || fairness.is_some()
         || feature_importance.is_some()
+        || retrieval.is_some()
 }
 
 /// Whether anything is computed from labels.
@@ -519,7 +528,8 @@ fn wants_truth(spec: &EvaluationRunSpec) -> bool {
 pub(crate) fn wants_text(spec: &EvaluationRunSpec) -> bool {
     let of_text = |e: &Evaluator| {
         let by_rule = e.text.is_some() || e.json_schema.is_some() || e.pii.is_some();
-        by_rule || e.groundedness.is_some() || e.judge.is_some()
+        let found = e.toxicity.is_some() || e.injection.is_some();
+        by_rule || found || e.groundedness.is_some() || e.judge.is_some()
     };
     spec.evaluators.iter().any(of_text)
 }

@@ -389,10 +389,14 @@ fn features(spec: &EvaluationRunSpec, source: &Source) -> Vec<String> {
     names.filter(|name| !not(name)).collect()
 }
 
-/// The columns that make groups.
-fn sensitive(spec: &EvaluationRunSpec) -> impl Iterator<Item = &str> {
+/// The columns that make groups, and questions.
+fn grouping(spec: &EvaluationRunSpec) -> impl Iterator<Item = &str> {
     let fairness = spec.evaluators.iter().filter_map(|e| e.fairness.as_ref());
-    fairness.flat_map(|f| f.sensitive.iter().map(String::as_str))
+    let retrieval = spec.evaluators.iter().filter_map(|e| e.retrieval.as_ref());
+    let questions = retrieval.map(|r| r.question.as_str());
+    fairness
+        .flat_map(|f| f.sensitive.iter().map(String::as_str))
+        .chain(questions)
 }
 
 pub(super) fn read(name: &str, source: &Source, columns: &[&str]) -> Result<Table, Failure> {
@@ -412,7 +416,7 @@ fn for_model(spec: &EvaluationRunSpec, source: &Source) -> Result<Rows, Failure>
     columns.extend(spec.label.as_deref());
     columns.extend(spec.time.as_deref());
     columns.extend(keys);
-    columns.extend(sensitive(spec));
+    columns.extend(grouping(spec));
     let table = read("dataset", source, &columns)?;
     finish(spec, table, features)
 }
@@ -479,7 +483,7 @@ fn for_predictions(
     let label = spec.label.as_deref().unwrap_or_default();
     let mut labelled: Vec<&str> = vec![label];
     labelled.extend(spec.time.as_deref());
-    labelled.extend(sensitive(spec));
+    labelled.extend(grouping(spec));
     let Some(dataset) = dataset else {
         own.extend(labelled);
         own.extend(beside(spec, file, &own));

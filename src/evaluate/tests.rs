@@ -5,6 +5,7 @@ mod container;
 mod evaluators;
 mod judges;
 mod prompts;
+mod rankings;
 mod texts;
 
 use std::{

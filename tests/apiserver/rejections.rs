@@ -518,19 +518,19 @@ fn rows() -> Vec<Row> {
             EVALUATION,
             "/spec/evaluators",
             json!([{}]),
-            "an evaluator is one thing: write one of classification, regression, calibration, fairness, featureImportance, drift, dataQuality, text, jsonSchema, pii, groundedness, judge and container",
+            "an evaluator is one thing: write one of classification, regression, calibration, fairness, featureImportance, retrieval, drift, dataQuality, text, jsonSchema, pii, toxicity, injection, groundedness, judge and container",
         ),
         (
             EVALUATION,
             "/spec/evaluators",
             json!([{"classification": {}, "regression": {}}]),
-            "an evaluator is one thing: write one of classification, regression, calibration, fairness, featureImportance, drift, dataQuality, text, jsonSchema, pii, groundedness, judge and container",
+            "an evaluator is one thing: write one of classification, regression, calibration, fairness, featureImportance, retrieval, drift, dataQuality, text, jsonSchema, pii, toxicity, injection, groundedness, judge and container",
         ),
         (
             EVALUATION,
             "/spec/evaluators",
             json!([{"pii": {}}]),
-            "text, jsonSchema, pii, groundedness and judge look at texts: write target.promptRelease, an endpoint of protocol OpenAI, or target.predictions for a file of them",
+            "text, jsonSchema, pii, toxicity, injection, groundedness and judge look at texts: write target.promptRelease, an endpoint of protocol OpenAI, or target.predictions for a file of them",
         ),
         (
             EVALUATION,
@@ -662,8 +662,32 @@ fn rows() -> Vec<Row> {
         (
             EVALUATION,
             "/spec",
+            of_prompt(json!({}), json!([{"retrieval": {"question": "q"}}])),
+            "its answers are texts",
+        ),
+        (
+            EVALUATION,
+            "/spec/evaluators",
+            json!([{"toxicity": {}}]),
+            "text, jsonSchema, pii, toxicity, injection",
+        ),
+        (
+            EVALUATION,
+            "/spec/evaluators",
+            json!([{"injection": {}}]),
+            "text, jsonSchema, pii, toxicity, injection",
+        ),
+        (
+            EVALUATION,
+            "/spec/evaluators",
+            json!([{"retrieval": {"question": "q", "k": 0}}]),
+            "retrieval.k",
+        ),
+        (
+            EVALUATION,
+            "/spec",
             of_prompt(json!({}), json!([{"classification": {}}])),
-            "its answers are texts: write text, jsonSchema, pii, groundedness or judge; classification, regression, calibration, fairness and featureImportance are for models",
+            "its answers are texts: write text, jsonSchema, pii, toxicity, injection, groundedness or judge; classification, regression, calibration, fairness, featureImportance and retrieval are for models",
         ),
         (
             EVALUATION,
@@ -699,7 +723,7 @@ fn rows() -> Vec<Row> {
             EVALUATION,
             "/spec",
             json!({"target": {"endpoint": {"url": "http://m", "protocol": "OpenInference"}}, "dataset": {"uri": "s3://b/d", "label": "y"}, "evaluators": [{"pii": {}}]}),
-            "text, jsonSchema, pii, groundedness and judge look at texts",
+            "text, jsonSchema, pii, toxicity, injection, groundedness and judge look at texts",
         ),
         (
             EVALUATION,

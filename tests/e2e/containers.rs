@@ -7,7 +7,7 @@ use crate::{
     space::{Space, condition},
 };
 
-const SCRIPT: &str = include_str!("churn/evaluator.py");
+const SCRIPT: &str = include_str!("evaluator.py");
 
 /// An evaluator of the trainer's image.
 fn container(command: &[&str], more: &Value) -> Value {

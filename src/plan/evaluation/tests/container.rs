@@ -124,7 +124,7 @@ fn what_a_container_says_is_the_runs_error_and_one_that_was_killed_is_named() {
             json!({"exitCode": 196, "reason": "Error", "message": json!({"succeeded": false, "reason": "ResultsUnreadable", "permanent": true,
                 "message": "evaluators[0].container: results.json: it is empty"}).to_string()}),
             "ResultsUnreadable: evaluators[0].container: results.json: it is empty",
-            3,
+            4,
         ),
         (
             json!({"exitCode": 137, "reason": "OOMKilled"}),
