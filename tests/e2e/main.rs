@@ -6,6 +6,7 @@
 mod bad_input;
 mod caller;
 mod commands;
+mod containers;
 mod evaluations;
 mod files;
 mod gateway;
