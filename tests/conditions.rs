@@ -1,4 +1,4 @@
-//! docs/conditions.md lists every condition and reason, in the words of the constants' own doc comments.
+//! docs/conditions.md lists every condition and reason, in the words of the constants' own doc comments; links of pages lead somewhere.
 //!
 //! `UPDATE_DOCS=1 cargo test --test conditions` writes it anew.
 
@@ -232,6 +232,36 @@ fn links_between_the_pages_lead_somewhere() {
             }
         }
     }
+}
+
+/// All text of Rust below a folder.
+fn code(folder: &Path) -> String {
+    let mut text = String::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            text += &code(&path);
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            text += &fs::read_to_string(path).unwrap();
+        }
+    }
+    text
+}
+
+#[test]
+fn every_test_that_the_page_of_complaints_names_is_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = fs::read_to_string(root.join("docs/reliability.md")).unwrap();
+    let (code, mut names) = (code(&root.join("src")) + &code(&root.join("tests")), 0);
+    for name in page.split('`').filter(|n| n.contains('_')) {
+        if name.chars().all(|c| c.is_ascii_lowercase() || c == '_') {
+            assert!(code.contains(&format!("fn {name}(")), "there is no {name}");
+            names += 1;
+        }
+    }
+    assert!(names > 25, "{names}");
+    let rows = (1..=30).filter(|n| page.contains(&format!("| {n} | ")));
+    assert_eq!(rows.count(), 30);
 }
 
 /// The anchor that a heading of Markdown gets.

@@ -682,7 +682,7 @@ pub struct RetrainingRun {
     /// The version that it made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
-    /// `Running`, `Succeeded`, `Failed`, `Promoted`, `Rejected`, `NoNewData`, `DidNotHelp`.
+    /// `Running`, `Succeeded`, `Failed`, `Promoted`, `Rejected`, `NoNewData`, `DidNotHelp`, `Superseded`, `Withdrawn`, `NotEnoughData`.
     pub result: String,
     /// Digest over recipe and input digests, once known: the same again is `NoNewData`.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -221,10 +221,14 @@ pub struct RolloutStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub skipped: Vec<Epochs>,
-    /// What live bounds were judged so far, those that were taken out since included: the rollout's error rate is split over them.
+    /// What live bounds were judged so far, in the order in which they came, those that were taken out since included: the rollout's error rate is
+    /// split over them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 64))]
+    #[schemars(length(max = 128))]
     pub judged: Vec<String>,
+    /// How many of `judged` were there from the beginning: they share nine tenths of the error rate, what is put in under way what is left.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub judged_first: Option<i32>,
     /// Who approved, at which step.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub approvals: Vec<ApprovalStatus>,

@@ -51,7 +51,7 @@ const REASONS: [&str; 14] = [
     "Other",
 ];
 
-const RESULTS: [&str; 7] = [
+const RESULTS: [&str; 10] = [
     result::RUNNING,
     result::SUCCEEDED,
     result::FAILED,
@@ -59,6 +59,9 @@ const RESULTS: [&str; 7] = [
     result::REJECTED,
     result::NO_NEW_DATA,
     result::DID_NOT_HELP,
+    result::SUPERSEDED,
+    result::WITHDRAWN,
+    result::NOT_ENOUGH_DATA,
 ];
 
 /// What ended between these of a ModelDeployment.

@@ -131,7 +131,7 @@ pub static ROLLOUTS: LazyLock<IntCounterVec> = LazyLock::new(|| {
 pub static RETRAININGS: LazyLock<IntCounterVec> = LazyLock::new(|| {
     counter(
         "perennial_retraining_results_total",
-        "Retrainings that came to this: Running (started), Succeeded (made a version), Failed, Promoted, Rejected, NoNewData, DidNotHelp.",
+        "Retrainings that came to this: Running (started), Succeeded (made a version), Failed, Promoted, Rejected, NoNewData, DidNotHelp, Superseded, Withdrawn, NotEnoughData.",
         &["result"],
     )
 });

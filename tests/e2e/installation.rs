@@ -16,11 +16,25 @@ use crate::space::Space;
 pub const NAMESPACE: &str = "perennial-system";
 /// Beginning of the namespace of the test that closes the loop.
 pub const LOOP: &str = "loop";
+/// Beginning of the namespace of the test that stops the API server.
+pub const DARK: &str = "dark";
 /// Beginnings of the namespaces that the operator is given when it is installed for a list of them.
-pub const GIVEN: [&str; 5] = ["given", "crash", "crash-back", "crash-again", LOOP];
+pub const GIVEN: [&str; 9] = [
+    "given",
+    "crash",
+    "crash-back",
+    "crash-again",
+    DARK,
+    "gone",
+    "gone-rights",
+    "gone-kinds",
+    LOOP,
+];
 
 /// Held for reading by tests that want to be left in peace, for writing by those that kill the operator.
 static PEACE: RwLock<()> = RwLock::const_new(());
+/// Held for reading by tests that mind nothing but the API server, for writing by the one that stops it.
+static LIGHT: RwLock<()> = RwLock::const_new(());
 /// Held by all of those that kill it.
 static KILLERS: Mutex<Weak<RwLockWriteGuard<'static, ()>>> = Mutex::const_new(Weak::new());
 /// How it is installed now, or why that failed.
@@ -55,9 +69,23 @@ pub async fn among_killers() -> Arc<RwLockWriteGuard<'static, ()>> {
     held
 }
 
+/// The operator works in the given namespaces, and no other test runs while this is held.
+pub async fn alone() -> (RwLockWriteGuard<'static, ()>, RwLockWriteGuard<'static, ()>) {
+    let held = (PEACE.write().await, LIGHT.write().await);
+    installed(Some(Mode::Given)).await;
+    held
+}
+
 /// The operator is installed, one way or the other, and may be killed or installed again at any time.
-pub async fn whatever_happens() {
+pub async fn whatever_happens() -> RwLockReadGuard<'static, ()> {
+    let guard = LIGHT.read().await;
     installed(None).await;
+    guard
+}
+
+/// What is installed was taken apart: the next test installs it anew.
+pub async fn forget() {
+    *INSTALLED.lock().await = None;
 }
 
 async fn installed(wanted: Option<Mode>) {
@@ -157,7 +185,7 @@ fn holder(lease: &Value) -> &str {
 #[tokio::test]
 async fn of_two_operators_the_other_takes_over_at_once_from_one_that_leaves_and_soon_from_one_that_was_killed()
  {
-    whatever_happens().await; // for its CRDs
+    let _light = whatever_happens().await; // for its CRDs
     let space = Space::new("second").await;
     let namespace = space.name.clone();
     let values = |replicas: u8| -> Vec<String> {

@@ -22,4 +22,5 @@ mod serving;
 mod space;
 mod survival;
 mod within;
+mod without;
 mod words;

@@ -67,7 +67,7 @@ async fn until(space: &Space, seconds: u64, what: &str, wanted: impl Fn(&Value) 
 #[tokio::test]
 async fn drifting_traffic_retrains_once_and_the_new_version_is_promoted_under_it() {
     // Minutes are waited for here, so it begins with the others and minds neither a restart of the operator nor other settings.
-    installation::whatever_happens().await;
+    let _light = installation::whatever_happens().await;
     let space = Space::enter(installation::LOOP).await;
     rollout::tables(&space).await;
     for object in [training("churn-a", "churn"), evaluation(), watched()] {

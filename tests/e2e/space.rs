@@ -18,7 +18,7 @@ use tokio::{io::AsyncWriteExt, process::Command as AsyncCommand};
 
 use crate::installation;
 
-/// Deadlines are what two processors need that do nothing else; a machine that does may be so many times slower.
+/// How much longer the tests' own Jobs may take than two processors need that do nothing else. The operator's deadlines are what they are.
 const PATIENCE: u64 = 3;
 
 /// A namespace, removed at the end unless the test failed.
@@ -238,7 +238,6 @@ impl Space {
         let gone = await_condition(self.api(kind), name, |object: Option<&DynamicObject>| {
             object.is_none()
         });
-        let seconds = seconds * PATIENCE;
         let outcome = tokio::time::timeout(Duration::from_secs(seconds), gone).await;
         assert!(
             outcome.is_ok(),
@@ -264,7 +263,6 @@ impl Space {
             *last.borrow_mut() = now;
             done
         });
-        let seconds = seconds * PATIENCE;
         let outcome = tokio::time::timeout(Duration::from_secs(seconds), waiting).await;
         match outcome {
             Ok(result) => result.expect("the watch goes on"),
@@ -295,6 +293,7 @@ impl Space {
 
     /// Waits until a Job of the test's own has done its work.
     pub async fn until_complete(&self, job: &str, seconds: u64) {
+        let seconds = seconds * PATIENCE;
         self.until("Job", job, seconds, "it is complete", |object| {
             assert_ne!(
                 condition(object, "Failed").0,
@@ -391,7 +390,13 @@ impl Drop for Space {
             self.tell();
         } else {
             let delete = Command::new("kubectl")
-                .args(["delete", "namespace", &self.name, "--wait=false"])
+                .args([
+                    "delete",
+                    "namespace",
+                    &self.name,
+                    "--wait=false",
+                    "--ignore-not-found",
+                ])
                 .stdin(Stdio::null())
                 .stdout(Stdio::null())
                 .status();

@@ -1,5 +1,5 @@
 //! What users of other rollout controllers complained about, each as a life that must go well here. The threads are in those
-//! controllers' repositories; docs/rollouts.md has the table.
+//! controllers' repositories; docs/reliability.md has the table.
 
 use perennial::{
     api::{

@@ -113,10 +113,23 @@ fn gates_edited_under_way_do_not_get_the_error_rate_back() {
     for world in [&mut never, &mut taken_out, &mut replaced] {
         world.run(120);
     }
-    // The same callers, by the same seed: only the level is another one.
+    // The same callers, by the same seed: only the level is another one. What came later has a share of what is kept for that.
     assert!(width(&taken_out) > width(&never));
-    assert_eq!(width(&taken_out), width(&replaced));
+    assert!(width(&replaced) > width(&taken_out));
     assert_eq!(taken_out.input.state.rollout.judged.len(), 3);
+    let rollout = &replaced.input.state.rollout;
+    assert_eq!(
+        rollout.judged.last().map(String::as_str),
+        Some("errorRate max")
+    );
+    assert_eq!(rollout.judged_first, Some(2));
+    // Taken out and put in again, it has the share that it had.
+    let before = width(&taken_out);
+    gates(&mut taken_out, &three);
+    gates(&mut taken_out, &one);
+    taken_out.run(60);
+    assert!(width(&taken_out) <= before);
+    assert_eq!(taken_out.input.state.rollout.judged_first, Some(3));
     // Another number for the same bound costs nothing: one interval holds for all numbers.
     gates(&mut never, &[("errorRate", 0.06)]);
     never.run(60);

@@ -91,3 +91,47 @@ fn an_edit_between_our_write_and_its_echo_costs_one_refused_write_at_most() {
         );
     }
 }
+
+/// argo-rollouts#1181, #2166, #254: thousands of finished analysis objects, Jobs and ReplicaSets.
+#[test]
+fn after_five_hundred_rollouts_there_is_no_more_than_after_thirty() {
+    let after = |rollouts: usize| {
+        let image = |n: usize| {
+            // One in five is refused, by the Evaluation or by its gates.
+            let word = ["good", "good", "badeval", "good", "errors"][n % 5];
+            (0, Action::Image(format!("s:{word}-{n}")))
+        };
+        let script = Script {
+            rollout: 1,
+            evaluated: true,
+            settings: true,
+            actions: (0..rollouts).map(image).collect(),
+            ..script()
+        };
+        lived(1, &script, Faults::new(1, Weather::Calm), false, false)
+    };
+    let (few, many) = (after(30), after(500));
+    for ended in [&few, &many] {
+        assert_eq!(ended.violation, None);
+    }
+    assert_eq!(few.objects, many.objects);
+    let revisions = many.objects["ControllerRevision"];
+    assert!(revisions <= 80, "{revisions} revisions"); // ten, and those of the ledger's fifty
+}
+
+/// zookeeper-operator#389, keycloak-operator#121: an operator's own status write woke it, 100 requests in a second.
+#[test]
+fn nothing_is_written_while_nothing_happens() {
+    let calm = |shape: Shape| {
+        let script = Script {
+            shape,
+            evaluated: shape != Shape::Prompt,
+            ..script()
+        };
+        lived(1, &script, Faults::new(1, Weather::Calm), false, true)
+    };
+    for shape in [Shape::Uri, Shape::Followed, Shape::Prompt] {
+        let ended = calm(shape);
+        assert_eq!(ended.violation, None, "{shape:?}");
+    }
+}

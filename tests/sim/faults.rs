@@ -94,6 +94,8 @@ pub struct Faults {
     pub loses: Option<u64>,
     /// Somebody edits whenever the operator writes.
     pub race: Option<Race>,
+    /// Every kind of status that is written is kept.
+    pub sampled: bool,
 }
 
 impl Faults {
@@ -104,6 +106,7 @@ impl Faults {
             counts: vec![0; Fault::ALL.len()],
             loses: None,
             race: None,
+            sampled: false,
         }
     }
 

@@ -1,6 +1,6 @@
 //! A life from its beginning to its end.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use perennial::{
     api::annotation,
@@ -43,6 +43,11 @@ pub struct Ended {
     pub conflicts: u64,
     pub faults: Vec<u64>,
     pub trace: String,
+    /// How many objects there are of each kind.
+    pub objects: BTreeMap<&'static str, usize>,
+    /// Kinds of status that were written, and the objects of ours at the end; where that was asked for.
+    pub samples: BTreeMap<String, Value>,
+    pub resting: Vec<Value>,
 }
 
 /// Lives it on a runtime of its own, whose clock goes on only when there is nothing to do.
@@ -84,6 +89,21 @@ pub fn lived(seed: u64, script: &Script, faults: Faults, traced: bool, quiet: bo
             conflicts: world.conflicts,
             faults: std::mem::take(&mut world.faults.counts),
             trace: world.trace.take().unwrap_or_default(),
+            objects: Kind::ALL
+                .iter()
+                .map(|kind| (kind.as_str(), world.api.all(*kind).count()))
+                .collect(),
+            samples: std::mem::take(&mut world.samples),
+            resting: Kind::ALL
+                .iter()
+                .filter(|kind| kind.is_own() && world.faults.sampled)
+                .flat_map(|kind| world.api.all(*kind).map(move |(_, object)| (kind, object)))
+                .map(|(kind, object)| {
+                    let mut object = Value::clone(object);
+                    object["kind"] = kind.as_str().into();
+                    object
+                })
+                .collect(),
         }
     })
 }

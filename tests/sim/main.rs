@@ -7,6 +7,7 @@ mod complaints;
 mod end;
 mod faults;
 mod gateway;
+mod health;
 mod inputs;
 mod ladder;
 mod life;

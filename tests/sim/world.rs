@@ -101,6 +101,8 @@ pub struct World {
     pub refused: BTreeSet<String>,
     /// What the operator wrote since this was last emptied, for messages.
     pub written: Vec<String>,
+    /// One object for each kind of status that was written, where that is asked for.
+    pub samples: BTreeMap<String, Value>,
     /// The first thing that must not be.
     pub violation: Option<String>,
     pub trace: Option<String>,
@@ -139,6 +141,7 @@ impl Sim {
             conflicts: 0,
             refused: BTreeSet::new(),
             written: Vec::new(),
+            samples: BTreeMap::new(),
             violation: None,
             trace: traced.then(String::new),
         })))
@@ -239,6 +242,14 @@ impl World {
             if commit.who == Who::User && commit.kind.is_own() {
                 self.refused.clear();
             }
+            if self.faults.sampled
+                && commit.kind.is_own()
+                && let Some(new) = &commit.new
+            {
+                let mut sample = Value::clone(new);
+                sample["kind"] = commit.kind.as_str().into();
+                self.samples.entry(sort(&sample)).or_insert(sample);
+            }
             if commit.who == Who::Operator {
                 if is_refresh(&commit) {
                     self.refreshes += 1;
@@ -274,6 +285,20 @@ impl World {
         let process = self.process;
         self.after(wait, Event::Deliver(process, kind));
     }
+}
+
+/// What makes an object's status another one for somebody who only sees conditions.
+fn sort(object: &Value) -> String {
+    let conditions = object["status"]["conditions"].as_array();
+    let conditions = conditions.into_iter().flatten();
+    let words =
+        conditions.map(|c| [text(c, "/type"), text(c, "/status"), text(c, "/reason")].join(" "));
+    [
+        text(object, "/kind"),
+        text(object, "/status/phase"),
+        &words.collect::<Vec<_>>().join(", "),
+    ]
+    .join(": ")
 }
 
 /// Whether a write only brings newer numbers of gates, which is allowed once a minute.

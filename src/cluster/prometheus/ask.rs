@@ -1,8 +1,17 @@
 //! One question over the network, bounded in time and size; and what its answer says.
 
-use std::{path::Path, sync::Mutex, sync::PoisonError, time::Duration};
+use std::{
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
-use reqwest::{StatusCode, header};
+use reqwest::{
+    StatusCode,
+    dns::{Addrs, Name, Resolve, Resolving},
+    header,
+};
 use serde::Deserialize;
 
 use super::source::Source;
@@ -117,6 +126,7 @@ impl Asker {
             .connect_timeout(CONNECT)
             // Only the configuration says where questions go.
             .redirect(reqwest::redirect::Policy::none())
+            .dns_resolver(Arc::new(Resolver))
             .no_proxy()
             .pool_max_idle_per_host(4)
             .user_agent(concat!("perennial/", env!("CARGO_PKG_VERSION")))
@@ -124,6 +134,34 @@ impl Asker {
             .map_err(|e| format!("can't be asked: {}", root_cause(&e)))?;
         *made = Some((authorities, client.clone()));
         Ok(client)
+    }
+}
+
+/// Names, as the system knows them, but for those that lead where no Prometheus is.
+pub(super) struct Resolver;
+
+impl Resolve for Resolver {
+    fn resolve(&self, name: Name) -> Resolving {
+        Box::pin(async move {
+            let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
+            let found: Vec<SocketAddr> = found.filter(|a| !is_of_the_link(a.ip())).collect();
+            if found.is_empty() {
+                return Err(
+                    "its name leads to a link-local address, which nobody is asked at".into(),
+                );
+            }
+            Ok(Box::new(found.into_iter()) as Addrs)
+        })
+    }
+}
+
+/// Whether an address means something on one link only: there clouds tell nodes their secrets.
+pub(super) fn is_of_the_link(ip: IpAddr) -> bool {
+    /// Of one cloud, though not link-local.
+    const METADATA: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
+    match ip.to_canonical() {
+        IpAddr::V4(ip) => ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_unicast_link_local() || ip == METADATA,
     }
 }
 

@@ -92,6 +92,16 @@ impl Sources {
             if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
                 return Err(format!("source {name}: `{url}` is no http or https URL"));
             }
+            let address = match url.host() {
+                Some(url::Host::Ipv4(ip)) => Some(ip.into()),
+                Some(url::Host::Ipv6(ip)) => Some(ip.into()),
+                _ => None,
+            };
+            if address.is_some_and(super::ask::is_of_the_link) {
+                return Err(format!(
+                    "source {name}: `{url}` is a link-local address, where no Prometheus is asked"
+                ));
+            }
             if !url.username().is_empty() || url.password().is_some() {
                 return Err(format!(
                     "source {name}: its URL has a password; use basicAuth"
@@ -209,6 +219,23 @@ mod tests {
             (
                 r#"{"sources": [{"name": "a", "url": "http://p", "token": "x"}]}"#,
                 "unknown field",
+            ),
+            (
+                r#"{"sources": [{"name": "a", "url": "http://169.254.169.254/latest"}]}"#,
+                "link-local",
+            ),
+            (
+                r#"{"sources": [{"name": "a", "url": "http://[fe80::1]"}]}"#,
+                "link-local",
+            ),
+            // However it is written.
+            (
+                r#"{"sources": [{"name": "a", "url": "http://0xa9fea9fe"}]}"#,
+                "link-local",
+            ),
+            (
+                r#"{"sources": [{"name": "a", "url": "http://[::ffff:169.254.169.254]"}]}"#,
+                "link-local",
             ),
         ] {
             let error = Sources::parse(text).unwrap_err();

@@ -8,6 +8,7 @@ use axum::{
     http::{HeaderMap, Response},
     routing::post,
 };
+use reqwest::dns::Resolve as _;
 
 use super::{super::measure::ReleaseKind, *};
 
@@ -128,6 +129,20 @@ async fn a_number_is_a_value_and_everything_else_says_what_is_wrong() {
         panic!("nobody answered");
     };
     assert!(why.contains("can't be reached"), "{why}");
+}
+
+/// argo-rollouts#4707: a tenant's URL made the controller fetch inside addresses.
+#[tokio::test]
+async fn a_name_that_leads_to_a_link_local_address_is_not_asked() {
+    let resolve = async |name: &str| {
+        let found = ask::Resolver.resolve(name.parse().unwrap()).await;
+        found.map_or_else(|e| e.to_string(), |all| format!("{}", all.count() > 0))
+    };
+    assert_eq!(resolve("localhost").await, "true");
+    for name in ["169.254.169.254", "fe80::1", "fd00:ec2::254"] {
+        let why = resolve(name).await;
+        assert!(why.contains("link-local"), "{name}: {why}");
+    }
 }
 
 #[tokio::test]

@@ -286,6 +286,7 @@ fn with_retraining<T>(
         metrics: &metrics,
         jobs: &observed.training_jobs,
         rollout: status.rollout.as_ref().map(|r| r.state).unwrap_or_default(),
+        candidate: status.candidate.as_ref().and_then(|c| c.version.as_deref()),
         rejected: &status.rejected_revisions,
         history: &status.history,
         handled: &status.last_handled_commands,

@@ -12,10 +12,10 @@ use super::{
 use crate::{
     api::{
         model_deployment::{Retraining, RetrainingRun, RetrainingStatus, RunLimit},
-        rollout::Outcome,
+        rollout::{Outcome, RolloutState},
         training_job::TrainingPhase,
     },
-    plan::Event,
+    plan::{Event, rollout},
 };
 
 /// Shortest time between two runs.
@@ -24,13 +24,18 @@ const DEFAULT_COOLDOWN: SignedDuration = SignedDuration::from_hours(6);
 const MOST_RUNS: usize = 20;
 /// A failed run doubles the cooldown, so often at most.
 const MOST_DOUBLINGS: u32 = 4;
+/// The version was neither taken nor refused.
+const UNDECIDED: [&str; 3] = [
+    result::SUPERSEDED,
+    result::WITHDRAWN,
+    result::NOT_ENOUGH_DATA,
+];
 
 /// What became of a run.
 pub(super) fn follow(
     input: &Input<'_>,
     status: &mut RetrainingStatus,
     index: usize,
-    key: &str,
     output: &mut Output,
 ) {
     let deployment = input.deployment;
@@ -90,27 +95,67 @@ pub(super) fn follow(
             output.events.push(ended(run));
             let (name, result) = (run.trigger.clone(), run.result.clone());
             if result == result::NO_NEW_DATA {
+                // What was tried is what its job says, whatever the recipe is by now.
+                let tried = ours.map(|job| recipe::key(&job.spec));
                 for trigger in status.triggers.iter_mut().filter(|t| t.name == name) {
-                    trigger::disarm(trigger, key, "NoNewData: the last run read the same data with the same recipe; disarmed until the recipe changes, the value is within the bound, or someone says `retrain`".to_owned());
+                    trigger::disarm(trigger, tried.as_deref(), "NoNewData: the last run read the same data with the same recipe; disarmed until the recipe changes, the value is within the bound, or someone says `retrain`".to_owned());
                 }
             }
         }
     }
     let run = &mut status.runs[index];
-    if run.result == result::SUCCEEDED && run.version.is_some() {
-        let last = input.history.iter().rfind(|h| h.version == run.version);
-        let rejected = input.rejected.iter().find(|r| r.version == run.version);
-        if let Some(rejected) = rejected {
-            run.result = result::REJECTED.to_owned();
-            let message = format!("{}; refused: {}", run.message, rejected.message);
+    if run.version.is_some()
+        && (run.result == result::SUCCEEDED || UNDECIDED.contains(&run.result.as_str()))
+        && let Some((result, why)) = came_of(input, run)
+        && run.result != result
+    {
+        run.result = result.to_owned();
+        if let Some(why) = why {
+            let message = format!("{}; {why}", run.message);
             run.message = crate::api::condition::bounded(message);
-        } else if last.is_some_and(|h| h.outcome == Outcome::Promoted) {
-            run.result = result::PROMOTED.to_owned();
         }
-        if run.result != result::SUCCEEDED {
-            output.events.push(ended(run));
-        }
+        output.events.push(ended(run));
     }
+}
+
+/// What came of the version of a run, and what to say of it; nothing, as long as it is tried or waits its turn. What nobody decided may be
+/// tried again, and then has another end.
+fn came_of(input: &Input<'_>, run: &RetrainingRun) -> Option<(&'static str, Option<String>)> {
+    let mut rejected = input.rejected.iter();
+    if let Some(rejected) = rejected.find(|r| r.version == run.version) {
+        let why = format!("refused: {}", rejected.message);
+        return Some((result::REJECTED, Some(why)));
+    }
+    let last = input.history.iter().rfind(|h| h.version == run.version);
+    if last.is_some_and(|h| h.outcome == Outcome::Promoted) {
+        return Some((result::PROMOTED, None));
+    }
+    let baking = input.stable.filter(|_| input.rollout != RolloutState::Idle);
+    let baking = baking.and_then(|(_, model)| model.version.as_deref());
+    if [input.candidate, baking].contains(&run.version.as_deref()) {
+        return None;
+    }
+    if let Some(last) = last {
+        let result = match last.outcome {
+            Outcome::Superseded => result::SUPERSEDED,
+            Outcome::Withdrawn => result::WITHDRAWN,
+            Outcome::Aborted if last.reason == rollout::reason::NOT_ENOUGH_DATA => {
+                result::NOT_ENOUGH_DATA
+            }
+            Outcome::Aborted | Outcome::Promoted | Outcome::RolledBack => return None,
+        };
+        return Some((result, Some(last.message.clone())));
+    }
+    let (_, stable) = input.stable?;
+    // Only newer versions of the same model than stable's are ever tried.
+    let mut jobs = input.jobs.iter().filter(|j| j.name_any() == run.job);
+    let model = stable.name.as_ref()?;
+    let same = jobs.all(|job| job.spec.model.name == *model);
+    (same && stable.version > run.version).then(|| {
+        let version = stable.version.as_deref().unwrap_or_default();
+        let why = format!("it was never tried, as {version}, which is newer, was stable first");
+        (result::SUPERSEDED, Some(why))
+    })
 }
 
 pub(super) fn ended(run: &RetrainingRun) -> Event {
@@ -134,6 +179,7 @@ pub(super) fn ended(run: &RetrainingRun) -> Event {
             result::NO_NEW_DATA => reason::NO_NEW_DATA,
             result::PROMOTED => reason::PROMOTED,
             result::DID_NOT_HELP => reason::DID_NOT_HELP,
+            undecided if UNDECIDED.contains(&undecided) => reason::UNDECIDED,
             _ => reason::SUCCEEDED,
         },
         action: "Retraining",

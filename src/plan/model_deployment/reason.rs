@@ -106,6 +106,8 @@ pub mod retraining {
     pub const PROMOTED: &str = "RetrainingPromoted";
     /// The run's version was refused; stable stays.
     pub const REJECTED: &str = "RetrainingRejected";
+    /// The run's version was neither taken nor refused: it was superseded or withdrawn, or there was too little data.
+    pub const UNDECIDED: &str = "RetrainingUndecided";
 }
 
 /// Reasons of the conditions Autoscaled and Routed.

@@ -95,8 +95,13 @@ fn overridden(
         dataset.digest = None;
     }
     spec.publish = Some(Publish::Candidate);
-    let key = sha256(&json!(spec)).chars().take(12).collect();
+    let key = key(&spec);
     Ok(Recipe { spec, key })
+}
+
+/// Tells recipes apart: of a recipe with its overrides, and of the TrainingJob that was made of it.
+pub fn key(spec: &TrainingJobSpec) -> String {
+    sha256(&json!(spec)).chars().take(12).collect()
 }
 
 /// Name of the TrainingJob of a firing: a function of release and firing, so that making it twice makes one.

@@ -50,6 +50,12 @@ pub mod result {
     pub const NO_NEW_DATA: &str = "NoNewData";
     /// Its version is stable, and the trigger's value is still beyond the bound.
     pub const DID_NOT_HELP: &str = "DidNotHelp";
+    /// Its version was neither taken nor refused: another spec came, or a newer version was stable first.
+    pub const SUPERSEDED: &str = "Superseded";
+    /// Likewise: the spec went back to what is stable.
+    pub const WITHDRAWN: &str = "Withdrawn";
+    /// Likewise: there was too little data to tell.
+    pub const NOT_ENOUGH_DATA: &str = "NotEnoughData";
 }
 
 /// A metric of stable, measured.
@@ -92,6 +98,8 @@ pub struct Input<'a> {
     pub jobs: &'a [Arc<TrainingJob>],
     /// Where the rollout is.
     pub rollout: RolloutState,
+    /// The version that is tried.
+    pub candidate: Option<&'a str>,
     /// The ledger.
     pub rejected: &'a [RejectedRevision],
     /// The last rollouts.
@@ -122,10 +130,10 @@ pub struct Output {
 pub fn follow_runs(input: &Input<'_>, status: &mut RetrainingStatus) -> Vec<Event> {
     let mut output = Output::default();
     if let Some(retraining) = &input.deployment.spec.retraining {
-        let recipe = recipe::resolve(retraining, input.jobs, status);
-        let key = recipe.map(|r| r.key).unwrap_or_default();
+        // Copied before its TrainingJob goes, whatever came of the runs.
+        let _ = recipe::resolve(retraining, input.jobs, status);
         for index in 0..status.runs.len() {
-            past::follow(input, status, index, &key, &mut output);
+            past::follow(input, status, index, &mut output);
         }
     }
     output.events
@@ -152,16 +160,17 @@ pub fn decide(input: &Input<'_>, before: Option<&RetrainingStatus>, now: Timesta
     };
     let mut status = before.cloned().unwrap_or_default();
     let recipe = recipe::resolve(retraining, input.jobs, &mut status);
-    let key = recipe.as_ref().map(|r| r.key.clone()).unwrap_or_default();
+    let key = recipe.as_ref().map(|r| r.key.clone()).ok();
     let recipe = recipe.and_then(|recipe| {
         demand::windows(retraining)?;
         demand::improvement(input.deployment, retraining)?;
         Ok(recipe)
     });
     for index in 0..status.runs.len() {
-        past::follow(input, &mut status, index, &key, &mut output);
+        past::follow(input, &mut status, index, &mut output);
     }
-    let looks = triggers::look(input, retraining, &mut status, &key, now, &mut output);
+    let key = key.as_deref();
+    let looks = triggers::look(input, retraining, &mut status, key, now, &mut output);
     output.check_at = earlier(output.check_at, trigger::check_at(&looks));
     let mut due: Vec<(String, String)> = looks
         .iter()
@@ -281,7 +290,7 @@ fn start(
         for trigger in status.triggers.iter_mut().filter(|t| t.name == name) {
             trigger::disarm(
                 trigger,
-                &recipe.key,
+                Some(&recipe.key),
                 format!(
                     "NoNewData: {why}, but the recipe pins the data that was trained on already; name newer data in retraining.datasets, or say `retrain`"
                 ),

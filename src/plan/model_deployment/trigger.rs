@@ -45,8 +45,8 @@ pub struct Facts {
     pub reading: Option<Reading>,
     /// When stable's training ended.
     pub trained: Option<Timestamp>,
-    /// The recipe and overrides of now.
-    pub recipe: String,
+    /// The recipe and overrides of now; none while it can't be resolved.
+    pub recipe: Option<String>,
     /// A run of this trigger made what is stable now: its first value says whether that helped.
     pub retrained: bool,
 }
@@ -76,10 +76,16 @@ pub fn look(
     if status.state.is_empty() {
         status.state = ARMED.to_owned();
     }
-    if status.state == DISARMED && status.disarmed_for.as_deref() != Some(&facts.recipe) {
-        status.state = ARMED.to_owned();
-        status.disarmed_for = None;
-        status.message.clear();
+    // A recipe that isn't there is no other recipe, and the one that comes after it may be the same.
+    if let Some(recipe) = &facts.recipe
+        && status.state == DISARMED
+    {
+        let of = status.disarmed_for.get_or_insert_with(|| recipe.clone());
+        if of != recipe {
+            status.state = ARMED.to_owned();
+            status.disarmed_for = None;
+            status.message.clear();
+        }
     }
     let mut look = Look {
         status,
@@ -98,10 +104,10 @@ pub fn look(
     look
 }
 
-/// Sets a trigger to rest until something is new.
-pub fn disarm(status: &mut TriggerStatus, recipe: &str, message: String) {
+/// Sets a trigger to rest until something is new: another recipe than this one, or, if it isn't known, than the next that is.
+pub fn disarm(status: &mut TriggerStatus, recipe: Option<&str>, message: String) {
     status.state = DISARMED.to_owned();
-    status.disarmed_for = Some(recipe.to_owned());
+    status.disarmed_for = recipe.map(str::to_owned);
     status.failing = 0;
     status.failing_since = None;
     status.message = message;
@@ -303,7 +309,7 @@ fn measured(trigger: &Trigger, facts: &Facts, look: &mut Look, now: Timestamp) {
                 look.did_not_help = true;
                 disarm(
                     status,
-                    &facts.recipe,
+                    facts.recipe.as_deref(),
                     format!(
                         "RetrainingDidNotHelp: {saying} is still beyond the bound after the retraining; disarmed until the value is within it, the recipe or its data changes, or someone says `retrain`"
                     ),

@@ -18,7 +18,7 @@ pub(super) fn look(
     input: &Input<'_>,
     retraining: &Retraining,
     status: &mut RetrainingStatus,
-    key: &str,
+    key: Option<&str>,
     now: Timestamp,
     output: &mut Output,
 ) -> Vec<Look> {
@@ -48,7 +48,7 @@ pub(super) fn look(
             let facts = Facts {
                 reading: reading(input, t),
                 trained: model.trained_time.as_ref().map(|t| t.0),
-                recipe: key.to_owned(),
+                recipe: key.map(str::to_owned),
                 retrained: made_by.is_some_and(|i| status.runs[i].trigger == t.name),
             };
             let before = status.triggers.iter().find(|s| s.name == t.name);

@@ -213,6 +213,7 @@ impl<'a> Engine<'a> {
         let before = Before {
             gates: &rollout.gates,
             judged: &rollout.judged,
+            judged_first: rollout.judged_first.and_then(|n| usize::try_from(n).ok()),
             now: self.now,
         };
         let judgement = gates::judge(self.input, &self.policy, sides, &of.6, before);
@@ -226,6 +227,7 @@ impl<'a> Engine<'a> {
         rollout.evaluations.clone_from(&judgement.evaluations);
         if !judgement.judged.is_empty() {
             rollout.judged.clone_from(&judgement.judged);
+            rollout.judged_first = judgement.judged_first;
         }
         let same = rollout.gates.len() == judgement.gates.len()
             && rollout.gates.iter().zip(&judgement.gates).all(|(a, b)| {

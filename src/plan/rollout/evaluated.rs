@@ -8,7 +8,7 @@ use super::{
 use crate::{
     api::{
         evaluation::EvaluationRun,
-        gate::{Gate, GateStatus, Verdict},
+        gate::{Gate, GateStatus, MetricValue, Proof, Verdict},
         rollout::{BrokenBound, EvaluationGate, RolloutSpec, RolloutState, RolloutStatus, Step},
     },
     stats::sequential::{self, Bound},
@@ -177,7 +177,16 @@ pub(super) fn judge(
                     "Evaluation {name} has no {metric} of stable in the same run to compare with"
                 ),
             ),
-            (Some(value), stable) => compare(gate, bound, value, stable, samples),
+            (Some(number), stable) => {
+                // Stable's run is this one, so its difference is to stable.
+                let difference = value(&format!("difference.{metric}"));
+                let ends = match bound {
+                    Bound::Min(_) | Bound::Max(_) => ends(own),
+                    Bound::MinDifference(_) | Bound::MaxDifference(_) => difference.and_then(ends),
+                    Bound::MinRatio(_) | Bound::MaxRatio(_) => None,
+                };
+                compare(gate, bound, (number, stable), samples, ends)
+            }
         };
     }
     // An error only counts when no other Evaluation can still have the metric.
@@ -189,39 +198,65 @@ pub(super) fn judge(
     status(gate, bound, verdict, 0, message)
 }
 
-fn compare(gate: &Gate, bound: Bound, value: f64, stable: Option<f64>, samples: i64) -> GateStatus {
+/// Both ends of the interval of a metric, if it has one.
+fn ends(metric: &MetricValue) -> Option<(f64, f64)> {
+    let ends = metric.lower.zip(metric.upper)?;
+    (ends.0.is_finite() && ends.1.is_finite()).then_some(ends)
+}
+
+/// Without `proof` the value decides; with it the interval, as in the Evaluation's own gates.
+fn compare(
+    gate: &Gate,
+    bound: Bound,
+    (value, stable): (f64, Option<f64>),
+    samples: i64,
+    ends: Option<(f64, f64)>,
+) -> GateStatus {
     let bounded = match (bound, stable) {
         (Bound::MaxDifference(_) | Bound::MinDifference(_), Some(stable)) => value - stable,
         (Bound::MaxRatio(_) | Bound::MinRatio(_), Some(stable)) => value / stable,
         _ => value,
     };
-    let verdict = if gate.min_samples.is_some_and(|min| samples < min) || !bounded.is_finite() {
-        Verdict::Inconclusive
-    } else {
-        match sequential::judge(bound, Some(bounded), Some(bounded)) {
-            sequential::Verdict::Passed => Verdict::Passed,
-            sequential::Verdict::Failed => Verdict::Failed,
-            sequential::Verdict::Inconclusive => Verdict::Inconclusive,
-        }
+    let few = gate.min_samples.is_some_and(|min| samples < min) || !bounded.is_finite();
+    let ends = ends.filter(|_| gate.proof.is_some());
+    let (low, high) = ends.map_or((None, None), |(low, high)| (Some(low), Some(high)));
+    let (verdict, said) = match (gate.proof, ends) {
+        _ if few => (Verdict::Inconclusive, "can't be judged by"),
+        (None, _) => match sequential::judge(bound, Some(bounded), Some(bounded)) {
+            sequential::Verdict::Passed => (Verdict::Passed, "is within"),
+            sequential::Verdict::Failed => (Verdict::Failed, "is beyond"),
+            sequential::Verdict::Inconclusive => (Verdict::Inconclusive, "can't be judged by"),
+        },
+        (Some(_), None) => (
+            Verdict::Inconclusive,
+            "has no interval, which proof needs, to be judged by",
+        ),
+        (Some(proof), Some(_)) => match (sequential::judge(bound, low, high), proof) {
+            (sequential::Verdict::Passed, _) => (Verdict::Passed, "is proven to be within"),
+            (sequential::Verdict::Failed, _) => (Verdict::Failed, "is proven to be beyond"),
+            (_, Proof::Harm) => (Verdict::Passed, "isn't proven to be beyond"),
+            (_, Proof::Safety) => (Verdict::Inconclusive, "isn't proven to be within"),
+        },
     };
     let words = super::status::bound(bound);
     let against = match (bound.compares(), stable) {
         (true, Some(stable)) => format!(" against stable's {}", rounded(stable)),
         _ => String::new(),
     };
-    let said = match verdict {
-        Verdict::Passed => "is within",
-        Verdict::Failed => "is beyond",
-        _ => "can't be judged by",
+    let interval = match ends {
+        Some((low, high)) => format!(": {} to {}", rounded(low), rounded(high)),
+        None => String::new(),
     };
     let message = format!(
-        "{} {}{against} {said} {words} ({samples} rows)",
+        "{} {}{against} {said} {words}{interval} ({samples} rows)",
         gate.metric,
         rounded(value)
     );
     GateStatus {
         value: finite(Some(value)),
         stable: finite(stable),
+        lower: finite(low),
+        upper: finite(high),
         ..status(gate, bound, verdict, samples, message)
     }
 }
@@ -236,5 +271,118 @@ fn status(
     GateStatus {
         samples,
         ..super::status::gate(gate, bound, verdict, message)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::plan::rollout::EvaluationView;
+
+    /// What a gate says of a run that measured 0.80 for the candidate and 0.79 for stable, with these intervals.
+    fn said(gate: serde_json::Value, own: (f64, f64), difference: (f64, f64)) -> Verdict {
+        let gate: Gate = serde_json::from_value(gate).unwrap();
+        let run: EvaluationRun = serde_json::from_value(json!({
+            "number": 1, "target": "t", "release": "uid", "revision": "new", "attempt": 1, "generation": 1,
+            "baseline": "old", "verdict": "Passed",
+            "metrics": [
+                {"name": "rocAuc", "value": 0.80, "samples": 100, "lower": own.0, "upper": own.1},
+                {"name": "stable.rocAuc", "value": 0.79},
+                {"name": "difference.rocAuc", "value": 0.01, "lower": difference.0, "upper": difference.1},
+            ],
+        }))
+        .unwrap();
+        let view = EvaluationView {
+            generation: 1,
+            runs: vec![run],
+        };
+        let input = Input {
+            uid: "uid".into(),
+            evaluations: BTreeMap::from([("quality".to_owned(), view)]),
+            ..Input::default()
+        };
+        let sides = Sides {
+            candidate: "new",
+            attempt: 1,
+            stable: Some("old"),
+            from: None,
+            skipped: &[],
+            cold: None,
+            epoch: 1,
+            live: false,
+            mirrored: false,
+            evaluated: true,
+            baking: false,
+            seconds: None,
+            window: None,
+        };
+        let bound = super::super::status::bounds(&gate).next().unwrap();
+        let status = judge(&input, sides, &gate, bound, &[("quality", "rocAuc")]);
+        let ends = match bound.compares() {
+            true => difference,
+            false => own,
+        };
+        let shown = (status.lower, status.upper);
+        let ratio = matches!(bound, Bound::MinRatio(_));
+        let expected = (Some(ends.0), Some(ends.1));
+        assert_eq!(
+            shown == expected,
+            gate.proof.is_some() && !ratio,
+            "{status:?}"
+        );
+        status.verdict
+    }
+
+    #[test]
+    fn with_proof_the_interval_decides_and_without_it_the_value() {
+        let narrow = ((0.78, 0.82), (0.002, 0.018));
+        let wide = ((0.60, 0.95), (-0.15, 0.17));
+        let (passed, failed, open) = (Verdict::Passed, Verdict::Failed, Verdict::Inconclusive);
+        for (bound, value, none, of_narrow, of_wide) in [
+            // Bound, without proof, then Harm and Safety by the narrow interval, and by the wide one.
+            ("min", 0.75, passed, (passed, passed), (passed, open)),
+            ("min", 0.81, failed, (passed, open), (passed, open)),
+            ("min", 0.83, failed, (failed, failed), (passed, open)),
+            ("max", 0.85, passed, (passed, passed), (passed, open)),
+            (
+                "minDifference",
+                0.0,
+                passed,
+                (passed, passed),
+                (passed, open),
+            ),
+            (
+                "minDifference",
+                0.015,
+                failed,
+                (passed, open),
+                (passed, open),
+            ),
+            (
+                "maxDifference",
+                -0.01,
+                failed,
+                (failed, failed),
+                (passed, open),
+            ),
+            // A ratio has no interval, so nothing is ever proven of it.
+            ("minRatio", 0.9, passed, (open, open), (open, open)),
+        ] {
+            let with = |proof: Option<&str>, ends: ((f64, f64), (f64, f64))| {
+                said(
+                    json!({"metric": "rocAuc", bound: value, "proof": proof}),
+                    ends.0,
+                    ends.1,
+                )
+            };
+            let both = |ends| (with(Some("Harm"), ends), with(Some("Safety"), ends));
+            assert_eq!(with(None, narrow), none, "{bound} {value}");
+            assert_eq!(both(narrow), of_narrow, "{bound} {value}, narrow");
+            assert_eq!(both(wide), of_wide, "{bound} {value}, wide");
+        }
     }
 }

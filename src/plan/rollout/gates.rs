@@ -11,7 +11,7 @@ use crate::{
         gate::{Gate, GateStatus, Proof, Verdict},
         rollout::{BrokenBound, Epochs, EvaluationGate},
     },
-    stats::sequential::{self, Bound, Finding, share},
+    stats::sequential::{self, Bound, Finding},
 };
 
 /// How often one rollout may be wrong about harm, over all its gates, steps and bake.
@@ -71,6 +71,8 @@ pub(super) struct Before<'a> {
     pub gates: &'a [GateStatus],
     /// The live bounds that were judged in this rollout so far.
     pub judged: &'a [String],
+    /// How many of them were there from the beginning, where that was recorded.
+    pub judged_first: Option<usize>,
     /// The time of this look.
     pub now: Timestamp,
 }
@@ -84,6 +86,8 @@ pub(super) struct Judgement {
     pub evaluations: Vec<EvaluationGate>,
     /// The live bounds that were judged in this rollout, now included.
     pub judged: Vec<String>,
+    /// How many of them were there from the beginning.
+    pub judged_first: Option<i32>,
     /// The first gate that failed.
     pub failed_gate: Option<Failure>,
     /// The first evaluation that failed.
@@ -138,12 +142,22 @@ pub(super) fn judge(
     let watched = built_in.len();
     // A bound that was taken out, or put in under way, has spent its share all the same.
     let mut judged = before.judged.to_vec();
-    judged.extend(built_in);
-    judged.sort();
-    judged.dedup();
-    let alpha = share(ERROR_BUDGET, judged.len());
+    for quantity in built_in {
+        if !judged.contains(&quantity) {
+            judged.push(quantity);
+        }
+    }
+    let first = match before.judged {
+        [] => judged.len(),
+        known => before.judged_first.unwrap_or(known.len()),
+    };
+    let share = |quantity: &str| {
+        let place = judged.iter().position(|j| j == quantity);
+        sequential::share(ERROR_BUDGET, first, place.unwrap_or(judged.len()))
+    };
     if sides.from.is_some() {
-        all.judged = judged;
+        all.judged.clone_from(&judged);
+        all.judged_first = i32::try_from(first).ok();
     }
     let strata = measure::strata(input, sides);
     let past = measure::is_past(sides, before.now);
@@ -155,7 +169,8 @@ pub(super) fn judge(
         if let Some(metric) = measure::Metric::named(&gate.metric) {
             // The first revision has no callers before it serves, so nothing live can hold it back.
             if sides.stable.is_some() {
-                let finding = metric.judge(&strata, bound, alpha);
+                let share = share(&status::quantity(gate, bound));
+                let finding = metric.judge(&strata, bound, share);
                 let kind = (metric.unit(), metric.is_of_copies());
                 let mut status = live(gate, bound, kind, &finding, sides);
                 if metric == measure::Metric::Feedback
@@ -185,7 +200,8 @@ pub(super) fn judge(
         }
         if let Some(metric) = labelled::metric(input, &gate.metric) {
             if sides.stable.is_some() {
-                let status = labelled::judge(input, sides, (gate, bound), metric, alpha);
+                let share = share(&status::quantity(gate, bound));
+                let status = labelled::judge(input, sides, (gate, bound), metric, share);
                 // In the bake no more comes of what stable answered beside it, but for labels.
                 let awaited = sides.live && !(sides.baking && bound.compares());
                 let status = count(status, policy, before);

@@ -224,11 +224,20 @@ pub fn judge(bound: Bound, lower: Option<f64>, upper: Option<f64>) -> Verdict {
     }
 }
 
-/// What each of `gates` gates may spend of a rollout's error rate (Bonferroni: valid whatever depends on what).
+/// What a gate may spend of a rollout's error rate, as the `place`th (from 0) of those judged so far, of which `first` were there from the
+/// beginning. Those share nine tenths evenly (Bonferroni: valid whatever depends on what); of the last tenth the kth that came later has
+/// 1 / (k (k + 1)), which never sums to more than 1, however many come.
 #[must_use]
-pub fn share(alpha: f64, gates: usize) -> f64 {
-    alpha / gates.max(1) as f64
+pub fn share(alpha: f64, first: usize, place: usize) -> f64 {
+    let first = first.max(1);
+    match (place + 1).saturating_sub(first) {
+        0 => alpha * (1.0 - LATER) / first as f64,
+        k => alpha * LATER / (k as f64 * (k as f64 + 1.0)),
+    }
 }
+
+/// Part of the error rate that is kept for gates which are put in under way.
+const LATER: f64 = 0.1;
 
 /// The smallest `x` in `low..=high` for which `holds` does, if it does at `high`, to so many bits of the range; `holds` must stay true
 /// once it is.

@@ -247,7 +247,19 @@ fn an_interval_is_judged_by_where_it_lies() {
             "{bound:?} {lower:?} {upper:?}"
         );
     }
-    assert_eq!(share(0.01, 4), 0.0025);
+    for first in [1, 4, 50] {
+        let mut spent = 0.0;
+        for place in 0..10_000 {
+            let share = share(0.01, first, place);
+            assert!(
+                share > 0.0 && (place < first || share <= 0.0005),
+                "{first}, {place}: {share}"
+            );
+            spent += share;
+        }
+        assert!(spent > 0.0099 && spent <= 0.01, "{first}: {spent}");
+    }
+    assert!((share(0.01, 4, 3) - 0.00225).abs() < 1e-12);
 }
 
 fn latency_side(generator: &mut Generator, n: usize, scale: f64) -> LatencySide {

@@ -1,7 +1,7 @@
 use jiff::SignedDuration;
 use serde_json::{Value, json};
 
-use super::world::{World, profile, quick};
+use super::world::{World, profile, quick, server};
 use crate::{
     api::rollout::{MetricSource, PrometheusMetric},
     stats::asked::{Answer, Answered},
@@ -320,6 +320,165 @@ fn a_retraining_that_did_not_help_disarms_its_trigger() {
     world.pass(13 * 60);
     world.traffic(12, 9.0);
     assert_eq!(world.created.len(), 1);
+}
+
+#[test]
+fn a_recipe_that_can_not_be_resolved_for_a_while_arms_nothing() {
+    let disarmed = || {
+        let mut world = drifting();
+        world.traffic(8, 9.0);
+        world.finish("churn-abcdef-1", V2, "sha256:d1");
+        world.traffic(2, 9.0);
+        assert_eq!(trigger(&world).state, "Disarmed");
+        world
+    };
+    let from = |world: &mut World, name: &str| {
+        world.edit(|release| {
+            release.spec.retraining.as_mut().unwrap().from = Some(name.to_owned());
+        });
+    };
+    let mut world = disarmed();
+    from(&mut world, "mistyped");
+    world.traffic(12, 9.0);
+    assert_eq!(world.condition("Retraining").1, "RecipeUnknown");
+    assert_eq!(trigger(&world).state, "Disarmed");
+    from(&mut world, "q1");
+    world.pass(13 * 60);
+    world.traffic(12, 9.0);
+    assert_eq!(trigger(&world).state, "Disarmed");
+    assert_eq!(world.created.len(), 1);
+    // Another recipe arms it, also after one that isn't there.
+    from(&mut world, "mistyped");
+    world.pass(5);
+    world.train("q2", "20120101-000000-cccccc", "sha256:d0");
+    let job = world.jobs.get_mut("q2").unwrap();
+    job.spec
+        .parameters
+        .insert("trees".to_owned(), "9".to_owned());
+    from(&mut world, "q2");
+    world.traffic(12, 9.0);
+    assert_eq!(world.created.len(), 2);
+}
+
+#[test]
+fn what_a_run_tried_is_what_its_job_says_whatever_the_recipe_is_when_it_ends() {
+    let mut world = drifting();
+    world.traffic(8, 9.0);
+    world.edit(|release| {
+        release.spec.retraining.as_mut().unwrap().from = Some("mistyped".to_owned());
+    });
+    world.pass(1);
+    world.finish("churn-abcdef-1", V2, "sha256:d1");
+    world.traffic(2, 9.0);
+    assert_eq!(trigger(&world).state, "Disarmed");
+    world.edit(|release| release.spec.retraining.as_mut().unwrap().from = Some("q1".to_owned()));
+    world.pass(13 * 60);
+    world.traffic(12, 9.0);
+    assert_eq!(trigger(&world).state, "Disarmed", "{:?}", trigger(&world));
+    assert_eq!(world.created.len(), 1);
+}
+
+/// A run has made a version that is tried and waits for `promote`.
+fn tried() -> World {
+    let mut world = drifting();
+    world.traffic(8, 9.0);
+    world.finish("churn-abcdef-1", V2, "sha256:d2");
+    world.pass(2);
+    assert_eq!(
+        world
+            .status()
+            .candidate
+            .as_ref()
+            .unwrap()
+            .version
+            .as_deref(),
+        Some(V2)
+    );
+    assert_eq!(result(&world), "Succeeded");
+    world
+}
+
+fn result(world: &World) -> String {
+    world.status().retraining.as_ref().unwrap().runs[0]
+        .result
+        .clone()
+}
+
+#[test]
+fn a_version_that_nobody_decided_about_is_said_so() {
+    let told = |world: &World| {
+        let undecided = world.events.iter().filter(|e| *e == "RetrainingUndecided");
+        undecided.count()
+    };
+    // Another spec comes, with the same version: it is tried in that one.
+    let mut world = tried();
+    world.edit(|release| release.spec.server = serde_json::from_value(server("s:2")).unwrap());
+    world.pass(1);
+    assert_eq!(world.status().history.last().unwrap().reason, "Superseded");
+    assert_eq!((result(&world).as_str(), told(&world)), ("Succeeded", 0));
+    world.pass(4);
+    assert_eq!((result(&world).as_str(), told(&world)), ("Promoted", 0));
+
+    // Another version is asked for.
+    let mut world = tried();
+    world.train("by-hand", "20130702-000000-cccccc", "sha256:d3");
+    let pin = |version: Option<&str>| json!({"name": "churn", "version": version});
+    let pinned = serde_json::from_value(pin(Some("20130702-000000-cccccc"))).unwrap();
+    world.edit(|release| release.spec.model = Some(pinned));
+    world.pass(5);
+    assert_eq!((result(&world).as_str(), told(&world)), ("Superseded", 1));
+    let message = world.condition("Retraining").2;
+    assert!(message.ends_with("Superseded"), "{message}");
+    let run = world.status().retraining.as_ref().unwrap().runs[0].clone();
+    assert!(run.message.contains("is superseded"), "{}", run.message);
+    world.pass(60);
+    assert_eq!(told(&world), 1);
+
+    // The spec goes back to stable's version, and later lets it be tried again.
+    let mut world = tried();
+    world.edit(|release| release.spec.model = Some(serde_json::from_value(pin(Some(V1))).unwrap()));
+    world.pass(5);
+    assert_eq!((result(&world).as_str(), told(&world)), ("Withdrawn", 1));
+    world.edit(|release| release.spec.model = Some(serde_json::from_value(pin(None)).unwrap()));
+    promote(&mut world);
+    assert_eq!(result(&world), "Promoted");
+
+    // It is too old to be tried when it is there.
+    let mut world = drifting();
+    world.traffic(8, 9.0);
+    world.finish("churn-abcdef-1", "20130301-000000-eeeeee", "sha256:d2");
+    world.pass(2);
+    assert_eq!((result(&world).as_str(), told(&world)), ("Superseded", 1));
+}
+
+#[test]
+fn a_version_whose_rollout_had_too_little_data_is_said_so_until_it_is_tried_again() {
+    let mut world = world(json!({
+        "triggers": [{"name": "drifted", "drift": {"share": {"max": 0.25}}, "windows": 2}],
+        "promotion": "Automatic",
+    }));
+    world.edit(|release| {
+        let rollout = json!({
+            "steps": [{"setWeight": 50}, {"pause": {"duration": "30s"}}], "bake": "1m", "progressDeadline": "5m",
+            "analysis": {"minRequests": 100, "gates": [{"metric": "errorRate", "max": 0.5}]},
+        });
+        release.spec.rollout = Some(serde_json::from_value(rollout).unwrap());
+    });
+    world.traffic(8, 9.0);
+    world.finish("churn-abcdef-1", V2, "sha256:d2");
+    world.pass(30);
+    assert_eq!(
+        world.status().history.last().unwrap().reason,
+        "NotEnoughData"
+    );
+    assert_eq!(result(&world), "NotEnoughData");
+    world.edit(|release| {
+        let rollout = release.spec.rollout.as_mut().unwrap();
+        rollout.analysis =
+            Some(serde_json::from_value(json!({"gates": [], "minRequests": 0})).unwrap());
+    });
+    world.pass(30);
+    assert_eq!(result(&world), "Promoted");
 }
 
 #[test]
