@@ -577,19 +577,28 @@ fn rows() -> Vec<Row> {
         (
             EVALUATION,
             "/spec/evaluators",
-            json!([contained(json!({"results": {"path": "../r.json", "format": "Json"}}), json!({}))]),
+            json!([contained(
+                json!({"results": {"path": "../r.json", "format": "Json"}}),
+                json!({})
+            )]),
             "container.results.path",
         ),
         (
             EVALUATION,
             "/spec/evaluators",
-            json!([contained(json!({"results": {"path": "/r.json", "format": "Json"}}), json!({}))]),
+            json!([contained(
+                json!({"results": {"path": "/r.json", "format": "Json"}}),
+                json!({})
+            )]),
             "container.results.path",
         ),
         (
             EVALUATION,
             "/spec/evaluators",
-            json!([contained(json!({"results": {"path": "r.json", "format": "Xml"}}), json!({}))]),
+            json!([contained(
+                json!({"results": {"path": "r.json", "format": "Xml"}}),
+                json!({})
+            )]),
             "container.results.format",
         ),
         (

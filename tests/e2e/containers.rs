@@ -61,9 +61,7 @@ async fn a_users_own_evaluator_lets_a_good_version_through_and_refuses_one_that_
             .is_some_and(|d| d.starts_with("sha256:")),
         "{run}"
     );
-    let before = healthy["status"]["history"]
-        .as_array()
-        .map_or(0, Vec::len);
+    let before = healthy["status"]["history"].as_array().map_or(0, Vec::len);
 
     space
         .apply(&rollout::training("churn-swapped", "churn-swapped"))
@@ -118,7 +116,11 @@ async fn an_evaluator_that_crashes_leaves_nothing_or_is_killed_is_an_error_in_wo
         (
             "leaves-nonsense",
             container(
-                &["sh", "-c", "echo '{\"metrics\": {\"x\": \"good\"}}' > $PERENNIAL_OUTPUT_DIR/results.json"],
+                &[
+                    "sh",
+                    "-c",
+                    "echo '{\"metrics\": {\"x\": \"good\"}}' > $PERENNIAL_OUTPUT_DIR/results.json",
+                ],
                 &json!({}),
             ),
             "ResultsUnreadable: evaluators[0].container: results.json: the field `metrics.x` is a text",
@@ -142,6 +144,9 @@ async fn an_evaluator_that_crashes_leaves_nothing_or_is_killed_is_an_error_in_wo
             })
             .await;
         let said = ended["status"]["lastRun"]["message"].as_str();
-        assert!(said.is_some_and(|s| s.contains(message)), "{name}: {said:?}");
+        assert!(
+            said.is_some_and(|s| s.contains(message)),
+            "{name}: {said:?}"
+        );
     }
 }
