@@ -9,12 +9,13 @@ use arrow::{
 };
 use parquet::arrow::ArrowWriter;
 use perennial::{
-    api::revision::Signature,
+    api::{container::ResultsFormat, revision::Signature},
     cluster::prometheus::held_to,
     data::{
         table::{Format, Kind, Source},
         uri::Uri,
     },
+    evaluate::results,
     gateway::{features, open_inference, prompt::template::CompiledPrompt, protobuf, signature},
     plan::schedule,
     stats::{
@@ -305,6 +306,56 @@ pub(crate) const TARGETS: &[Target] = &[
             "{__name__=~\".*\"}",
             "1e400",
             "Inf",
+        ],
+    },
+    Target {
+        name: "results",
+        run: |bytes| {
+            use ResultsFormat::{Evidently, JUnit, Json, LmEval, Promptfoo};
+            for format in [Evidently, Promptfoo, LmEval, JUnit, Json] {
+                let Ok(found) = results::parse(format, bytes, 1) else {
+                    continue;
+                };
+                assert!(found.errors + found.failed <= found.items);
+                for metric in &found.metrics {
+                    assert!(metric.value.is_none_or(f64::is_finite), "{metric:?}");
+                }
+                let _ = found.finish(Some("x"), 0.01);
+            }
+        },
+        examples: || {
+            let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/results");
+            let files = [
+                "promptfoo.json",
+                "evidently.json",
+                "lm_eval.json",
+                "junit.xml",
+            ];
+            let read = files
+                .iter()
+                .map(|name| std::fs::read(folder.join(name)).unwrap_or_default());
+            let plain = r#"{"metrics": {"a": 1, "b": {"value": 0.5, "samples": 3, "lower": 0, "upper": 1}}, "items": [{"error": "x"}]}"#;
+            read.chain([plain.into()]).collect()
+        },
+        words: &[
+            "NaN",
+            "-Infinity",
+            "null",
+            "1e308",
+            "-1",
+            "18446744073709551615",
+            "\"metrics\":",
+            "\"namedScores\":{\"a\":",
+            "\"acc,none\":",
+            "\"acc_stderr,none\":",
+            "(column=a,",
+            "<testcase>",
+            "</testcase>",
+            "<failure/>",
+            "<error>",
+            "<![CDATA[",
+            "&#0;",
+            "<!DOCTYPE a [<!ENTITY b \"&b;\">]>",
         ],
     },
     Target {

@@ -44,6 +44,14 @@ enum Role {
     },
     /// Inside an evaluation pod: measure a model or a file of predictions, report.
     Evaluate,
+    /// Inside an evaluation pod: bring the inputs for evaluators that are images.
+    Gather,
+    /// Inside an evaluation pod: run such an evaluator, and read its results.
+    Evaluator {
+        /// The evaluator's command and arguments, after `--`.
+        #[arg(last = true, required = true)]
+        command: Vec<String>,
+    },
     /// Inside a server's pod: fetch and verify the model.
     Fetch,
     /// Beside a server: ask it what its warm-up says, and be ready when it has answered.
@@ -62,11 +70,13 @@ enum Role {
 }
 
 /// The first argument that makes it a role and not the plugin.
-const ROLES: [&str; 8] = [
+const ROLES: [&str; 10] = [
     "operator",
     "gateway",
     "supervise",
     "evaluate",
+    "gather",
+    "evaluator",
     "fetch",
     "warm-up",
     "install",
@@ -88,6 +98,10 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Role::Gateway(arguments) => finish("gateway", runtime(gateway::run(arguments))),
         Role::Supervise { command } => finish("supervise", runtime(supervise::run(command))),
         Role::Evaluate => finish("evaluate", runtime(evaluate::run())),
+        Role::Gather => finish("gather", runtime(evaluate::container::gather())),
+        Role::Evaluator { command } => {
+            finish("evaluator", runtime(evaluate::container::run(command)))
+        }
         Role::Fetch => finish("fetch", runtime(supervise::fetch::run())),
         Role::WarmUp => finish("warm-up", runtime(supervise::warm_up::run())),
         Role::Install { directory } => {

@@ -7,12 +7,16 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Credentials, Duration, OpenObject, PodTemplate,
+    container::ContainerEvaluator,
+    evaluator::{InjectionEvaluator, ToxicityEvaluator},
     gate::{Gate, GateStatus, MetricValue, Verdict},
     judge::JudgeEvaluator,
     prompt_release::{KeyReference, Prices},
     schema,
     training_job::{Format, TimeColumn},
 };
+
+pub use super::evaluator::RetrievalEvaluator;
 
 /// A measurement with a verdict: of a model's or prompt's candidate or stable revision, or of a file of predictions.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -36,17 +40,17 @@ use super::{
 )]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = [{
-    "rule": "!(has(self.target.modelDeployment) || has(self.target.endpoint) && self.target.endpoint.protocol == 'OpenInference') || has(self.dataset) && has(self.dataset.label)",
-    "message": "dataset is what the model is asked: write its uri and label (only a target of predictions needs none)"
+    "rule": "!(has(self.target.modelDeployment) || has(self.target.endpoint) && self.target.endpoint.protocol == 'OpenInference') || has(self.dataset) && has(self.dataset.label) || has(self.evaluators) && size(self.evaluators) > 0 && self.evaluators.all(e, has(e.container))",
+    "message": "dataset is what the model is asked: write its uri and label (only a target of predictions, and containers alone, need none)"
 }, {
-    "rule": "!has(self.target.promptRelease) || has(self.dataset) && !has(self.dataset.label) && !has(self.dataset.features)",
+    "rule": "!has(self.target.promptRelease) || (has(self.dataset) ? !has(self.dataset.label) && !has(self.dataset.features) : has(self.evaluators) && size(self.evaluators) > 0 && self.evaluators.all(e, has(e.container)))",
     "message": "dataset has the prompt's variables as columns of their names: write its uri, and reference for the column that answers are compared with; label and features are for models"
 }, {
-    "rule": "!has(self.target.endpoint) || self.target.endpoint.protocol != 'OpenAI' || has(self.dataset) && !has(self.dataset.label) && !has(self.dataset.features)",
+    "rule": "!has(self.target.endpoint) || self.target.endpoint.protocol != 'OpenAI' || (has(self.dataset) ? !has(self.dataset.label) && !has(self.dataset.features) : has(self.evaluators) && size(self.evaluators) > 0 && self.evaluators.all(e, has(e.container)))",
     "message": "dataset has what the endpoint is asked in the column input: write its uri, and reference for the column that answers are compared with; label and features are for OpenInference"
 }, {
-    "rule": "!(has(self.target.promptRelease) || has(self.target.endpoint) && self.target.endpoint.protocol == 'OpenAI') || !has(self.evaluators) || !self.evaluators.exists(e, has(e.classification) || has(e.regression) || has(e.calibration) || has(e.fairness) || has(e.featureImportance))",
-    "message": "its answers are texts: write text, jsonSchema, pii, groundedness or judge; classification, regression, calibration, fairness and featureImportance are for models"
+    "rule": "!(has(self.target.promptRelease) || has(self.target.endpoint) && self.target.endpoint.protocol == 'OpenAI') || !has(self.evaluators) || !self.evaluators.exists(e, has(e.classification) || has(e.regression) || has(e.calibration) || has(e.fairness) || has(e.featureImportance) || has(e.retrieval))",
+    "message": "its answers are texts: write text, jsonSchema, pii, toxicity, injection, groundedness or judge; classification, regression, calibration, fairness, featureImportance and retrieval are for models"
 }, {
     "rule": "!has(self.evaluators) || !self.evaluators.exists(e, has(e.drift)) || has(self.reference)",
     "message": "the drift evaluator compares with reference: write reference.uri"
@@ -54,8 +58,8 @@ use super::{
     "rule": "!has(self.evaluators) || !self.evaluators.exists(e, has(e.featureImportance)) || !has(self.target.predictions)",
     "message": "featureImportance asks the model again with a column shuffled: its target is a modelDeployment, not a file"
 }, {
-    "rule": "!has(self.evaluators) || !self.evaluators.exists(e, has(e.text) || has(e.jsonSchema) || has(e.pii) || has(e.groundedness) || has(e.judge)) || !(has(self.target.modelDeployment) || has(self.target.endpoint) && self.target.endpoint.protocol == 'OpenInference')",
-    "message": "text, jsonSchema, pii, groundedness and judge look at texts: write target.promptRelease, an endpoint of protocol OpenAI, or target.predictions for a file of them"
+    "rule": "!has(self.evaluators) || !self.evaluators.exists(e, has(e.text) || has(e.jsonSchema) || has(e.pii) || has(e.toxicity) || has(e.injection) || has(e.groundedness) || has(e.judge)) || !(has(self.target.modelDeployment) || has(self.target.endpoint) && self.target.endpoint.protocol == 'OpenInference')",
+    "message": "text, jsonSchema, pii, toxicity, injection, groundedness and judge look at texts: write target.promptRelease, an endpoint of protocol OpenAI, or target.predictions for a file of them"
 }, {
     "rule": "!has(self.requests) || !has(self.target.predictions) || has(self.evaluators) && self.evaluators.exists(e, has(e.judge))",
     "message": "requests is how a target or judge is asked, and a file isn't: take it out"
@@ -325,8 +329,8 @@ pub struct EvaluationDataset {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = [{
-    "rule": "[has(self.classification), has(self.regression), has(self.calibration), has(self.fairness), has(self.featureImportance), has(self.drift), has(self.dataQuality), has(self.text), has(self.jsonSchema), has(self.pii), has(self.groundedness), has(self.judge)].filter(x, x).size() == 1",
-    "message": "an evaluator is one thing: write one of classification, regression, calibration, fairness, featureImportance, drift, dataQuality, text, jsonSchema, pii, groundedness and judge"
+    "rule": "[has(self.classification), has(self.regression), has(self.calibration), has(self.fairness), has(self.featureImportance), has(self.retrieval), has(self.drift), has(self.dataQuality), has(self.text), has(self.jsonSchema), has(self.pii), has(self.toxicity), has(self.injection), has(self.groundedness), has(self.judge), has(self.container)].filter(x, x).size() == 1",
+    "message": "an evaluator is one thing: write one of classification, regression, calibration, fairness, featureImportance, retrieval, drift, dataQuality, text, jsonSchema, pii, toxicity, injection, groundedness, judge and container"
 }]))]
 pub struct Evaluator {
     /// accuracy, precision, recall, f1, rocAuc, prAuc, logLoss, brier, …
@@ -344,13 +348,17 @@ pub struct Evaluator {
     /// What the model loses when a column is shuffled: `featureImportance.<column>`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub feature_importance: Option<FeatureImportance>,
+    /// How good the order is that predictions give to each question's rows: retrieval.ndcg, retrieval.map, retrieval.mrr, retrieval.recall, retrieval.precision.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retrieval: Option<RetrievalEvaluator>,
     /// Columns against `reference`: driftShare, and `drift.<column>`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drift: Option<DriftEvaluator>,
     /// Missing, constant, duplicate and unreadable data, and what differs from `reference` where there is one: missingShare, …
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data_quality: Option<DataQuality>,
-    /// Texts against references: exact, contains, regex, tokenF1, bleu, rouge1, rouge2, rougeL, chrF, editSimilarity.
+    /// Texts against references: exact, contains, regex, tokenF1, bleu, rouge1, rouge2, rougeL, chrF, editSimilarity; and by themselves: refusalRate,
+    /// readingEase, readingGrade.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub text: Option<TextEvaluator>,
     /// Whether texts are JSON of this schema: jsonSchemaRate.
@@ -359,12 +367,21 @@ pub struct Evaluator {
     /// Personal data in texts, by rule: piiRate, `pii.<entity>`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pii: Option<PiiEvaluator>,
+    /// Toxic words in texts, by lexicon: toxicityRate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub toxicity: Option<ToxicityEvaluator>,
+    /// Orders to a model in texts, by rule: injectionRate, `injectionRate.<column>`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub injection: Option<InjectionEvaluator>,
     /// Whether texts keep to their context and question, by words and facts: grounded.lexical, grounded.facts, relevance.answer, relevance.context.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub groundedness: Option<GroundednessEvaluator>,
     /// Another model's verdict on texts: a metric of the judge's name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub judge: Option<JudgeEvaluator>,
+    /// Any image: its results file becomes metrics.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container: Option<ContainerEvaluator>,
 }
 
 /// Binary classification.
@@ -433,7 +450,7 @@ pub struct DataQuality {}
 }]))]
 pub struct TextEvaluator {
     /// What is computed.
-    #[schemars(length(min = 1, max = 10))]
+    #[schemars(length(min = 1, max = 13))]
     pub metrics: Vec<TextMetric>,
     /// Regular expression of the metric `regex` (syntax of the Rust crate regex: no look-around, no back references).
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -441,7 +458,7 @@ pub struct TextEvaluator {
     pub pattern: Option<String>,
 }
 
-/// A score of a text against its reference.
+/// A score of a text against its reference, or (from `RefusalRate` on) of a text by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[allow(missing_docs, reason = "the names of the scores")]
@@ -456,6 +473,9 @@ pub enum TextMetric {
     RougeL,
     ChrF,
     EditSimilarity,
+    RefusalRate,
+    ReadingEase,
+    ReadingGrade,
 }
 
 /// Whether texts are JSON of a schema.

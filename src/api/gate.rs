@@ -106,6 +106,9 @@ pub struct GateStatus {
     /// Samples behind the value, in the metric's own unit.
     #[serde(default)]
     pub samples: i64,
+    /// Share of requests that are labelled, of a metric of late labels: the smaller one of both sides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub coverage: Option<f64>,
     /// Looks at which it was Failed so far, where `failureLimit` allows some.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failures: Option<i64>,
@@ -131,6 +134,9 @@ pub struct MetricValue {
     /// Samples behind it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub samples: Option<i64>,
+    /// Share of requests that are labelled, of a metric of late labels.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub coverage: Option<f64>,
     /// Lower end of its confidence interval.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lower: Option<f64>,

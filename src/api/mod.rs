@@ -7,8 +7,10 @@
 pub mod command;
 pub mod common;
 pub mod condition;
+pub mod container;
 pub mod ending;
 pub mod evaluation;
+pub mod evaluator;
 pub mod gate;
 pub mod judge;
 pub mod metric;

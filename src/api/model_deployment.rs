@@ -59,6 +59,9 @@ use super::{
 }, {
     "rule": "!has(self.replicas) || !has(self.autoscaling)",
     "message": "replicas and autoscaling exclude each other: leave out replicas, an autoscaler decides"
+}, {
+    "rule": "!has(self.metrics) || !self.metrics.exists(m, has(m.labels)) || !has(self.server.protocol) || self.server.protocol == 'OpenInference'",
+    "message": "metrics by labels need server.protocol OpenInference: predictions of others can't be read"
 }]))]
 pub struct ModelDeploymentSpec {
     /// Which model: by name (follows its versions), by version, or by URI. Default: this object's name.

@@ -43,6 +43,9 @@ use super::{
 #[schemars(extend("x-kubernetes-validations" = [{
     "rule": NO_PRICES,
     "message": "a gate on costPerRequest needs backend.prices: write inputPerMillion and outputPerMillion"
+}, {
+    "rule": "!has(self.metrics) || !self.metrics.exists(m, has(m.labels))",
+    "message": "labels are of predictions of models, and a prompt has none: take feedbackScore, or an Evaluation"
 }]))]
 pub struct PromptReleaseSpec {
     /// The prompt: its content is the version.

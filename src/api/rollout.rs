@@ -5,7 +5,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use super::ending::{BrokenBound, Ending, HistoryEntry, Outcome, RejectedRevision};
-pub use super::metric::{EvaluationMetric, MetricSource, Names, PrometheusMetric};
+pub use super::metric::{
+    EvaluationMetric, LabelledMetric, LabelsMetric, MetricSource, Names, PrometheusMetric,
+};
 use super::{
     Duration,
     gate::{Gate, GateStatus, Verdict},

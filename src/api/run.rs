@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use super::{
     Duration,
+    container::ContainerResults,
     evaluation::{EndpointProtocol, Evaluator, Predictions, Requests, Sampling, TableSource},
     gate::{Gate, MetricValue},
     model_deployment::Protocol,
@@ -39,6 +40,12 @@ pub const OUTPUT_DIR: &str = "/perennial/output";
 pub const PROGRESS_FILE: &str = "/perennial/run/progress.jsonl";
 /// Directory of the progress file and of the supervisor's own state: an emptyDir.
 pub const RUN_DIR: &str = "/perennial/run";
+/// Where an evaluator's container writes (`PERENNIAL_OUTPUT_DIR`): an emptyDir of its own.
+pub const EVALUATOR_OUTPUT_DIR: &str = "/perennial/outputs";
+/// Where what was read of each evaluator's results waits for `perennial evaluate`, as `<place>.json`.
+pub const RESULTS_DIR: &str = "/perennial/results";
+/// What `perennial gather` has brought, and whence: below [`INPUT_DIR`].
+pub const GATHERED_FILE: &str = "gathered.json";
 
 /// Key of a ConfigMap with an evaluation's report.
 pub const REPORT_FILE: &str = "report.html.gz";
@@ -101,6 +108,8 @@ pub const EXIT_OUTPUT: i32 = 193;
 pub const EXIT_SPEC: i32 = 194;
 /// A server refused a request of its warm-up.
 pub const EXIT_WARM_UP: i32 = 195;
+/// An evaluator's results aren't there or can't be read.
+pub const EXIT_RESULTS: i32 = 196;
 
 /// What an evaluation pod does: `perennial evaluate`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -155,6 +164,25 @@ pub struct EvaluationRunSpec {
     pub deadline: Option<Timestamp>,
     /// How long to wait at the end for the operator to have read the report.
     pub acknowledge_timeout: Duration,
+}
+
+/// An evaluator's container, for `perennial evaluator -- COMMAND ARGS…`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ContainerRun {
+    /// Its place among the evaluators.
+    pub place: usize,
+    /// What its metrics begin with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// The file that it leaves.
+    pub results: ContainerResults,
+    /// Share of its items that may end in an error.
+    pub max_item_errors: f64,
+    /// Seed of intervals.
+    pub seed: u64,
+    /// Deadline.
+    pub deadline: Option<Timestamp>,
 }
 
 /// Share of rows that may stay without an answer, where the spec doesn't say.

@@ -460,6 +460,14 @@ fn prepare(evaluation: &Evaluation, files: &EvalFiles, root: &Path) -> Result<Pr
         spec.evaluators.retain(|e| e.feature_importance.is_none());
         notes.push("featureImportance asks the model itself: it is left out".to_owned());
     }
+    let before = spec.evaluators.len();
+    spec.evaluators.retain(|e| e.container.is_none());
+    if spec.evaluators.len() < before {
+        if spec.evaluators.is_empty() {
+            return Err("its evaluators are containers, which run in a cluster".to_owned());
+        }
+        notes.push("evaluators that are containers run in a cluster: they are left out".to_owned());
+    }
     let mut local: BTreeMap<&'static str, PathBuf> = BTreeMap::new();
     let given = [
         ("predictions", &files.predictions),

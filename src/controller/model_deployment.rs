@@ -205,6 +205,7 @@ impl ModelDeployments {
                 epoch: rollout.epoch,
                 interval: (rollout.state != RolloutState::Idle).then_some(interval),
                 keep_features: Some(window.saturating_mul(2)),
+                keep_late: keep_late(object),
             },
         );
         ReleaseMeasurements {
@@ -431,6 +432,17 @@ fn reference(
         name: meta.name.clone().unwrap_or_default(),
         uid: meta.uid.clone().unwrap_or_default(),
     }
+}
+
+/// How long predictions and labels must be kept.
+fn keep_late(release: &ModelDeployment) -> Option<Duration> {
+    let labels = release
+        .spec
+        .metrics
+        .iter()
+        .filter_map(|m| m.labels.as_ref());
+    let longest = labels.map(|of| of.kept_seconds()).max()?;
+    Some(Duration::from_secs(u64::try_from(longest).unwrap_or(0)))
 }
 
 /// What the release asks of Prometheus now.

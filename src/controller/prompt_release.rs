@@ -230,5 +230,6 @@ fn interest(release: &PromptRelease, namespace: &str) -> Interest {
         epoch: rollout.map_or(0, |r| r.epoch),
         interval: going_on.then_some(interval),
         keep_features: None,
+        keep_late: None,
     }
 }

@@ -3,7 +3,6 @@
 
 use super::{
     details::{Details, Example},
-    paired::{self, Statistic, Values},
     texts::Texts,
 };
 use crate::{
@@ -83,29 +82,12 @@ pub fn run(
     metrics
 }
 
-/// The mean of a score over rows in which both sides have one.
 fn measure(
     name: &str,
     texts: &Texts,
     seed: u64,
     score: impl Fn(usize, &str) -> Option<f64>,
 ) -> Vec<MetricValue> {
-    let mut values = Values {
-        stable: texts.stable.as_ref().map(|_| Vec::new()),
-        ..Values::default()
-    };
-    for (row, own, stable) in texts.subject().answered() {
-        let (own, stable) = (score(row, own), stable.map(|text| score(row, text)));
-        let Some(own) = own else { continue };
-        match stable {
-            Some(None) => continue,
-            Some(Some(stable)) => values.stable.get_or_insert_default().push(stable),
-            None => {}
-        }
-        values.rows.push(row);
-        values.own.push(own);
-    }
     let excuse = "no answer says anything that could be looked up";
-    let days = texts.days.as_deref();
-    paired::measure(name, &values, days, Statistic::Mean, (seed, excuse))
+    texts.subject().mean_where(name, (seed, excuse), score)
 }

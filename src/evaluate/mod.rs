@@ -3,9 +3,10 @@
 //! | step | module | fails as |
 //! | --- | --- | --- |
 //! | rows and labels | [`rows`], [`join`], [`truth`] | `InputUnreadable`, `DigestMismatch`, `EmptyData`, `UnknownLabel` |
+//! | evaluators that are images, before | [`container`], [`results`] | `EvaluatorFailed`, `ResultsMissing`, `ResultsUnreadable` |
 //! | judge | [`judge`] | `JudgeUnavailable`, `JudgeRefused` |
 //! | ask | [`protocol`] over [`client`]; of a prompt [`prompt`] | `TargetUnreachable`, `TargetRefused`, `TooManyUnanswered` |
-//! | compute | [`measure`], [`calibration`], [`fairness`], [`importance`], [`text`], [`drift`], [`quality`] | `NothingToMeasure` |
+//! | compute | [`measure`], [`calibration`], [`fairness`], [`importance`], [`retrieval`], [`text`], [`drift`], [`quality`] | `NothingToMeasure` |
 //! | look again | [`watched`] | `DatasetChanged` |
 //!
 //! What stable says on the same rows is `stable.<metric>`, the predictor that always says the same thing `baseline.<metric>`,
@@ -15,6 +16,7 @@ pub mod answer;
 pub mod calibration;
 pub mod chart;
 pub mod client;
+pub mod container;
 pub mod details;
 pub mod drift;
 pub mod fairness;
@@ -29,6 +31,8 @@ pub mod prompt;
 pub mod protocol;
 pub mod publish;
 pub mod quality;
+pub mod results;
+pub mod retrieval;
 pub mod rows;
 pub mod slices;
 pub mod text;
@@ -77,6 +81,10 @@ pub struct Places {
     pub volumes: PathBuf,
     /// What is downloaded.
     pub downloads: PathBuf,
+    /// What was brought for evaluators that are images.
+    pub gathered: PathBuf,
+    /// Where they have put down what they found.
+    pub results: PathBuf,
     /// Where a claim for reports is mounted.
     pub output: PathBuf,
     /// Files that stand for `dataset`, `reference` or `predictions`, whatever the URI says.
@@ -92,6 +100,8 @@ impl Default for Places {
         Self {
             volumes: run::VOLUME_DIR.into(),
             downloads: format!("{}/inputs", run::RUN_DIR).into(),
+            gathered: run::INPUT_DIR.into(),
+            results: run::RESULTS_DIR.into(),
             output: run::OUTPUT_DIR.into(),
             local: BTreeMap::new(),
             termination_log: "/dev/termination-log".into(),
@@ -183,6 +193,8 @@ async fn work(
         ));
     }
     board.stage("Inputs");
+    // Before anything is asked, as without them all would be for nothing.
+    let found = container::collect(&spec, &places.results)?;
     let mut loaded = rows::load(&spec, places).await?;
     board.stage("Running");
     let mut texts = loaded.texts.take();
@@ -285,7 +297,15 @@ async fn work(
         )
         .await?;
     }
+    for found in &found {
+        tokens = found
+            .tokens
+            .map(|n| tokens.unwrap_or(0) + i64::try_from(n).unwrap_or(i64::MAX))
+            .or(tokens);
+        cost = found.cost.map(|c| c + cost.unwrap_or(0.0)).or(cost);
+    }
     let (datasets, digest) = (loaded.datasets.clone(), loaded.digest());
+    let about = spec.clone();
     let (mut metrics, count, details) = blocking(move || -> Result<_, Failure> {
         let found = (truth.zip(answers), texts, replies);
         let (metrics, count) = compute(&spec, &loaded, found, &mut details)?;
@@ -295,9 +315,12 @@ async fn work(
     .await??;
     metrics.extend(importance);
     metrics.extend(judged);
+    container::add(&about, found, &mut metrics)?;
     if metrics.is_empty() {
         return Err(nothing_to_measure());
     }
+    let rows = i64::try_from(count).ok();
+    let rows = rows.filter(|_| !container::only(&about));
     let now = Time(jiff::Timestamp::now());
     metrics
         .iter_mut()
@@ -305,8 +328,11 @@ async fn work(
     let report = Report {
         summary: Summary {
             succeeded: true,
-            message: format!("{} metrics of {count} rows", metrics.len()),
-            rows: i64::try_from(count).ok(),
+            message: match rows {
+                Some(rows) => format!("{} metrics of {rows} rows", metrics.len()),
+                None => format!("{} metrics", metrics.len()),
+            },
+            rows,
             dataset_digest: digest,
             tokens,
             cost,
@@ -354,6 +380,10 @@ fn compute(
             }
             if let Some(evaluator) = &evaluator.fairness {
                 metrics.extend(fairness::run(evaluator, rows, truth, &compared, details)?);
+            }
+            if let Some(evaluator) = &evaluator.retrieval {
+                let about = (spec.seed, &mut *details);
+                metrics.extend(retrieval::run(evaluator, rows, truth, &compared, about)?);
             }
         }
         if matches!(truth, Truth::Binary { .. }) {
@@ -468,19 +498,24 @@ fn of_labels(evaluator: &Evaluator) -> bool {
         calibration,
         fairness,
         feature_importance,
+        retrieval,
         drift: _,
         data_quality: _,
         text: _,
         json_schema: _,
         pii: _,
+        toxicity: _,
+        injection: _,
         groundedness: _,
         judge: _,
+        container: _,
     } = evaluator;
     classification.is_some()
         || regression.is_some()
         || calibration.is_some()
         || fairness.is_some()
         || feature_importance.is_some()
+        || retrieval.is_some()
 }
 
 /// Whether anything is computed from labels.
@@ -493,7 +528,8 @@ fn wants_truth(spec: &EvaluationRunSpec) -> bool {
 pub(crate) fn wants_text(spec: &EvaluationRunSpec) -> bool {
     let of_text = |e: &Evaluator| {
         let by_rule = e.text.is_some() || e.json_schema.is_some() || e.pii.is_some();
-        by_rule || e.groundedness.is_some() || e.judge.is_some()
+        let found = e.toxicity.is_some() || e.injection.is_some();
+        by_rule || found || e.groundedness.is_some() || e.judge.is_some()
     };
     spec.evaluators.iter().any(of_text)
 }

@@ -2,11 +2,13 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use super::{
-    Chat, Places, chat_endpoint, input_failure,
+    Chat, Places, chat_endpoint,
+    container::{self, Inputs},
+    input_failure,
     join::{join, keys, pick},
     prediction_columns, prompt, prompt_sides,
     texts::{Texts, inputs, labelled},
@@ -21,6 +23,7 @@ use crate::{
     },
     data::{
         self,
+        digest::Content,
         store::Environment,
         table::{Cell, Column, Kind, Source, Table, Values},
     },
@@ -144,6 +147,8 @@ pub struct Loaded {
     pub current: Option<Ready>,
     /// What it is measured against.
     pub reference: Option<Ready>,
+    /// What was brought for evaluators that are images, before.
+    pub gathered: Inputs,
 }
 
 impl Loaded {
@@ -170,7 +175,18 @@ pub async fn load(spec: &EvaluationRunSpec, places: &Places) -> Result<Loaded, F
         asked: None,
         current: None,
         reference: None,
+        gathered: match container::places(spec).next() {
+            Some(_) => container::inputs(&places.gathered)?,
+            None => Inputs::new(),
+        },
     };
+    if container::only(spec) {
+        // What it holds is the containers' business.
+        for (index, name, source) in sources(spec) {
+            identify(index, name, source, places, &mut loaded).await?;
+        }
+        return Ok(loaded);
+    }
     let mut dataset = None;
     if let Some(source) = &spec.dataset {
         dataset = Some(fetch(0, "dataset", source, places, &mut loaded).await?);
@@ -241,6 +257,59 @@ fn unreadable(name: &str, error: &data::Error) -> Failure {
     Failure::of("InputUnreadable", name, error, EXIT_INPUT)
 }
 
+/// What a run reads, with the indices of credentials and the names of mounts; without calibration sets of judges.
+pub(super) fn sources(spec: &EvaluationRunSpec) -> Vec<(usize, &'static str, &TableSource)> {
+    let predictions = match &spec.target {
+        EvaluationTarget::Predictions(target) => Some(&target.source),
+        EvaluationTarget::Model { .. }
+        | EvaluationTarget::Prompt { .. }
+        | EvaluationTarget::Endpoint { .. } => None,
+    };
+    let all = [
+        (0, "dataset", spec.dataset.as_ref()),
+        (1, "reference", spec.reference.as_ref()),
+        (2, "predictions", predictions),
+    ];
+    all.into_iter()
+        .filter_map(|(index, name, source)| Some((index, name, source?)))
+        .collect()
+}
+
+/// Brings a source to `directory/<name>`; gives the file, or the directory of a tree.
+pub(super) async fn bring(
+    index: usize,
+    name: &str,
+    source: &TableSource,
+    directory: &Path,
+    places: &Places,
+) -> Result<PathBuf, Failure> {
+    let environment = Environment::prefixed(&format!("PERENNIAL_CRED_{index}_"));
+    let (mount, target) = (places.volumes.join(name), directory.join(name));
+    place(&source.uri, &environment, &mount, &target)
+        .await
+        .map_err(|e| unreadable(name, &e))
+}
+
+/// Looks at what was brought, before it is read.
+pub(super) fn verified(
+    name: &str,
+    source: &TableSource,
+    path: &Path,
+) -> Result<(Watched, Content), Failure> {
+    let uri = &source.uri;
+    let (watched, content) = Watched::begin(name, uri, path).map_err(|e| unreadable(name, &e))?;
+    match &source.digest {
+        Some(wanted) if *wanted != content.digest => Err(input_failure(
+            "DigestMismatch",
+            format!(
+                "{name} ({uri}) has the digest {}, not {wanted}: the data has changed; write the new digest if that is meant, or read what was meant",
+                content.digest
+            ),
+        )),
+        _ => Ok((watched, content)),
+    }
+}
+
 async fn fetch(
     index: usize,
     name: &str,
@@ -248,57 +317,54 @@ async fn fetch(
     places: &Places,
     loaded: &mut Loaded,
 ) -> Result<Source, Failure> {
-    let environment = Environment::prefixed(&format!("PERENNIAL_CRED_{index}_"));
-    let mount = places.volumes.join(name);
-    let target = places.downloads.join(name);
-    let path = match places.local.get(name) {
-        Some(path) => path.clone(),
-        None => place(&table.uri, &environment, &mount, &target)
-            .await
-            .map_err(|e| unreadable(name, &e))?,
-    };
-    let (wanted, uri, name) = (table.digest.clone(), table.uri.clone(), name.to_owned());
-    let format = table_format(table.format);
-    let (source, status, watched) =
-        blocking(move || open(&name, &uri, &path, wanted.as_deref(), format)).await??;
-    loaded.datasets.push(status);
-    loaded.watched.push(watched);
-    Ok(source)
-}
-
-fn open(
-    name: &str,
-    uri: &str,
-    path: &Path,
-    wanted: Option<&str>,
-    format: Option<data::table::Format>,
-) -> Result<(Source, DatasetStatus, Watched), Failure> {
-    let (watched, content) = Watched::begin(name, uri, path).map_err(|e| unreadable(name, &e))?;
-    if let Some(wanted) = wanted.filter(|w| *w != content.digest) {
-        return Err(input_failure(
-            "DigestMismatch",
-            format!(
-                "{name} ({uri}) has the digest {}, not {wanted}: the data has changed; write the new digest if that is meant, or read what was meant",
-                content.digest
-            ),
-        ));
+    let path = identify(index, name, table, places, loaded).await?;
+    let (named, format) = (name.to_owned(), table_format(table.format));
+    let source = blocking(move || Source::open(&path, format))
+        .await?
+        .map_err(|e| unreadable(&named, &e))?;
+    if let Some(status) = loaded.datasets.last_mut() {
+        status.rows = i64::try_from(source.rows()).ok();
     }
-    let source = Source::open(path, format).map_err(|e| unreadable(name, &e))?;
-    let rows = i64::try_from(source.rows()).ok();
-    let status = DatasetStatus {
-        name: name.to_owned(),
-        uri: uri.to_owned(),
-        digest: content.digest,
-        rows,
-        size_bytes: i64::try_from(content.bytes).unwrap_or(i64::MAX),
-    };
     if source.rows() == 0 {
         return Err(input_failure(
             "EmptyData",
-            format!("{name} ({uri}) has no rows: there is nothing to measure on"),
+            format!(
+                "{name} ({}) has no rows: there is nothing to measure on",
+                table.uri
+            ),
         ));
     }
-    Ok((source, status, watched))
+    Ok(source)
+}
+
+/// Brings a source, unless that was done already, and notes what it is.
+async fn identify(
+    index: usize,
+    name: &str,
+    table: &TableSource,
+    places: &Places,
+    loaded: &mut Loaded,
+) -> Result<PathBuf, Failure> {
+    let gathered = loaded.gathered.get(name).cloned();
+    let path = match (places.local.get(name), &gathered) {
+        (Some(path), _) => path.clone(),
+        (None, Some(gathered)) => gathered.path.clone(),
+        (None, None) => bring(index, name, table, &places.downloads, places).await?,
+    };
+    let (named, source, brought) = (name.to_owned(), table.clone(), path.clone());
+    let (watched, content) = blocking(move || verified(&named, &source, &brought)).await??;
+    if let Some(gathered) = gathered.filter(|g| g.digest != content.digest) {
+        return Err(watched.changed_since(&gathered.digest));
+    }
+    loaded.datasets.push(DatasetStatus {
+        name: name.to_owned(),
+        uri: table.uri.clone(),
+        digest: content.digest,
+        rows: None,
+        size_bytes: i64::try_from(content.bytes).unwrap_or(i64::MAX),
+    });
+    loaded.watched.push(watched);
+    Ok(path)
 }
 
 /// The columns that the model is given: the spec's, else the signature's, else all but label, key and time.
@@ -323,10 +389,14 @@ fn features(spec: &EvaluationRunSpec, source: &Source) -> Vec<String> {
     names.filter(|name| !not(name)).collect()
 }
 
-/// The columns that make groups.
-fn sensitive(spec: &EvaluationRunSpec) -> impl Iterator<Item = &str> {
+/// The columns that make groups, and questions.
+fn grouping(spec: &EvaluationRunSpec) -> impl Iterator<Item = &str> {
     let fairness = spec.evaluators.iter().filter_map(|e| e.fairness.as_ref());
-    fairness.flat_map(|f| f.sensitive.iter().map(String::as_str))
+    let retrieval = spec.evaluators.iter().filter_map(|e| e.retrieval.as_ref());
+    let questions = retrieval.map(|r| r.question.as_str());
+    fairness
+        .flat_map(|f| f.sensitive.iter().map(String::as_str))
+        .chain(questions)
 }
 
 pub(super) fn read(name: &str, source: &Source, columns: &[&str]) -> Result<Table, Failure> {
@@ -346,7 +416,7 @@ fn for_model(spec: &EvaluationRunSpec, source: &Source) -> Result<Rows, Failure>
     columns.extend(spec.label.as_deref());
     columns.extend(spec.time.as_deref());
     columns.extend(keys);
-    columns.extend(sensitive(spec));
+    columns.extend(grouping(spec));
     let table = read("dataset", source, &columns)?;
     finish(spec, table, features)
 }
@@ -413,7 +483,7 @@ fn for_predictions(
     let label = spec.label.as_deref().unwrap_or_default();
     let mut labelled: Vec<&str> = vec![label];
     labelled.extend(spec.time.as_deref());
-    labelled.extend(sensitive(spec));
+    labelled.extend(grouping(spec));
     let Some(dataset) = dataset else {
         own.extend(labelled);
         own.extend(beside(spec, file, &own));

@@ -1,9 +1,11 @@
 //! Whole evaluations, with real files and a real HTTP server that speaks the Open Inference Protocol.
 
 mod classes;
+mod container;
 mod evaluators;
 mod judges;
 mod prompts;
+mod rankings;
 mod texts;
 
 use std::{
@@ -136,6 +138,8 @@ fn pod(files: &[(&str, &str)]) -> Pod {
     let places = Places {
         volumes: root.path().join("volumes"),
         downloads: root.path().join("downloads"),
+        gathered: root.path().join("inputs"),
+        results: root.path().join("results"),
         output: root.path().join("output"),
         local: BTreeMap::new(),
         termination_log: root.path().join("log"),

@@ -22,7 +22,7 @@ use crate::{
         run::EvaluationRunSpec,
     },
     data::table::{Cell, Table},
-    stats::text::{self, pii},
+    stats::text::{self, Finding, Readability, pii},
     supervise::failure::Failure,
 };
 
@@ -70,6 +70,29 @@ pub fn run(
         }
         if evaluator.pii.is_some() {
             metrics.extend(subject.personal(seed, details));
+        }
+        if let Some(evaluator) = &evaluator.toxicity {
+            let toxic = |answer: &str| text::toxicity(answer, &evaluator.words);
+            metrics.extend(subject.found("toxicityRate", "toxic words", seed, toxic, details));
+        }
+        if let Some(evaluator) = &evaluator.injection {
+            let orders = "orders to a model";
+            metrics.extend(subject.found("injectionRate", orders, seed, text::injection, details));
+            for name in &evaluator.columns {
+                let column = texts.input(name).map(Vec::as_slice).unwrap_or_default();
+                let alone = Subject {
+                    own: column,
+                    stable: None,
+                    references: None,
+                    days: subject.days,
+                };
+                let metric = format!("injectionRate.{name}");
+                metrics.extend(alone.mean_where(
+                    &metric,
+                    (seed, "no row has a text"),
+                    |_, text| Some(yes(text::injection(text).is_found())),
+                ));
+            }
         }
         if let Some(evaluator) = &evaluator.groundedness {
             metrics.extend(grounded::run(evaluator, texts, seed, details));
@@ -122,16 +145,30 @@ impl<'a> Subject<'a> {
 
     /// The mean of a score of single answers.
     fn mean(&self, name: &str, seed: u64, score: impl Fn(&str) -> f64) -> Vec<MetricValue> {
+        self.mean_where(name, (seed, NO_ANSWER), |_, answer| Some(score(answer)))
+    }
+
+    /// The mean of a score over rows in which both sides have one.
+    pub(super) fn mean_where(
+        &self,
+        name: &str,
+        (seed, excuse): (u64, &str),
+        score: impl Fn(usize, &str) -> Option<f64>,
+    ) -> Vec<MetricValue> {
         let mut values = self.none();
         for (row, own, stable) in self.answered() {
-            values.rows.push(row);
-            values.own.push(score(own));
-            if let Some(stable) = stable {
-                values.stable.get_or_insert_default().push(score(stable));
+            let (own, stable) = (score(row, own), stable.map(|text| score(row, text)));
+            let Some(own) = own else { continue };
+            match stable {
+                Some(None) => continue,
+                Some(Some(stable)) => values.stable.get_or_insert_default().push(stable),
+                None => {}
             }
+            values.rows.push(row);
+            values.own.push(own);
         }
         let mean = Statistic::Mean;
-        paired::measure(name, &values, self.days, mean, (seed, NO_ANSWER))
+        paired::measure(name, &values, self.days, mean, (seed, excuse))
     }
 
     fn none(&self) -> Values {
@@ -151,6 +188,10 @@ impl<'a> Subject<'a> {
         if metric == TextMetric::Regex {
             let pattern = pattern(evaluator)?;
             return Ok(self.mean("regex", seed, |answer| yes(pattern.is_match(answer))));
+        }
+        if let Some((name, score)) = by_itself(metric) {
+            let excuse = "no answer has a word";
+            return Ok(self.mean_where(name, (seed, excuse), |_, answer| score(answer)));
         }
         let Some(references) = self.references else {
             return Err(input_failure(
@@ -239,6 +280,28 @@ impl<'a> Subject<'a> {
         }))
     }
 
+    /// The share of answers in which a rule finds something; examples say what, and not the answer.
+    fn found(
+        &self,
+        name: &str,
+        what: &str,
+        seed: u64,
+        rule: impl Fn(&str) -> Finding,
+        details: &mut Details,
+    ) -> Vec<MetricValue> {
+        let own = self.answered().map(|(row, own, _)| (row, rule(own)));
+        let shown = own.filter(|(_, finding)| finding.is_found());
+        for (row, finding) in shown.take(EXAMPLES) {
+            details.examples.push(Example {
+                row: row + 1,
+                why: format!("{what}: {}", finding.evidence.join(", ")),
+                answer: "(not shown)".to_owned(),
+                reference: None,
+            });
+        }
+        self.mean(name, seed, |answer| yes(rule(answer).is_found()))
+    }
+
     fn personal(&self, seed: u64, details: &mut Details) -> Vec<MetricValue> {
         let found: Vec<(usize, Found, Option<Found>)> = self
             .answered()
@@ -304,6 +367,19 @@ fn pattern(evaluator: &TextEvaluator) -> Result<Regex, Failure> {
 /// A score of one answer, 0 to 1.
 type Score = fn(&str, &str) -> f64;
 
+/// A score of an answer by itself; none where it can't be told.
+type Own = fn(&str) -> Option<f64>;
+
+/// Scores that need no reference.
+fn by_itself(metric: TextMetric) -> Option<(&'static str, Own)> {
+    Some(match metric {
+        TextMetric::RefusalRate => ("refusalRate", |a| Some(yes(text::refusal(a).is_found()))),
+        TextMetric::ReadingEase => ("readingEase", |a| Readability::of(a).reading_ease()),
+        TextMetric::ReadingGrade => ("readingGrade", |a| Readability::of(a).grade()),
+        _ => return None,
+    })
+}
+
 /// Scores of single rows.
 fn by_row(metric: TextMetric) -> (&'static str, Score) {
     match metric {
@@ -313,9 +389,13 @@ fn by_row(metric: TextMetric) -> (&'static str, Score) {
         TextMetric::Rouge2 => ("rouge2", |a, r| text::rouge_n(a, r, 2).f),
         TextMetric::RougeL => ("rougeL", |a, r| text::rouge_l(a, r).f),
         TextMetric::EditSimilarity => ("editSimilarity", text::levenshtein_similarity),
-        TextMetric::TokenF1 | TextMetric::Regex | TextMetric::Bleu | TextMetric::ChrF => {
-            ("tokenF1", text::token_f1)
-        }
+        TextMetric::TokenF1
+        | TextMetric::Regex
+        | TextMetric::Bleu
+        | TextMetric::ChrF
+        | TextMetric::RefusalRate
+        | TextMetric::ReadingEase
+        | TextMetric::ReadingGrade => ("tokenF1", text::token_f1),
     }
 }
 

@@ -139,6 +139,9 @@ pub fn inputs(evaluators: &[Evaluator]) -> Vec<&str> {
             names.extend(grounded.context.iter().map(String::as_str));
             names.extend(grounded.question.as_deref());
         }
+        if let Some(injection) = &evaluator.injection {
+            names.extend(injection.columns.iter().map(String::as_str));
+        }
     }
     names.sort_unstable();
     names.dedup();

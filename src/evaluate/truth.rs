@@ -53,14 +53,7 @@ pub fn canonical(cell: Cell<'_>) -> String {
 /// As [`canonical`], of a word.
 #[must_use]
 pub fn canonical_text(text: &str) -> String {
-    match text {
-        "true" | "True" | "TRUE" => "1".to_owned(),
-        "false" | "False" | "FALSE" => "0".to_owned(),
-        _ => match text.parse::<f64>() {
-            Ok(number) if number.is_finite() => format!("{number}"),
-            _ => text.to_owned(),
-        },
-    }
+    crate::stats::labels::word(text)
 }
 
 impl Truth {

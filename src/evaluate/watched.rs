@@ -61,20 +61,26 @@ impl Watched {
         Ok((watched, content))
     }
 
+    fn changed(&self, before: &str, now: &str) -> Failure {
+        let Self { name, uri, .. } = self;
+        let message = format!(
+            "{name} ({uri}) changed while it was measured: it had the digest {before}, {now}; write new data to a new place, or when no run reads the old"
+        );
+        Failure::new("DatasetChanged", message, 1)
+    }
+
+    /// It had another digest when others of the run read it.
+    #[must_use]
+    pub fn changed_since(&self, before: &str) -> Failure {
+        self.changed(before, &format!("and now has {}", self.digest))
+    }
+
     /// Looks again, after all was read. A file that was only touched is read once more, and is the same.
     ///
     /// # Errors
     /// `DatasetChanged`, which another run may be free of.
     pub fn end(&self) -> Result<(), Failure> {
-        let changed = |now: &str| {
-            let Self {
-                name, uri, digest, ..
-            } = self;
-            let message = format!(
-                "{name} ({uri}) changed while it was measured: it had the digest {digest}, {now}; write new data to a new place, or when no run reads the old"
-            );
-            Err(Failure::new("DatasetChanged", message, 1))
-        };
+        let changed = |now: &str| Err(self.changed(&self.digest, now));
         match stamps(&self.path) {
             Ok(stamps) if stamps == self.stamps && !self.lately => return Ok(()),
             Ok(_) => {}

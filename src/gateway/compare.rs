@@ -61,6 +61,14 @@ impl Kept {
         }
     }
 
+    /// Its pieces, if it is JSON that was kept as a whole; empty otherwise.
+    pub fn json(self) -> Vec<Bytes> {
+        match self.format {
+            Format::Json => self.pieces,
+            Format::Opaque | Format::Other => Vec::new(),
+        }
+    }
+
     fn bytes(&self) -> Bytes {
         match self.pieces.as_slice() {
             [one] => one.clone(),

@@ -1,5 +1,5 @@
-//! Input rows of Open Inference Protocol requests, read off the request path: by name, as pandas-style columns, or as one 2-D
-//! tensor in the signature's order.
+//! What is read of Open Inference Protocol requests and answers, off the request path: input rows by name, as pandas-style columns, or as one 2-D
+//! tensor in the signature's order; and predictions that labels are awaited for.
 
 use std::{
     collections::HashMap,
@@ -14,10 +14,16 @@ use std::{
 use bytes::Bytes;
 use serde_json::Value;
 
-use super::record::{Inputs, Recorder, Slot};
+use super::{
+    late,
+    record::{Inputs, Recorder, Slot},
+};
 use crate::{
     api::revision::Signature,
-    stats::sketch::{Cell, ColumnKind, RowSketch},
+    stats::{
+        labels::Prediction,
+        sketch::{Cell, ColumnKind, RowSketch},
+    },
 };
 
 /// Longer bodies aren't looked at.
@@ -31,14 +37,32 @@ const MAX_ROWS: usize = 100_000;
 const BATCH: usize = 256;
 const BATCH_TIME: Duration = Duration::from_millis(20);
 
-/// A request to look at.
+/// A body to look at.
 pub struct Job {
     /// Where it counts.
     pub slot: Slot,
-    /// What the model takes; `None`: not known.
-    pub signature: Option<Arc<Signature>>,
-    /// The request's body in pieces; empty: it was too long.
+    /// Which one it is.
+    pub what: What,
+    /// The body in pieces; empty: it was too long, or is none that can be read.
     pub body: Vec<Bytes>,
+}
+
+/// What is looked at.
+#[derive(Clone)]
+pub enum What {
+    /// A request's inputs; what the model takes, where that is known.
+    Inputs(Option<Arc<Signature>>),
+    /// An answer: its id, its caller, and the unix second of its end.
+    Predictions(Asked, i64),
+}
+
+/// An answer whose predictions are in the sample.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Asked {
+    /// Its id, among all of the release.
+    pub id: u64,
+    /// Hash of the caller's key; of something unique, without one.
+    pub caller: u64,
 }
 
 /// Gives requests to the thread that looks at them.
@@ -70,7 +94,7 @@ impl Features {
     /// Gives a request to be looked at, never waiting. False: it is dropped, and counted as such.
     pub fn offer(&self, job: Job) -> bool {
         let size: usize = job.body.iter().map(Bytes::len).sum();
-        let slot = job.slot.clone();
+        let (slot, what) = (job.slot.clone(), job.what.clone());
         let fits = self.waiting.fetch_add(size, Ordering::Relaxed) + size <= MAX_WAITING_BYTES;
         if fits && !job.body.is_empty() {
             match self.queue.try_send(job) {
@@ -79,7 +103,10 @@ impl Features {
             }
         }
         self.waiting.fetch_sub(size, Ordering::Relaxed);
-        self.recorder.record_dropped(&slot);
+        match what {
+            What::Inputs(_) => self.recorder.record_dropped(&slot),
+            What::Predictions(..) => self.recorder.late(|lates| lates.unread(&slot)),
+        }
         false
     }
 }
@@ -93,12 +120,31 @@ fn work(jobs: &Receiver<Job>, waiting: &AtomicUsize, recorder: &Recorder) {
         while let Some(job) = next {
             let size: usize = job.body.iter().map(Bytes::len).sum();
             waiting.fetch_sub(size, Ordering::Relaxed);
-            let sum = sums.entry(job.slot.clone()).or_default();
-            let understood = job.signature.as_ref().and_then(|signature| {
-                let sketch = sum.rows.get_or_insert_with(|| empty(signature));
-                add_rows(sketch, &job.body.concat(), signature)
-            });
-            sum.unknown += u64::from(understood.is_none());
+            match &job.what {
+                What::Inputs(signature) => {
+                    let sum = sums.entry(job.slot.clone()).or_default();
+                    let understood = signature.as_ref().and_then(|signature| {
+                        let sketch = sum.rows.get_or_insert_with(|| empty(signature));
+                        add_rows(sketch, &job.body.concat(), signature)
+                    });
+                    sum.unknown += u64::from(understood.is_none());
+                }
+                What::Predictions(asked, at) => {
+                    let rows = late::guesses(&job.body.concat());
+                    recorder.late(|lates| match rows {
+                        Some(rows) => lates.predicted(
+                            &job.slot,
+                            Prediction {
+                                id: asked.id,
+                                caller: asked.caller,
+                                at: *at,
+                                rows,
+                            },
+                        ),
+                        None => lates.unread(&job.slot),
+                    });
+                }
+            }
             taken += 1;
             let left = deadline.saturating_duration_since(Instant::now());
             next = (taken < BATCH)
@@ -325,7 +371,7 @@ mod tests {
         let body = json!({"inputs": [{"name": "temp", "shape": [2], "data": [1, 2]}]}).to_string();
         let job = |signature: Option<Signature>, body: Vec<Bytes>| Job {
             slot: slot.clone(),
-            signature: signature.map(Arc::new),
+            what: What::Inputs(signature.map(Arc::new)),
             body,
         };
         assert!(features.offer(job(Some(signature()), vec![body.clone().into()])));

@@ -1,6 +1,6 @@
-//! Feedback on answers: `POST /v1/feedback {"id": …, "score": 0…1}`, the id as the answer carried it.
+//! Feedback on answers: `POST /v1/feedback {"id": …, "score": 0…1}`, or `"label": …` for what was true; the id as the answer carried it.
 //!
-//! The id says itself what it is about (revision, epoch, caller's hash, time) and is signed with a key that comes from the release's UID, which
+//! The id says itself what it is about (revision, epoch, caller's hash, time, whether its predictions are in the sample that labels count for) and is signed with a key that comes from the release's UID, which
 //! callers don't know. So every replica understands it, and a restart loses nothing. What a process remembers, bounded, is only which
 //! ids it has heard of, so that one answer is judged once.
 
@@ -20,13 +20,14 @@ use super::{
     Shared,
     answer::{self, Shape},
     body::{Body, empty},
+    late,
     proxy::{self, Call, Payload},
-    record::Slot,
+    record::{Slot, unix_second},
     route::Chosen,
     table::Release,
     telemetry::Count,
 };
-use crate::stats::sketch::CategorySketch;
+use crate::stats::{labels::Label, sketch::CategorySketch};
 use http_body_util::BodyExt;
 
 /// Header with the id of an answer.
@@ -37,8 +38,10 @@ const PATH: &str = "/v1/feedback";
 const LATEST: i64 = 24 * 60;
 /// Ids that are remembered as heard of.
 const REMEMBERED: usize = 100_000;
-/// First byte of an id: how the rest is read.
+/// First byte of an id: how the rest is read …
 const FORM: u8 = 1;
+/// … and of one whose predictions are in the sample.
+const SAMPLED: u8 = 2;
 /// Bytes before the revision's hash, and of the signature at the end.
 const HEAD: usize = 1 + 8 + 1 + 8 + 8 + 8;
 const SIGNATURE: usize = 16;
@@ -51,15 +54,18 @@ pub struct Feedback {
 
 /// What an id is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct About {
+pub struct About {
     revision: String,
     epoch: i64,
     weight: u8,
     /// Unix minute of the answer.
     minute: i64,
     /// Hash of the caller's key; of something unique, without one.
-    caller: u64,
-    nonce: u64,
+    pub caller: u64,
+    /// The answer, among all of the release.
+    pub nonce: u64,
+    /// Whether what it predicts is in the sample that labels count for.
+    pub sampled: bool,
 }
 
 impl Default for Feedback {
@@ -73,10 +79,10 @@ impl Default for Feedback {
 }
 
 impl Feedback {
-    /// The id of an answer that this revision gives to this caller now.
-    pub fn id(&self, release: &Release, chosen: &Chosen, caller: Option<&str>) -> HeaderValue {
+    /// What the id of an answer says that this revision gives to this caller now.
+    pub fn about(&self, release: &Release, chosen: &Chosen, caller: Option<&str>) -> About {
         let nonce = self.nonce.fetch_add(1, Ordering::Relaxed);
-        let about = About {
+        About {
             revision: chosen.revision.hash.to_string(),
             epoch: release.epoch,
             weight: u8::try_from(release.weight).unwrap_or_default(),
@@ -86,9 +92,8 @@ impl Feedback {
                 None => CategorySketch::hash_of(&format!("{nonce:x}")),
             },
             nonce,
-        };
-        let text = about.write(&release.uid);
-        HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("none"))
+            sampled: false,
+        }
     }
 
     /// Whether this is the first time that this id is heard of, as far as is remembered.
@@ -109,9 +114,15 @@ impl Feedback {
 }
 
 impl About {
+    /// The id, of an answer of the release with this UID.
+    pub fn header(&self, uid: &str) -> HeaderValue {
+        let text = self.write(uid);
+        HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("none"))
+    }
+
     fn write(&self, uid: &str) -> String {
         let mut bytes = Vec::with_capacity(HEAD + self.revision.len() + SIGNATURE);
-        bytes.push(FORM);
+        bytes.push(if self.sampled { SAMPLED } else { FORM });
         bytes.extend(self.epoch.to_be_bytes());
         bytes.push(self.weight);
         bytes.extend(self.minute.to_be_bytes());
@@ -121,6 +132,15 @@ impl About {
         let signature = signature(uid, &bytes);
         bytes.extend(signature);
         hex::encode(bytes)
+    }
+
+    fn slot(&self, release: &Release) -> Slot {
+        Slot {
+            release: release.uid.clone(),
+            revision: self.revision.as_str().into(),
+            epoch: self.epoch,
+            weight: i32::from(self.weight),
+        }
     }
 
     /// `None`: it isn't one of this release's.
@@ -137,9 +157,14 @@ impl About {
             .zip(expected)
             .fold(0, |all, (a, b)| all | (a ^ b));
         let (head, revision) = said.split_at_checked(HEAD)?;
-        if differs != 0 || head.first() != Some(&FORM) {
+        if differs != 0 {
             return None;
         }
+        let sampled = match *head.first()? {
+            FORM => false,
+            SAMPLED => true,
+            _ => return None,
+        };
         let number = |at: usize| Some(u64::from_be_bytes(head.get(at..at + 8)?.try_into().ok()?));
         Some(Self {
             revision: String::from_utf8(revision.to_vec()).ok()?,
@@ -148,6 +173,7 @@ impl About {
             minute: number(10)?.cast_signed(),
             caller: number(18)?,
             nonce: number(26)?,
+            sampled,
         })
     }
 }
@@ -190,8 +216,8 @@ pub async fn answer(shared: &Arc<Shared>, release: &Arc<Release>, call: Call) ->
         Payload::Coming(_) => &empty_body,
     };
     match take(shared, release, body) {
-        Ok(()) => {
-            shared.meters(release).note(Count::Feedback);
+        Ok(what) => {
+            shared.meters(release).note(what);
             let mut response = Response::new(empty().boxed_unsync());
             *response.status_mut() = StatusCode::NO_CONTENT;
             response
@@ -204,24 +230,32 @@ pub async fn answer(shared: &Arc<Shared>, release: &Arc<Release>, call: Call) ->
 
 type Refusal = (StatusCode, &'static str, &'static str, &'static str);
 
-fn take(shared: &Shared, release: &Release, body: &Map<String, Value>) -> Result<(), Refusal> {
+fn take(shared: &Shared, release: &Release, body: &Map<String, Value>) -> Result<Count, Refusal> {
     let bad = |param, message| (StatusCode::BAD_REQUEST, "bad_feedback", param, message);
     let id = body.get("id").and_then(Value::as_str).ok_or(bad(
         "id",
         "write the id of the answer, from its header x-perennial-request-id",
     ))?;
-    let score = body.get("score").and_then(Value::as_f64);
-    let score = score.filter(|s| (0.0..=1.0).contains(s)).ok_or(bad(
-        "score",
-        "write a score from 0 (of no use) to 1 (just right)",
-    ))?;
+    let label = body.get("label").map(late::labels);
+    if label.is_some() && body.contains_key("score") {
+        return Err(bad("label", "write score or label, one at a time"));
+    }
     let about = About::read(id, &release.uid).ok_or((
         StatusCode::NOT_FOUND,
         "unknown_id",
         "id",
         "this is no id of an answer that this release gave",
     ))?;
-    if !(-1..=LATEST).contains(&(minute() - about.minute)) {
+    let age = minute() - about.minute;
+    if let Some(label) = label {
+        return take_label(shared, release, &about, label, age);
+    }
+    let score = body.get("score").and_then(Value::as_f64);
+    let score = score.filter(|s| (0.0..=1.0).contains(s)).ok_or(bad(
+        "score",
+        "write a score from 0 (of no use) to 1 (just right), or the label that was true",
+    ))?;
+    if !(-1..=LATEST).contains(&age) {
         return Err((
             StatusCode::GONE,
             "too_late",
@@ -237,14 +271,45 @@ fn take(shared: &Shared, release: &Release, body: &Map<String, Value>) -> Result
             "feedback on this answer was given already",
         ));
     }
-    let slot = Slot {
-        release: release.uid.clone(),
-        revision: about.revision.into(),
-        epoch: about.epoch,
-        weight: i32::from(about.weight),
-    };
+    let slot = about.slot(release);
     shared.recorder.record_feedback(&slot, about.caller, score);
-    Ok(())
+    Ok(Count::Feedback)
+}
+
+fn take_label(
+    shared: &Shared,
+    release: &Release,
+    about: &About,
+    label: Option<Vec<String>>,
+    age: i64,
+) -> Result<Count, Refusal> {
+    let refuse = |status, code, param, message| Err((status, code, param, message));
+    let Some(rows) = label else {
+        let message = "write what was true: a class or a number, or a list of them, one for each row of the request (64 at most)";
+        return refuse(StatusCode::BAD_REQUEST, "bad_feedback", "label", message);
+    };
+    let Some(terms) = release.labels else {
+        let message = "no metric of this release is measured by labels: add one to spec.metrics";
+        return refuse(StatusCode::BAD_REQUEST, "bad_feedback", "label", message);
+    };
+    if !(-1..=terms.horizon / 60 + 1).contains(&age) {
+        let message = "it comes later than any horizon in spec.metrics allows";
+        return refuse(StatusCode::GONE, "too_late", "id", message);
+    }
+    // Of others nobody knows any more what was predicted.
+    if about.sampled {
+        let slot = about.slot(release);
+        let label = Label {
+            id: about.nonce,
+            at: unix_second(),
+            rows,
+        };
+        if !shared.recorder.late(|lates| lates.label(&slot, label)) {
+            let message = "the label of this answer was given already";
+            return refuse(StatusCode::CONFLICT, "given_already", "id", message);
+        }
+    }
+    Ok(Count::Labelled)
 }
 
 #[cfg(test)]
@@ -259,6 +324,7 @@ mod tests {
             minute: 29_000_000,
             caller: u64::MAX - 3,
             nonce: 42,
+            sampled: false,
         }
     }
 
@@ -267,6 +333,11 @@ mod tests {
         let id = about().write("uid");
         assert_eq!(About::read(&id, "uid"), Some(about()));
         assert_eq!(About::read(&id, "other"), None);
+        let sampled = About {
+            sampled: true,
+            ..about()
+        };
+        assert_eq!(About::read(&sampled.write("uid"), "uid"), Some(sampled));
         for at in 0..id.len() {
             let mut bytes = id.clone().into_bytes();
             bytes[at] = if bytes[at] == b'0' { b'1' } else { b'0' };

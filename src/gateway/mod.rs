@@ -9,7 +9,7 @@
 //! | [`policy`], [`breaker`], [`signature`], [`certificates`] | what a release's `spec.traffic` says of its callers and pods |
 //! | [`open_inference`], [`protobuf`] | what is read of gRPC calls |
 //! | [`prompt`] | PromptReleases: an OpenAI-compatible endpoint |
-//! | [`tally`], [`record`], [`features`], [`compare`] | measuring, never in the way of a request |
+//! | [`tally`], [`record`], [`features`], [`compare`], [`late`] | measuring, never in the way of a request |
 //! | [`admin`], [`telemetry`] | what the operator and Prometheus read |
 //!
 //! It serves, and restarts, without the API server: the table is on disk. An epoch is reported as served only once callers are
@@ -24,6 +24,7 @@ pub mod compare;
 pub mod features;
 pub mod feedback;
 pub mod keeper;
+pub mod late;
 pub mod listen;
 pub mod objects;
 pub mod open_inference;

@@ -6,6 +6,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use super::late::Lates;
 use crate::stats::{
     bucket::{Bucket, Buckets, MAX_MINUTES, Used},
     mirror::{Answered, Compared},
@@ -62,6 +63,7 @@ pub struct Recorder {
     started: i64,
     buckets: Mutex<State>,
     inputs: Mutex<InputState>,
+    late: Mutex<Lates>,
 }
 
 #[derive(Default)]
@@ -88,6 +90,7 @@ impl Recorder {
                 ..State::default()
             }),
             inputs: Mutex::default(),
+            late: Mutex::new(Lates::new(started)),
         }
     }
 
@@ -157,6 +160,13 @@ impl Recorder {
         }
     }
 
+    /// Does something with what is kept for late labels.
+    pub fn late<T>(&self, then: impl FnOnce(&mut Lates) -> T) -> T {
+        let mut lates = self.late.lock().unwrap_or_else(PoisonError::into_inner);
+        lates.advance(now());
+        then(&mut lates)
+    }
+
     /// The buckets of the minutes from `since`.
     pub fn read(&self, since: i64) -> Buckets {
         let mut state = self.state();
@@ -182,10 +192,25 @@ impl Recorder {
             bucket.traffic.features_unknown += seen.unknown;
             bucket.features.clone_from(&seen.rows);
         }
+        drop(inputs);
+        // What comes after this second is in the next answer.
+        let second = unix_second();
+        let late_since = self.late(|lates| {
+            let (found, late_since) = lates.read(since);
+            for ((m, slot), samples) in found {
+                let bucket = all
+                    .entry((*m, slot.clone()))
+                    .or_insert_with(|| empty(*m, slot));
+                bucket.late = Some(Box::new(samples.clone()));
+            }
+            late_since
+        });
         Buckets {
             process: self.process.clone(),
             started: self.started,
             minute,
+            second,
+            late_since,
             buckets: all.into_values().collect(),
         }
     }
@@ -251,7 +276,7 @@ impl InputState {
 }
 
 /// Before every other slot.
-fn first() -> Slot {
+pub(super) fn first() -> Slot {
     Slot {
         release: "".into(),
         revision: "".into(),
@@ -262,8 +287,13 @@ fn first() -> Slot {
 
 /// The present unix minute.
 fn now() -> i64 {
+    unix_second().div_euclid(60)
+}
+
+/// The present unix second.
+pub fn unix_second() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    i64::try_from(since.unwrap_or_default().as_secs() / 60).unwrap_or(i64::MAX)
+    i64::try_from(since.unwrap_or_default().as_secs()).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]

@@ -10,10 +10,11 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::{
     Shared, answer,
     body::Overheard,
-    features::Job,
+    compare::Kept,
+    features::{Asked, Job, What},
     feedback,
     proxy::mirror::Copy,
-    record::{Sample, Slot},
+    record::{Sample, Slot, unix_second},
     route::{Chosen, Why},
     table::{Backend, Endpoint, Release},
     telemetry::{Count, Meters, Outcome, RevisionMeters},
@@ -54,6 +55,8 @@ pub struct Tally {
     /// A copy for the candidate, sent when this has ended.
     pub mirror: Option<Copy>,
     inputs: Option<Arc<Overheard>>,
+    /// The answer, if labels are awaited for what it predicts.
+    predictions: Option<(Asked, Kept)>,
     endpoint: Option<Arc<Endpoint>>,
     live: bool,
     settled: bool,
@@ -87,6 +90,7 @@ impl Tally {
             copied: false,
             mirror: None,
             inputs: None,
+            predictions: None,
             endpoint: None,
             live: counted,
             settled: false,
@@ -123,6 +127,9 @@ impl Tally {
 
     /// A piece of the answer's body goes by.
     pub fn hear(&mut self, data: &bytes::Bytes) {
+        if let Some((_, kept)) = &mut self.predictions {
+            kept.add(data);
+        }
         if let Some(copy) = &mut self.mirror {
             copy.hear(data);
         }
@@ -154,10 +161,34 @@ impl Tally {
         // Whoever may say what answers are worth, may not say it of others'.
         headers.remove(feedback::ID);
         if self.live {
-            let id = &self.shared.feedback;
-            let id = id.id(&self.release, &self.chosen, self.caller.as_deref());
-            headers.insert(feedback::ID, id);
+            let about = self.about();
+            headers.insert(feedback::ID, about.header(&self.release.uid));
         }
+    }
+
+    /// As [`Tally::name`], of an answer that predicts something: it may be one of those that labels are awaited for.
+    pub fn name_prediction(&mut self, parts: &mut http::response::Parts) {
+        let terms = self.release.labels.filter(|_| parts.status.is_success());
+        let Some(terms) = terms.filter(|_| self.live) else {
+            return self.name(&mut parts.headers);
+        };
+        let mut about = self.about();
+        let (release, revision) = (&self.release.uid, &self.chosen.revision.hash);
+        let lates = &self.shared.recorder;
+        about.sampled = lates.late(|l| l.wants(release, revision, about.nonce, terms.kept));
+        if about.sampled {
+            let asked = Asked {
+                id: about.nonce,
+                caller: about.caller,
+            };
+            self.predictions = Some((asked, Kept::head(parts)));
+        }
+        parts.headers.insert(feedback::ID, about.header(release));
+    }
+
+    fn about(&self) -> feedback::About {
+        let all = &self.shared.feedback;
+        all.about(&self.release, &self.chosen, self.caller.as_deref())
     }
 
     /// What the request used, where the backend said so.
@@ -275,6 +306,17 @@ impl Tally {
             used: self.used(),
         };
         self.shared.recorder.record(&slot, &sample);
+        if let Some((asked, kept)) = self.predictions.take()
+            && ended == Ended::Complete
+        {
+            let job = Job {
+                slot: slot.clone(),
+                what: What::Predictions(asked, unix_second()),
+                body: kept.json(),
+            };
+            // One that there is no time for is counted as unread.
+            self.shared.features.offer(job);
+        }
         self.look(slot);
     }
 
@@ -290,7 +332,7 @@ impl Tally {
         };
         let job = Job {
             slot,
-            signature,
+            what: What::Inputs(signature),
             body: overheard.take(),
         };
         if !self.shared.features.offer(job) {

@@ -59,10 +59,12 @@ pub enum Count {
     OtherSignature,
     /// A score that was given to an answer.
     Feedback,
+    /// A label that came for an answer.
+    Labelled,
 }
 
 impl Count {
-    const ALL: [(Count, &'static str, &'static str); 11] = [
+    const ALL: [(Count, &'static str, &'static str); 12] = [
         (
             Count::Unkeyed,
             "perennial_gateway_unkeyed_total",
@@ -117,6 +119,11 @@ impl Count {
             Count::Feedback,
             "perennial_gateway_feedback_total",
             "Scores that were given to answers (POST /v1/feedback)",
+        ),
+        (
+            Count::Labelled,
+            "perennial_gateway_labels_total",
+            "Labels that came for answers (POST /v1/feedback), also of those outside the sample",
         ),
     ];
 }

@@ -210,14 +210,22 @@ pub fn last_words(container: &ContainerStatus) -> Option<String> {
     })
 }
 
+/// The init container that has ended the pod.
+pub fn failed_before(pod: &Pod) -> Option<&ContainerStatus> {
+    let status = pod.status.as_ref()?;
+    let mut all = status.init_container_statuses.iter().flatten();
+    all.find(|c| {
+        let ended = c.state.as_ref().and_then(|s| s.terminated.as_ref());
+        ended.is_some_and(|t| t.exit_code != 0)
+    })
+}
+
 /// The summary that a supervisor left as termination message of this container.
 pub fn summary(pod: &Pod, container: &str) -> Option<Summary> {
     let status = pod.status.as_ref()?;
-    let container = status
-        .container_statuses
-        .iter()
-        .flatten()
-        .find(|c| c.name == container)?;
+    let containers = [&status.container_statuses, &status.init_container_statuses];
+    let mut containers = containers.into_iter().flatten().flatten();
+    let container = containers.find(|c| c.name == container)?;
     let message = container
         .state
         .as_ref()?

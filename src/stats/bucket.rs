@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     asked::Asked,
+    labels::{Late, Samples},
     mirror::Mirrored,
     sequential::{self, LatencySide, LatencyStratum, Units},
     sketch::{CallerSketch, LatencyHistogram, RowSketch},
@@ -34,6 +35,12 @@ pub struct Buckets {
     pub started: i64,
     /// The gateway's present minute: buckets before it are final, this one still grows. Ask next with `since` = this.
     pub minute: i64,
+    /// The gateway's present second.
+    #[serde(default)]
+    pub second: i64,
+    /// The unix minute since which no sampled prediction or label is missing.
+    #[serde(default)]
+    pub late_since: i64,
     /// Buckets of the minutes from `since`, in no particular order.
     pub buckets: Vec<Bucket>,
 }
@@ -87,6 +94,9 @@ pub struct Bucket {
     /// Copies of stable's requests that this revision, then the candidate, got; in no other count.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mirrored: Option<Box<Mirrored>>,
+    /// Sampled predictions and labels that came in this minute, for releases whose metrics take late labels. Of them gateways remember older minutes, too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub late: Option<Box<Samples>>,
 }
 
 impl Bucket {
@@ -286,6 +296,8 @@ pub struct ReleaseMeasurements {
     pub unreachable: Option<String>,
     /// What Prometheus says of `spec.metrics`.
     pub asked: Asked,
+    /// Sampled predictions, and the labels that came for them.
+    pub late: Late,
 }
 
 /// One gateway pod.
@@ -561,6 +573,7 @@ mod tests {
             traffic,
             features: Some(rows),
             mirrored: None,
+            late: None,
         })
     }
 

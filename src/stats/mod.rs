@@ -3,6 +3,7 @@
 //! | module | what it answers |
 //! | --- | --- |
 //! | [`bucket`] | what gateways count of live requests, and what planners read of it |
+//! | [`labels`] | how good live predictions were, by labels that came later |
 //! | [`mirror`] | how the candidate answered copies of stable's requests, beside stable |
 //! | [`sketch`] | what did this column, or these latencies, look like: bounded, mergeable, the same bytes in whatever order |
 //! | [`profile`] | what did the training data look like, and how much do samples of it differ from the whole |
@@ -21,6 +22,7 @@ pub mod asked;
 pub mod bucket;
 pub mod drift;
 pub mod fairness;
+pub mod labels;
 pub mod mirror;
 pub mod paired;
 pub mod performance;

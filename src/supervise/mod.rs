@@ -23,6 +23,7 @@ pub mod trainer;
 pub mod warm_up;
 
 use std::{
+    ffi::OsString,
     net::{Ipv6Addr, SocketAddr},
     path::PathBuf,
     process::ExitCode,
@@ -43,6 +44,7 @@ use crate::{
 };
 use board::Board;
 use failure::{Failure, Stop};
+use trainer::Task;
 
 /// Where things are; the contract's paths in a pod, others in tests.
 #[derive(Clone, Debug)]
@@ -207,7 +209,16 @@ async fn work(
     )
     .await?;
     board.stage("Running");
-    trainer::run(training, command, places, board, &mut stop).await?;
+    let task = Task {
+        who: "the trainer",
+        reason: "TrainerFailed",
+        command,
+        environment: environment(training, places),
+        progress: Some(&places.progress),
+        stall: training.stall_timeout.as_ref(),
+        accepted: None,
+    };
+    trainer::run(&task, board, &mut stop).await?;
     board.stage("Publishing");
     let manifest =
         failure::until_stopped(&mut stop, publish(training, &output, &found.inputs)).await?;
@@ -232,6 +243,21 @@ async fn work(
         datasets: manifest.datasets,
         ..Report::default()
     })
+}
+
+fn environment(training: &TrainingRun, places: &Places) -> Vec<(String, OsString)> {
+    let parameters = training.parameters.iter().map(|(name, value)| {
+        let name = format!("PERENNIAL_PARAM_{}", name.to_ascii_uppercase());
+        (name, value.into())
+    });
+    [
+        ("PERENNIAL_OUTPUT_DIR", &places.output),
+        ("PERENNIAL_PROGRESS_FILE", &places.progress),
+    ]
+    .map(|(name, path)| (name.to_owned(), path.into()))
+    .into_iter()
+    .chain(parameters)
+    .collect()
 }
 
 async fn publish(

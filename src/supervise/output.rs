@@ -192,7 +192,7 @@ pub fn manifest_files(content: &Content) -> Vec<ManifestFile> {
 }
 
 /// Empties a directory (it may be a mount itself), and sees whether it can be written.
-pub(super) fn clear(directory: &Path) -> data::Result<()> {
+pub(crate) fn clear(directory: &Path) -> data::Result<()> {
     let failed = |path: &Path, e: &std::io::Error| Error::file("clearing", path, e);
     std::fs::create_dir_all(directory).map_err(|e| failed(directory, &e))?;
     for entry in std::fs::read_dir(directory).map_err(|e| failed(directory, &e))? {

@@ -1,8 +1,10 @@
-//! The trainer: a child process, watched.
+//! The trainer, or an evaluator: a child process, watched.
 
 use std::{
+    ffi::OsString,
     io::{Read, Write},
     os::unix::process::ExitStatusExt,
+    path::Path,
     process::{ExitStatus, Stdio},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
@@ -15,12 +17,15 @@ use tokio::{
 };
 
 use super::{
-    GRACE, Places,
+    GRACE,
     board::{Board, shorten},
     failure::{Failure, Stop, stopped},
     progress::Follower,
 };
-use crate::api::run::{EXIT_STALLED, RUN_ENV, TrainingRun};
+use crate::api::{
+    Duration as Limit,
+    run::{EXIT_STALLED, RUN_ENV},
+};
 
 /// How often the progress file is looked at.
 const LOOK: Duration = Duration::from_millis(500);
@@ -44,18 +49,35 @@ fn last_of(out: &LastLine, err: &LastLine) -> Option<String> {
     }
 }
 
-/// Runs the trainer to its end.
+/// What is run, and who it is in messages.
+#[derive(Clone, Debug)]
+pub struct Task<'a> {
+    /// Such as `the trainer`.
+    pub who: &'a str,
+    /// Reason of its failure.
+    pub reason: &'static str,
+    /// Program and arguments.
+    pub command: &'a [String],
+    /// Environment besides this process's own.
+    pub environment: Vec<(String, OsString)>,
+    /// Where it writes progress, if it does.
+    pub progress: Option<&'a Path>,
+    /// How long it may write none.
+    pub stall: Option<&'a Limit>,
+    /// An exit code besides 0 that is no failure.
+    pub accepted: Option<i32>,
+}
+
+/// Runs it to its end; gives its exit code.
 ///
 /// # Errors
-/// `TrainerFailed`, `Stalled`, or what stopped the run.
+/// The task's reason, `Stalled`, or what stopped the run.
 pub async fn run(
-    training: &TrainingRun,
-    command: &[String],
-    places: &Places,
+    task: &Task<'_>,
     board: &Board,
     stop: &mut watch::Receiver<Option<Stop>>,
-) -> Result<(), Failure> {
-    let mut child = start(training, command, places)?;
+) -> Result<i32, Failure> {
+    let mut child = start(task)?;
     let group = child
         .id()
         .and_then(|id| i32::try_from(id).ok())
@@ -74,7 +96,7 @@ pub async fn run(
             from.map(|from| pass_on(from.into(), std::io::stderr(), &last))
         });
     }
-    let ended = watch_over(&mut child, group, training, places, board, stop).await;
+    let ended = watch_over(&mut child, group, task, board, stop).await;
     // What it started doesn't outlive it.
     signal(group, Signal::KILL);
     let _ = tokio::time::timeout(LAST_OUTPUT, async {
@@ -83,8 +105,10 @@ pub async fn run(
     .await;
     let line = last_of(&last_out, &last_err);
     match ended {
-        Ok(status) if status.success() => Ok(()),
-        Ok(status) => Err(failed(status, line)),
+        Ok(status) => match status.code() {
+            Some(code) if code == 0 || task.accepted == Some(code) => Ok(code),
+            _ => Err(failed(task, status, line)),
+        },
         Err(mut failure) => {
             failure.last_line = line;
             Err(failure)
@@ -92,23 +116,24 @@ pub async fn run(
     }
 }
 
-fn start(training: &TrainingRun, command: &[String], places: &Places) -> Result<Child, Failure> {
-    let broken = |text: String| Failure::new("TrainerFailed", text, 127).permanent();
-    let Some((program, arguments)) = command.split_first() else {
-        return Err(broken(
-            "no command to run: the trainer's container must say its `command`".to_owned(),
-        ));
+fn start(task: &Task<'_>) -> Result<Child, Failure> {
+    let broken = |text: String| Failure::new(task.reason, text, 127).permanent();
+    let Some((program, arguments)) = task.command.split_first() else {
+        return Err(broken(format!(
+            "no command to run: the container of {} must say its `command`",
+            task.who
+        )));
     };
-    if let Some(parent) = places.progress.parent() {
-        let _ = std::fs::create_dir_all(parent);
+    if let Some(progress) = task.progress {
+        if let Some(parent) = progress.parent() {
+            let _ = std::fs::create_dir_all(parent);
+        }
+        // Lines of an earlier start are not this one's.
+        let _ = std::fs::remove_file(progress);
     }
-    // Lines of an earlier start are not this one's.
-    let _ = std::fs::remove_file(&places.progress);
     let mut child = Command::new(program);
     child
         .args(arguments)
-        .env("PERENNIAL_OUTPUT_DIR", &places.output)
-        .env("PERENNIAL_PROGRESS_FILE", &places.progress)
         .env_remove(RUN_ENV)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -121,12 +146,7 @@ fn start(training: &TrainingRun, command: &[String], places: &Places) -> Result<
             child.env_remove(name);
         }
     }
-    for (name, value) in &training.parameters {
-        child.env(
-            format!("PERENNIAL_PARAM_{}", name.to_ascii_uppercase()),
-            value,
-        );
-    }
+    child.envs(task.environment.iter().map(|(name, value)| (name, value)));
     child
         .spawn()
         .map_err(|e| broken(format!("the command `{program}` can't be started: {e}")))
@@ -135,40 +155,41 @@ fn start(training: &TrainingRun, command: &[String], places: &Places) -> Result<
 async fn watch_over(
     child: &mut Child,
     group: Option<Pid>,
-    training: &TrainingRun,
-    places: &Places,
+    task: &Task<'_>,
     board: &Board,
     stop: &mut watch::Receiver<Option<Stop>>,
 ) -> Result<ExitStatus, Failure> {
-    let stall = training.stall_timeout.as_ref();
     let mut follower = Follower::default();
     let mut moved = Instant::now();
     let mut look = tokio::time::interval(LOOK);
     loop {
         tokio::select! {
             status = child.wait() => {
-                if let (Some(progress), _) = follower.look(&places.progress, jiff::Timestamp::now()) {
+                if let Some(file) = task.progress
+                    && let (Some(progress), _) = follower.look(file, jiff::Timestamp::now())
+                {
                     board.progress(progress);
                 }
-                return status.map_err(|e| Failure::new("TrainerFailed", format!("the trainer was lost: {e}"), 1));
+                return status.map_err(|e| Failure::new(task.reason, format!("{} was lost: {e}", task.who), 1));
             }
             stop = stopped(stop) => {
                 end(child, group).await;
                 return Err(stop.failure());
             }
             _ = look.tick() => {
-                let (progress, new) = follower.look(&places.progress, jiff::Timestamp::now());
+                let Some(file) = task.progress else { continue };
+                let (progress, new) = follower.look(file, jiff::Timestamp::now());
                 if let Some(progress) = progress {
                     board.progress(progress);
                 }
                 if new {
                     moved = Instant::now();
                 }
-                if let Some(limit) = stall.filter(|limit| moved.elapsed() > limit.to_std()) {
+                if let Some(limit) = task.stall.filter(|limit| moved.elapsed() > limit.to_std()) {
                     end(child, group).await;
                     return Err(Failure::new(
                         "Stalled",
-                        format!("the trainer wrote no progress for {limit} (progress.stallTimeout) and was ended"),
+                        format!("{} wrote no progress for {limit} (progress.stallTimeout) and was ended", task.who),
                         EXIT_STALLED,
                     ));
                 }
@@ -193,7 +214,7 @@ fn signal(group: Option<Pid>, signal: Signal) {
     }
 }
 
-fn failed(status: ExitStatus, line: Option<String>) -> Failure {
+fn failed(task: &Task<'_>, status: ExitStatus, line: Option<String>) -> Failure {
     // As shells say it: 128 and the signal.
     let code = status
         .code()
@@ -207,7 +228,7 @@ fn failed(status: ExitStatus, line: Option<String>) -> Failure {
         .as_deref()
         .map(|line| format!(": {line}"))
         .unwrap_or_default();
-    let mut failure = Failure::new("TrainerFailed", format!("the trainer {how}{words}"), code);
+    let mut failure = Failure::new(task.reason, format!("{} {how}{words}", task.who), code);
     failure.exit_code = Some(code);
     failure.last_line = line;
     failure

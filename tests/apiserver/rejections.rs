@@ -55,6 +55,17 @@ fn rows() -> Vec<Row> {
     let one_target =
         "target is one thing: write modelDeployment, promptRelease, endpoint or predictions";
     let variables = "dataset has the prompt's variables as columns of their names: write its uri, and reference for the column that answers are compared with; label and features are for models";
+    let contained = |more: Value, container: Value| {
+        let mut one = json!({"name": "e", "image": "x", "command": ["c"]});
+        one.as_object_mut()
+            .unwrap()
+            .extend(container.as_object().unwrap().clone());
+        let mut all = json!({"template": {"spec": {"containers": [one]}}, "results": {"path": "r.json", "format": "Json"}});
+        all.as_object_mut()
+            .unwrap()
+            .extend(more.as_object().unwrap().clone());
+        json!({"container": all})
+    };
     let of_prompt = |more: Value, evaluators: Value| {
         let mut dataset = json!({"uri": "s3://b/d"});
         dataset
@@ -452,7 +463,7 @@ fn rows() -> Vec<Row> {
             MODEL,
             "/spec/metrics",
             json!([{"name": "a"}]),
-            "a metric comes from one place: write one of evaluation and prometheus",
+            "a metric comes from one place: write one of evaluation, prometheus and labels",
         ),
         (
             MODEL,
@@ -464,7 +475,37 @@ fn rows() -> Vec<Row> {
             PROMPT,
             "/spec/metrics",
             json!([{"name": "a"}]),
-            "a metric comes from one place: write one of evaluation and prometheus",
+            "a metric comes from one place: write one of evaluation, prometheus and labels",
+        ),
+        (
+            MODEL,
+            "/spec/metrics",
+            json!([{"name": "a", "prometheus": {"source": "s", "query": "up"}, "labels": {"metric": "logLoss", "horizon": "6h"}}]),
+            "a metric comes from one place",
+        ),
+        (
+            MODEL,
+            "/spec/metrics",
+            json!([{"name": "a", "labels": {"metric": "rocAuc", "horizon": "6h"}}]),
+            "spec.metrics[0].labels.metric: Unsupported value",
+        ),
+        (
+            MODEL,
+            "/spec/metrics",
+            json!([{"name": "a", "labels": {"metric": "logLoss", "horizon": "6h", "minCoverage": 1.5}}]),
+            "spec.metrics[0].labels.minCoverage in body should be less than or equal to 1",
+        ),
+        (
+            MODEL,
+            "/spec",
+            json!({"server": {"protocol": "HTTP", "template": {"spec": {"containers": [container("server")]}}}, "metrics": [{"name": "a", "labels": {"metric": "accuracy", "horizon": "6h"}}]}),
+            "metrics by labels need server.protocol OpenInference",
+        ),
+        (
+            PROMPT,
+            "/spec/metrics",
+            json!([{"name": "a", "labels": {"metric": "accuracy", "horizon": "6h"}}]),
+            "labels are of predictions of models, and a prompt has none",
         ),
         (
             PROMPT,
@@ -495,7 +536,7 @@ fn rows() -> Vec<Row> {
             EVALUATION,
             "/spec/dataset",
             Value::Null,
-            "dataset is what the model is asked: write its uri and label (only a target of predictions needs none)",
+            "dataset is what the model is asked: write its uri and label (only a target of predictions, and containers alone, need none)",
         ),
         (
             EVALUATION,
@@ -507,25 +548,76 @@ fn rows() -> Vec<Row> {
             EVALUATION,
             "/spec/evaluators",
             json!([{}]),
-            "an evaluator is one thing: write one of classification, regression, calibration, fairness, featureImportance, drift, dataQuality, text, jsonSchema, pii, groundedness and judge",
+            "an evaluator is one thing: write one of classification, regression, calibration, fairness, featureImportance, retrieval, drift, dataQuality, text, jsonSchema, pii, toxicity, injection, groundedness, judge and container",
         ),
         (
             EVALUATION,
             "/spec/evaluators",
             json!([{"classification": {}, "regression": {}}]),
-            "an evaluator is one thing: write one of classification, regression, calibration, fairness, featureImportance, drift, dataQuality, text, jsonSchema, pii, groundedness and judge",
+            "an evaluator is one thing: write one of classification, regression, calibration, fairness, featureImportance, retrieval, drift, dataQuality, text, jsonSchema, pii, toxicity, injection, groundedness, judge and container",
         ),
         (
             EVALUATION,
             "/spec/evaluators",
             json!([{"pii": {}}]),
-            "text, jsonSchema, pii, groundedness and judge look at texts: write target.promptRelease, an endpoint of protocol OpenAI, or target.predictions for a file of them",
+            "text, jsonSchema, pii, toxicity, injection, groundedness and judge look at texts: write target.promptRelease, an endpoint of protocol OpenAI, or target.predictions for a file of them",
         ),
         (
             EVALUATION,
             "/spec/evaluators",
             json!([{"text": {"metrics": ["regex"]}}]),
             "the metric regex and pattern belong together: write both",
+        ),
+        (
+            EVALUATION,
+            "/spec/evaluators",
+            json!([contained(json!({}), json!({"command": []}))]),
+            "container: the evaluator must say its command (the image's own entry point can't be wrapped)",
+        ),
+        (
+            EVALUATION,
+            "/spec/evaluators",
+            json!([contained(
+                json!({"results": {"path": "../r.json", "format": "Json"}}),
+                json!({})
+            )]),
+            "container.results.path",
+        ),
+        (
+            EVALUATION,
+            "/spec/evaluators",
+            json!([contained(
+                json!({"results": {"path": "/r.json", "format": "Json"}}),
+                json!({})
+            )]),
+            "container.results.path",
+        ),
+        (
+            EVALUATION,
+            "/spec/evaluators",
+            json!([contained(
+                json!({"results": {"path": "r.json", "format": "Xml"}}),
+                json!({})
+            )]),
+            "container.results.format",
+        ),
+        (
+            EVALUATION,
+            "/spec/evaluators",
+            json!([contained(json!({"name": "two words"}), json!({}))]),
+            "container.name",
+        ),
+        (
+            EVALUATION,
+            "/spec/dataset",
+            json!({"uri": "s3://b/d"}),
+            "dataset is what the model is asked",
+        ),
+        (
+            EVALUATION,
+            "/spec",
+            json!({"target": {"modelDeployment": {"name": "m"}}, "evaluators": [contained(json!({}), json!({})), {"dataQuality": {}}]}),
+            "dataset is what the model is asked",
         ),
         (
             EVALUATION,
@@ -609,8 +701,32 @@ fn rows() -> Vec<Row> {
         (
             EVALUATION,
             "/spec",
+            of_prompt(json!({}), json!([{"retrieval": {"question": "q"}}])),
+            "its answers are texts",
+        ),
+        (
+            EVALUATION,
+            "/spec/evaluators",
+            json!([{"toxicity": {}}]),
+            "text, jsonSchema, pii, toxicity, injection",
+        ),
+        (
+            EVALUATION,
+            "/spec/evaluators",
+            json!([{"injection": {}}]),
+            "text, jsonSchema, pii, toxicity, injection",
+        ),
+        (
+            EVALUATION,
+            "/spec/evaluators",
+            json!([{"retrieval": {"question": "q", "k": 0}}]),
+            "retrieval.k",
+        ),
+        (
+            EVALUATION,
+            "/spec",
             of_prompt(json!({}), json!([{"classification": {}}])),
-            "its answers are texts: write text, jsonSchema, pii, groundedness or judge; classification, regression, calibration, fairness and featureImportance are for models",
+            "its answers are texts: write text, jsonSchema, pii, toxicity, injection, groundedness or judge; classification, regression, calibration, fairness, featureImportance and retrieval are for models",
         ),
         (
             EVALUATION,
@@ -640,13 +756,13 @@ fn rows() -> Vec<Row> {
             EVALUATION,
             "/spec",
             json!({"target": {"endpoint": {"url": "http://m", "protocol": "OpenInference"}}, "dataset": {"uri": "s3://b/d"}}),
-            "dataset is what the model is asked: write its uri and label (only a target of predictions needs none)",
+            "dataset is what the model is asked: write its uri and label (only a target of predictions, and containers alone, need none)",
         ),
         (
             EVALUATION,
             "/spec",
             json!({"target": {"endpoint": {"url": "http://m", "protocol": "OpenInference"}}, "dataset": {"uri": "s3://b/d", "label": "y"}, "evaluators": [{"pii": {}}]}),
-            "text, jsonSchema, pii, groundedness and judge look at texts",
+            "text, jsonSchema, pii, toxicity, injection, groundedness and judge look at texts",
         ),
         (
             EVALUATION,

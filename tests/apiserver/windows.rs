@@ -75,6 +75,7 @@ impl Source for Remembering {
             started,
             minute: now,
             buckets: (started.max(since)..now).map(bucket).collect(),
+            ..Buckets::default()
         });
         let answer = Answer {
             pod: pod.uid.clone(),

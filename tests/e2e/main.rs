@@ -6,10 +6,12 @@
 mod bad_input;
 mod caller;
 mod commands;
+mod containers;
 mod evaluations;
 mod files;
 mod gateway;
 mod installation;
+mod labels;
 mod minimal;
 mod prometheus;
 mod prompts;

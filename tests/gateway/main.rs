@@ -5,6 +5,7 @@ mod callers;
 mod feedback;
 mod grpc;
 mod harness;
+mod labels;
 mod measuring;
 mod mirror;
 mod pods;

@@ -149,6 +149,7 @@ async fn the_operator_reads_epochs_and_measurements_and_is_woken_by_them() {
         epoch,
         interval: Some(Duration::from_secs(1)),
         keep_features: None,
+        keep_late: None,
     };
     let running = measure.clone();
     let task = tokio::spawn(async move { running.run().await });
@@ -220,6 +221,7 @@ async fn a_gateway_that_cannot_be_reached_is_data_with_a_reason() {
             epoch: 1,
             interval: None,
             keep_features: None,
+            keep_late: None,
         },
     );
     let why = until("it is known to be blocked", || async {

@@ -3,6 +3,7 @@
 //! `UPDATE_GOLDEN=1 cargo test --test golden` writes them anew; the difference is then read like code.
 
 mod complaints;
+mod labels;
 mod lives;
 mod marks;
 mod prometheus;

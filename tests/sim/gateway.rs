@@ -380,6 +380,7 @@ impl Source for Asked {
                     .filter(|b| b.minute >= since)
                     .cloned()
                     .collect(),
+                ..Buckets::default()
             });
             Some(Answer {
                 pod: pod.uid.clone(),

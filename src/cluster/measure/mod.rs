@@ -4,6 +4,7 @@
 //! [`Measure::run`] polls the gateway pods of the namespaces with tracked releases by their IP, every call bounded in time, and wakes a
 //! release when something new has arrived for it: its epoch is served somewhere, a pod can't be reached any more, a minute is over.
 
+mod late;
 mod poll;
 mod store;
 
@@ -71,6 +72,8 @@ pub struct Interest {
     pub interval: Option<Duration>,
     /// Longest time that input rows must be kept for (two drift windows), beyond the 180 minutes that are kept anyway.
     pub keep_features: Option<Duration>,
+    /// How long predictions and their labels must be kept; while a rollout is going on, as long as it takes. `None`: nobody wants them.
+    pub keep_late: Option<Duration>,
 }
 
 /// How gateway pods are asked: over the network, or what a simulation puts in its place.

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{GatewayPod, Interest, ReleaseKey};
+use super::{GatewayPod, Interest, ReleaseKey, late};
 use crate::stats::bucket::{
     Bucket, Buckets, Epochs, Gateway, HourlyFeatures, MAX_MINUTES, ReleaseMeasurements, Traffic,
 };
@@ -49,6 +49,7 @@ struct Release {
     /// Minutes before this one were let go of: what comes of them again is counted already.
     expired_before: i64,
     since: Option<i64>,
+    late: late::Kept,
     /// What the last wake was for, so that the next is only for something new.
     told: Vec<Gateway>,
 }
@@ -60,6 +61,8 @@ type Key = (i64, i64, String);
 struct Pod {
     process: String,
     minute: Option<i64>,
+    /// The second in which its buckets were read.
+    second: Option<i64>,
     epochs: Epochs,
     unreachable: Option<String>,
 }
@@ -87,6 +90,9 @@ impl Namespace {
         match self.releases.get_mut(uid) {
             Some(release) if release.interest == interest => false,
             Some(release) => {
+                // What came before was not kept.
+                self.from_start |=
+                    release.interest.keep_late.is_none() && interest.keep_late.is_some();
                 if release.interest.epoch != interest.epoch {
                     release.awaiting = None;
                     // Whether it is served already is asked now, not at the next quiet poll.
@@ -108,6 +114,7 @@ impl Namespace {
                         condensed: BTreeMap::new(),
                         expired_before: i64::MIN,
                         since: None,
+                        late: late::Kept::default(),
                         told: Vec::new(),
                     },
                 );
@@ -219,7 +226,7 @@ impl Namespace {
                 Ok(epochs) => {
                     if epochs.process != pod.process {
                         pod.process.clone_from(&epochs.process);
-                        pod.minute = None;
+                        (pod.minute, pod.second) = (None, None);
                     }
                     pod.epochs = epochs;
                     pod.unreachable = None;
@@ -229,6 +236,7 @@ impl Namespace {
             if let Some(buckets) = answer.buckets {
                 if buckets.process == pod.process {
                     pod.minute = Some(buckets.minute);
+                    pod.second = Some(buckets.second).filter(|s| *s > 0);
                 }
                 self.take(buckets, &mut fresh);
             }
@@ -274,14 +282,26 @@ impl Namespace {
         let begin = buckets.started.max(buckets.minute - MAX_MINUTES);
         for release in self.releases.values_mut() {
             release.since = Some(release.since.map_or(begin, |since| since.min(begin)));
+            release.late.began(buckets.late_since);
         }
-        for bucket in buckets.buckets {
+        for mut bucket in buckets.buckets {
             let Some(release) = self.releases.get_mut(&bucket.release) else {
                 continue;
             };
             let uid = bucket.release.clone();
             let final_minute = bucket.minute < buckets.minute;
             let active = release.interest.interval.is_some();
+            let late = bucket.late.take();
+            if let Some(late) = late.filter(|_| release.interest.keep_late.is_some())
+                && release.late.put(&buckets.process, &bucket, *late)
+                && (active || final_minute)
+            {
+                fresh.push(uid.clone());
+            }
+            // Of such minutes there is nothing else any more.
+            if bucket.minute < buckets.minute - MAX_MINUTES {
+                continue;
+            }
             // In quiet times only whole minutes are news.
             if release.put(&buckets.process, bucket) && (active || final_minute) {
                 fresh.push(uid);
@@ -290,6 +310,13 @@ impl Namespace {
         for release in self.releases.values_mut() {
             release.expire(buckets.minute);
         }
+    }
+
+    /// The second up to which every ready gateway was read.
+    fn second(&self, pods: &[GatewayPod]) -> Option<i64> {
+        let ready = pods.iter().filter(|p| p.ready && !p.terminating);
+        let read = ready.map(|p| self.pods.get(&p.uid).and_then(|pod| pod.second));
+        read.reduce(|a, b| Some(a?.min(b?))).flatten()
     }
 
     /// What is known of a release.
@@ -308,6 +335,7 @@ impl Namespace {
                 .filter_map(|p| self.pods.get(&p.uid)?.minute)
                 .min(),
             since: release.and_then(|r| r.since),
+            late: release.map_or_else(Default::default, |r| r.late.read(self.second(pods))),
             ..ReleaseMeasurements::default()
         }
     }
@@ -373,6 +401,8 @@ impl Release {
     /// during a rollout stays, as one bucket for each revision and epoch: a sequential test must not forget.
     fn expire(&mut self, minute: i64) {
         let oldest = minute - MAX_MINUTES;
+        let (keep, active) = (self.interest.keep_late, self.interest.interval.is_some());
+        self.late.expire(minute, keep, active);
         self.condense(oldest);
         self.expired_before = self.expired_before.max(oldest);
         let kept = self.merged.split_off(&(oldest, i64::MIN, String::new()));
@@ -424,6 +454,7 @@ impl Release {
                     traffic: Traffic::default(),
                     features: None,
                     mirrored: None,
+                    late: None,
                     ..Bucket::clone(bucket)
                 })
             }));
@@ -452,6 +483,7 @@ mod tests {
             epoch,
             interval: interval.map(Duration::from_secs),
             keep_features: None,
+            keep_late: None,
         }
     }
 
@@ -498,6 +530,7 @@ mod tests {
                 started: minute,
                 minute,
                 buckets,
+                ..Buckets::default()
             }),
         }
     }

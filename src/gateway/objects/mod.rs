@@ -112,6 +112,18 @@ pub struct ReleaseObject {
     /// `spec.traffic`.
     #[serde(default)]
     pub traffic: Traffic,
+    /// What late labels are wanted for, if any.
+    #[serde(default)]
+    pub labels: Option<LabelTerms>,
+}
+
+/// How long late labels are taken, and how long they are of use: the longest of all metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LabelTerms {
+    /// Seconds after an answer in which a label is taken.
+    pub horizon: i64,
+    /// Seconds that predictions and labels are remembered.
+    pub kept: i64,
 }
 
 /// A side of a rollout.

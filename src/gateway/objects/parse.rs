@@ -7,8 +7,10 @@ use kube::core::DynamicObject;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{Kind, ModelRevisionObject, ReleaseObject, RevisionObject, Side, Slice};
-use crate::api::{model_deployment::ServerSpec, revision::Signature, traffic::Traffic};
+use super::{Kind, LabelTerms, ModelRevisionObject, ReleaseObject, RevisionObject, Side, Slice};
+use crate::api::{
+    model_deployment::ServerSpec, revision::Signature, rollout::LabelsMetric, traffic::Traffic,
+};
 
 /// Label of an EndpointSlice with the name of its Service.
 pub(super) const SERVICE_NAME: &str = "kubernetes.io/service-name";
@@ -54,15 +56,31 @@ pub(super) fn release(object: &DynamicObject) -> Result<ReleaseObject, String> {
         }
         _ => Traffic::default(),
     };
+    let metrics = object.data.get("spec").and_then(|s| s.get("metrics"));
     Ok(ReleaseObject {
         uid,
         traffic,
+        labels: metrics.and_then(terms),
         port: status.gateway.port.filter(|port| *port > 0),
         stable: status.stable,
         candidate: status.candidate,
         weight: status.rollout.weight,
         mirror: status.rollout.mirror.clamp(0, 100),
         epoch: status.rollout.epoch,
+    })
+}
+
+/// What metrics want labels for; one that can't be understood wants none.
+fn terms(metrics: &Value) -> Option<LabelTerms> {
+    let labels = metrics.as_array()?.iter().filter_map(|m| m.get("labels"));
+    let known = labels.filter_map(|l| LabelsMetric::deserialize(l).ok());
+    let terms = known.map(|of| LabelTerms {
+        horizon: of.horizon_seconds(),
+        kept: of.kept_seconds(),
+    });
+    terms.reduce(|a, b| LabelTerms {
+        horizon: a.horizon.max(b.horizon),
+        kept: a.kept.max(b.kept),
     })
 }
 

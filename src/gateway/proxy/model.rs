@@ -135,7 +135,10 @@ pub(super) async fn proxy(
             let (mut parts, body) = response.into_parts();
             answer::strip_hop_by_hop(&mut parts.headers);
             answer::sign(&mut parts.headers, &chosen.revision);
-            tally.name(&mut parts.headers);
+            match looked_at {
+                true => tally.name_prediction(&mut parts),
+                false => tally.name(&mut parts.headers),
+            }
             if let Some(warning) = warning.and_then(|w| HeaderValue::from_str(&w).ok()) {
                 parts.headers.insert(SIGNATURE, warning);
             }

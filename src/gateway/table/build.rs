@@ -106,6 +106,7 @@ fn build_release(
         candidate: side(&object.candidate),
         policy: Policy::of(&object.traffic),
         breakers: HashMap::new(),
+        labels: object.labels,
         turns: Arc::default(),
         meters: OnceLock::new(),
     };

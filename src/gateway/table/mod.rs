@@ -15,7 +15,7 @@ use http::HeaderValue;
 pub use self::endpoints::{Endpoint, Endpoints};
 use super::{
     breaker::Breaker,
-    objects::{Kind, RevisionObject},
+    objects::{Kind, LabelTerms, RevisionObject},
     policy::Policy,
     prompt::template::CompiledPrompt,
     telemetry::{Meters, RevisionMeters},
@@ -63,6 +63,8 @@ pub struct Release {
     pub policy: Policy,
     /// How much each revision is given at once, by hash.
     pub breakers: HashMap<Arc<str>, Arc<Breaker>>,
+    /// What late labels are wanted for, if any.
+    pub labels: Option<LabelTerms>,
     /// Callers without a key so far.
     pub turns: Arc<AtomicU64>,
     /// Handles of its metrics, made on first use.

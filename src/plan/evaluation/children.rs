@@ -5,11 +5,12 @@ use k8s_openapi::ByteString;
 use kube::{Resource, ResourceExt};
 use serde_json::{Map, Value, json};
 
-use super::{Content, Observed, Release};
+use super::{Content, Observed, Release, container};
 use crate::{
     api::{
         Duration, Evaluation, GATEWAY_INTERNAL_PORT, SUPERVISOR_PORT,
-        evaluation::{EvaluationRun, Predictions, TableSource},
+        container::EvaluatorTemplate,
+        evaluation::{EvaluationRun, Evaluator, Predictions, TableSource},
         judge::JudgeEvaluator,
         label,
         run::{
@@ -134,7 +135,7 @@ fn run_spec(owner: &Evaluation, target: EvaluationTarget) -> EvaluationRunSpec {
             .and_then(|d| d.time.as_ref())
             .map(|t| t.column.clone()),
         reference: spec.reference.clone(),
-        evaluators: spec.evaluators.clone(),
+        evaluators: spec.evaluators.iter().map(told).collect(),
         sampling: spec.sampling.clone(),
         requests: spec.requests.clone().unwrap_or_default(),
         max_item_errors: spec.max_item_errors.unwrap_or(MAX_ITEM_ERRORS),
@@ -148,6 +149,15 @@ fn run_spec(owner: &Evaluation, target: EvaluationTarget) -> EvaluationRunSpec {
         deadline: None,
         acknowledge_timeout: Duration::from_secs(ACKNOWLEDGE_SECONDS),
     }
+}
+
+/// An evaluator as its pod is told: what runs in a container is written in the pod already, and an environment has a bound.
+fn told(evaluator: &Evaluator) -> Evaluator {
+    let mut evaluator = evaluator.clone();
+    if let Some(container) = &mut evaluator.container {
+        container.template = EvaluatorTemplate::default();
+    }
+    evaluator
 }
 
 /// What a run does that measures a file of predictions without a cluster. `joined`: the labels are in a file of their own.
@@ -213,10 +223,11 @@ pub fn run_job(observed: &Observed, run: &EvaluationRun, start: Timestamp) -> Op
         volumes.push(json!({"name": volume, "emptyDir": {}}));
         mounts.push(json!({"name": volume, "mountPath": path}));
     }
+    let mut claims = Vec::new();
     for (index, name, source) in sources(owner) {
         if let Some((volume, mount)) = pod::input_mount(&name, &source.uri) {
             volumes.push(volume);
-            mounts.push(mount);
+            claims.push(mount);
         }
         if let Some(credentials) = &source.credentials {
             env_from.push(pod::credentials_env(
@@ -263,6 +274,16 @@ pub fn run_job(observed: &Observed, run: &EvaluationRun, start: Timestamp) -> Op
             }
         }
     }
+    let inputs = (claims.as_slice(), env_from.clone());
+    let about = (owner, run, observed.image.as_str());
+    container::add(
+        &mut pod_spec,
+        &mut evaluator,
+        &run_spec,
+        about,
+        (inputs.0, &inputs.1),
+    );
+    mounts.extend(claims);
     if let Some(output) = &spec.output {
         if let Some(claim) = pod::ClaimPath::parse(output) {
             let mut mount = json!({"name": "perennial-output", "mountPath": OUTPUT_DIR});

@@ -52,17 +52,23 @@ impl Decider<'_> {
         };
         let pod = runs::newest_pod(&self.observed.pods, &name);
         if let Some(ended) = runs::job_ended(job) {
-            let summary = pod.and_then(|p| pod::summary(p, "evaluator"));
+            let summary = pod.and_then(|p| {
+                pod::failed_before(p)
+                    .and_then(|c| pod::summary(p, &c.name))
+                    .or_else(|| pod::summary(p, "evaluator"))
+            });
             return match summary {
                 Some(summary) if !summary.succeeded => self.unmeasured(run, &summary),
                 _ => {
-                    let message = pod
-                        .and_then(|p| p.status.as_ref())
-                        .and_then(|s| {
-                            s.container_statuses
-                                .iter()
-                                .flatten()
-                                .find_map(pod::last_words)
+                    let before = pod.and_then(pod::failed_before);
+                    let before = before.and_then(|c| {
+                        Some(format!("container {}: {}", c.name, pod::last_words(c)?))
+                    });
+                    let message = before
+                        .or_else(|| {
+                            let status = pod?.status.as_ref()?;
+                            let mut all = status.container_statuses.iter().flatten();
+                            all.find_map(pod::last_words)
                         })
                         .unwrap_or(ended);
                     self.end(

@@ -4,6 +4,7 @@
 //! that the two kinds say to each other. The run's number is written to status before its Job is made.
 
 mod children;
+mod container;
 mod decide;
 mod follow;
 mod observed;

@@ -1,5 +1,6 @@
 //! Lives of an Evaluation, decision by decision.
 
+mod container;
 mod schedule;
 
 use std::collections::BTreeMap;

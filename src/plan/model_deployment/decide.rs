@@ -9,8 +9,8 @@ use jiff::Timestamp;
 use kube::ResourceExt;
 
 use super::{
-    Observed, Status, children, frozen, health, lost, model, model::Wanted, monitor, reason,
-    resolve, route, scale, signature,
+    Observed, Status, children, frozen, health, labelled, lost, model, model::Wanted, monitor,
+    reason, resolve, route, scale, signature,
 };
 use crate::{
     api::{
@@ -99,6 +99,7 @@ pub fn plan(observed: &Observed, now: Timestamp) -> Plan<Status> {
     }
     plan.events.extend(found_out(observed, &status));
     status.metrics = monitor::metrics(observed, &status);
+    plan.check_at = earlier(plan.check_at, labelled::check_at(observed, now));
     plan.check_at = earlier(
         plan.check_at,
         monitor::watch_drift(observed, &known, &mut status, now),
@@ -303,7 +304,9 @@ fn unmeasurable(observed: &Observed, status: &mut Status, now: Timestamp) {
         .filter(|n| !observed.evaluations.contains_key(*n))
         .map(String::as_str)
         .collect();
-    let (why, message) = match (elsewhere, &observed.live.asked.refused) {
+    let refused = rollout::labels_refused(&rollout, &spec.metrics);
+    let refused = refused.or_else(|| observed.live.asked.refused.clone());
+    let (why, message) = match (elsewhere, refused) {
         _ if !missing.is_empty() => (
             reason::UNKNOWN_EVALUATION,
             format!(
@@ -312,7 +315,7 @@ fn unmeasurable(observed: &Observed, status: &mut Status, now: Timestamp) {
             ),
         ),
         (Some(message), _) => (reason::EVALUATION_ELSEWHERE, message),
-        (None, Some(refused)) => (reason::METRIC_REFUSED, refused.clone()),
+        (None, Some(refused)) => (reason::METRIC_REFUSED, refused),
         (None, None) => return,
     };
     status.message = release::needs_help(

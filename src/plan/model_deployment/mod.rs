@@ -6,6 +6,7 @@ mod demand;
 pub mod drift;
 pub mod frozen;
 pub mod health;
+mod labelled;
 mod lost;
 pub mod model;
 mod monitor;

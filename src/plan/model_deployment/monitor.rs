@@ -4,7 +4,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 
-use super::{Observed, Status, drift, reason, retraining};
+use super::{Observed, Status, drift, labelled, reason, retraining};
 use crate::{
     api::{
         condition::{self, kind},
@@ -16,7 +16,7 @@ use crate::{
     stats::asked::Answer,
 };
 
-/// Metrics of stable that Evaluations measured, and the share of drifted columns.
+/// Metrics of stable that Evaluations, Prometheus and late labels gave, and the share of drifted columns.
 pub(super) fn metrics(observed: &Observed, status: &Status) -> Vec<MetricValue> {
     let mut all: Vec<MetricValue> = measured(observed, status)
         .into_iter()
@@ -46,7 +46,7 @@ const STANDS: i64 = 60_000;
 /// Triggers' metrics are asked of Prometheus once a minute, and shown within another: beyond twice that it doesn't answer.
 const STALE: SignedDuration = SignedDuration::from_mins(4);
 
-/// `spec.metrics` by their names, from the last run of their Evaluation on stable, or as Prometheus answered last; with their source, for people.
+/// `spec.metrics` by their names, from the last run of their Evaluation on stable, as Prometheus answered last, or of the last window that has its labels; with their source, for people.
 fn measured(observed: &Observed, status: &Status) -> Vec<(MetricValue, String)> {
     let Some(stable) = &status.stable else {
         return Vec::new();
@@ -61,6 +61,11 @@ fn measured(observed: &Observed, status: &Status) -> Vec<(MetricValue, String)> 
             if let Some(metric) = &source.prometheus {
                 let value = asked(observed, status, &source.name, metric)?;
                 let context = format!("by Prometheus source {}", metric.source);
+                return Some((value, context));
+            }
+            if let Some(of) = &source.labels {
+                let value = labelled::value(observed, status, &source.name, of)?;
+                let context = labelled::context(&value, of);
                 return Some((value, context));
             }
             let asked = source.evaluation.as_ref()?;
@@ -252,6 +257,8 @@ fn with_retraining<T>(
     let drifted = drifted.join(", ");
     let metrics: Vec<retraining::Measured> = measured(observed, status)
         .into_iter()
+        // One from which no verdict follows is no reading either.
+        .filter(|(value, _)| !value.inconclusive)
         .filter_map(|(value, context)| {
             Some(retraining::Measured {
                 samples: value.samples,
@@ -292,6 +299,9 @@ fn stale_at(observed: &Observed, name: &str, time: Timestamp) -> Option<Timestam
     let source = metrics.iter().find(|m| m.name == name)?;
     if source.prometheus.is_some() {
         return time.checked_add(STALE).ok();
+    }
+    if let Some(of) = &source.labels {
+        return labelled::stale_at(of, time);
     }
     let asked = source.evaluation.as_ref()?;
     let spec = &observed.evaluations.get(&asked.name)?.spec;

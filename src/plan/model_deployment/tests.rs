@@ -2,6 +2,7 @@
 
 mod demands;
 mod frozen;
+mod labels;
 mod loops;
 mod lost;
 mod scaling;

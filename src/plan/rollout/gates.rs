@@ -3,7 +3,9 @@
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::{Input, asked, engine::plus, evaluated, improvement, measure, policy::Policy, status};
+use super::{
+    Input, asked, engine::plus, evaluated, improvement, labelled, measure, policy::Policy, status,
+};
 use crate::{
     api::{
         gate::{Gate, GateStatus, Proof, Verdict},
@@ -131,7 +133,11 @@ pub(super) fn judge(
             .flat_map(|gate| status::bounds(gate).map(move |bound| (gate, bound)))
             .filter(|(_, bound)| sides.stable.is_some() || !bound.compares())
     };
-    let built_in = armed().filter(|(gate, _)| measure::Metric::named(&gate.metric).is_some());
+    let tested = |gate: &Gate| {
+        measure::Metric::named(&gate.metric).is_some()
+            || labelled::metric(input, &gate.metric).is_some()
+    };
+    let built_in = armed().filter(|(gate, _)| tested(gate));
     let built_in: Vec<String> = built_in.map(|(g, b)| status::quantity(g, b)).collect();
     let watched = built_in.len();
     // A bound that was taken out, or put in under way, has spent its share all the same.
@@ -165,7 +171,8 @@ pub(super) fn judge(
             if sides.stable.is_some() {
                 let share = share(&status::quantity(gate, bound));
                 let finding = metric.judge(&strata, bound, share);
-                let mut status = live(gate, bound, metric, &finding, sides);
+                let kind = (metric.unit(), metric.is_of_copies());
+                let mut status = live(gate, bound, kind, &finding, sides);
                 if metric == measure::Metric::Feedback
                     && let Some(why) = measure::bias(&strata, gate)
                 {
@@ -188,6 +195,17 @@ pub(super) fn judge(
             if sides.stable.is_some() {
                 let status = measure::request_rate(input, sides, gate, bound);
                 all.asked(count(status, policy, before), policy.failure_limit, sides);
+            }
+            continue;
+        }
+        if let Some(metric) = labelled::metric(input, &gate.metric) {
+            if sides.stable.is_some() {
+                let share = share(&status::quantity(gate, bound));
+                let status = labelled::judge(input, sides, (gate, bound), metric, share);
+                // In the bake no more comes of what stable answered beside it, but for labels.
+                let awaited = sides.live && !(sides.baking && bound.compares());
+                let status = count(status, policy, before);
+                all.live(gate, status, policy.failure_limit, awaited);
             }
             continue;
         }
@@ -431,11 +449,11 @@ fn count(mut status: GateStatus, policy: &Policy, before: Before) -> GateStatus 
     status
 }
 
-/// What a live metric says of a bound.
-fn live(
+/// What a live metric says of a bound; its unit, and whether it is of copies.
+pub(super) fn live(
     gate: &Gate,
     bound: Bound,
-    metric: measure::Metric,
+    kind: (&str, bool),
     finding: &Finding,
     sides: Sides,
 ) -> GateStatus {
@@ -446,7 +464,7 @@ fn live(
         sequential::Verdict::Failed => Verdict::Failed,
         sequential::Verdict::Inconclusive => Verdict::Inconclusive,
     };
-    let message = live_message(gate, bound, metric, finding, verdict, sides);
+    let message = live_message(gate, bound, kind, finding, verdict, sides);
     GateStatus {
         value: status::finite(finding.estimate_candidate),
         stable: status::finite(finding.estimate_stable).filter(|_| bound.compares()),
@@ -469,19 +487,19 @@ fn about(seconds: i64) -> String {
 fn live_message(
     gate: &Gate,
     bound: Bound,
-    metric: measure::Metric,
+    (unit, of_copies): (&str, bool),
     finding: &Finding,
     verdict: Verdict,
     sides: Sides,
 ) -> String {
-    let (name, unit, samples) = (&gate.metric, metric.unit(), finding.samples);
+    let (name, samples) = (&gate.metric, finding.samples);
     let words = status::bound(bound);
-    let measured = match metric.is_of_copies() {
+    let measured = match of_copies {
         true => sides.mirrored || samples > 0,
         false => sides.live,
     };
     if sides.from.is_none() || !measured {
-        let when = match metric.is_of_copies() {
+        let when = match of_copies {
             true => "; it is while copies are made (setMirror)",
             false => "",
         };

@@ -253,17 +253,19 @@ const BIAS: f64 = 0.01;
 /// Why scores say nothing, if one side's callers give them more often than the other's: who is content may be more silent than who isn't.
 pub(super) fn bias(strata: &[Stratum], gate: &Gate) -> Option<String> {
     let strata: Vec<_> = strata.iter().map(|s| s.responses).collect();
-    let seen = rates(&strata, Bound::MaxDifference(0.0), BIAS);
+    let (candidate, stable) = unlike(&strata)?;
+    Some(format!(
+        "{} says nothing: {candidate} of the candidate's callers gave a score and {stable} of stable's, so those who did are not alike",
+        gate.metric
+    ))
+}
+
+/// The candidate's and stable's rates of answering, if they are proven to differ.
+pub(super) fn unlike(responses: &[sequential::Stratum]) -> Option<(f64, f64)> {
+    let seen = rates(responses, Bound::MaxDifference(0.0), BIAS);
     let differ = seen.lower.is_some_and(|l| l > 0.0) || seen.upper.is_some_and(|u| u < 0.0);
     let (candidate, stable) = (seen.estimate_candidate?, seen.estimate_stable?);
-    differ.then(|| {
-        format!(
-            "{} says nothing: {} of the candidate's callers gave a score and {} of stable's, so those who did are not alike",
-            gate.metric,
-            status::rounded(candidate),
-            status::rounded(stable)
-        )
-    })
+    differ.then(|| (status::rounded(candidate), status::rounded(stable)))
 }
 
 /// Seconds before a rate says anything.

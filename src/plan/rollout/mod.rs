@@ -30,6 +30,7 @@ mod evaluated;
 mod gates;
 mod improvement;
 mod input;
+mod labelled;
 mod marks;
 mod measure;
 mod policy;
@@ -47,6 +48,7 @@ pub use conditions::conditions;
 pub use decision::{Decision, Mark, Saying, Summary};
 pub use evaluated::step_to_come;
 pub use input::{Command, Commands, Desired, EvaluationView, Improvement, Input, Revision, Target};
+pub use labelled::{computed, refused as labels_refused};
 pub use marks::rebuilt;
 pub use state::State;
 

@@ -81,7 +81,7 @@ fn divide(a: f64, b: f64) -> f64 {
 }
 
 /// −ln p, with p clipped at the float64 epsilon as scikit-learn does.
-fn surprise(p: f64) -> f64 {
+pub(super) fn surprise(p: f64) -> f64 {
     -p.clamp(f64::EPSILON, 1.0 - f64::EPSILON).ln()
 }
 

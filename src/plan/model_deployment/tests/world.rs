@@ -25,6 +25,7 @@ use crate::{
     stats::{
         asked::Asked,
         bucket::{Bucket, Gateway, ReleaseMeasurements},
+        labels::Late,
         profile::{Profile, ProfileBuilder},
         sketch::{Cell, ColumnKind},
     },
@@ -46,6 +47,8 @@ pub struct World {
     pub since: i64,
     /// What Prometheus says.
     pub asked: Asked,
+    /// Predictions and late labels.
+    pub late: Late,
     pub healthy: bool,
     pub knows_routes: bool,
     pub claims: BTreeMap<String, Claim>,
@@ -76,6 +79,7 @@ impl World {
             knows_routes: true,
             since: 0,
             asked: Asked::default(),
+            late: Late::default(),
             claims: BTreeMap::new(),
             config_maps: BTreeMap::new(),
             created: Vec::new(),
@@ -275,6 +279,7 @@ impl World {
                 final_before: Some(self.now.as_second() / 60),
                 since: Some(self.since),
                 asked: self.asked.clone(),
+                late: self.late.clone(),
                 ..ReleaseMeasurements::default()
             },
             ports: Vec::new(),
