@@ -12,6 +12,7 @@ pub mod reason;
 mod record;
 mod schedule;
 mod target;
+mod training;
 #[cfg(test)]
 mod tests;
 
