@@ -325,8 +325,15 @@ pub(crate) const TARGETS: &[Target] = &[
         },
         examples: || {
             let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/results");
-            let files = ["promptfoo.json", "evidently.json", "lm_eval.json", "junit.xml"];
-            let read = files.iter().map(|name| std::fs::read(folder.join(name)).unwrap_or_default());
+            let files = [
+                "promptfoo.json",
+                "evidently.json",
+                "lm_eval.json",
+                "junit.xml",
+            ];
+            let read = files
+                .iter()
+                .map(|name| std::fs::read(folder.join(name)).unwrap_or_default());
             let plain = r#"{"metrics": {"a": 1, "b": {"value": 0.5, "samples": 3, "lower": 0, "upper": 1}}, "items": [{"error": "x"}]}"#;
             read.chain([plain.into()]).collect()
         },

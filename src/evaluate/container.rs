@@ -121,7 +121,9 @@ pub async fn evaluate(
         .into_iter()
         .map(|word| {
             let known = paths.iter();
-            known.fold(word, |word, (name, path)| word.replace(&format!("$({name})"), path))
+            known.fold(word, |word, (name, path)| {
+                word.replace(&format!("$({name})"), path)
+            })
         })
         .collect();
     let mut environment: Vec<(String, OsString)> = paths
@@ -381,8 +383,10 @@ pub async fn bring(spec: &EvaluationRunSpec, places: &super::Places) -> Result<I
     for (index, name, source) in super::rows::sources(spec) {
         let path = super::rows::bring(index, name, source, &places.gathered, places).await?;
         let (named, source, brought) = (name.to_owned(), source.clone(), path.clone());
-        let digest =
-            blocking(move || super::rows::verified(&named, &source, &brought)).await??.1.digest;
+        let digest = blocking(move || super::rows::verified(&named, &source, &brought))
+            .await??
+            .1
+            .digest;
         inputs.insert(name.to_owned(), Gathered { path, digest });
     }
     let path = places.gathered.join(GATHERED_FILE);

@@ -87,9 +87,11 @@ pub fn run(
                     days: subject.days,
                 };
                 let metric = format!("injectionRate.{name}");
-                metrics.extend(alone.mean_where(&metric, (seed, "no row has a text"), |_, text| {
-                    Some(yes(text::injection(text).is_found()))
-                }));
+                metrics.extend(alone.mean_where(
+                    &metric,
+                    (seed, "no row has a text"),
+                    |_, text| Some(yes(text::injection(text).is_found())),
+                ));
             }
         }
         if let Some(evaluator) = &evaluator.groundedness {

@@ -223,10 +223,7 @@ pub fn failed_before(pod: &Pod) -> Option<&ContainerStatus> {
 /// The summary that a supervisor left as termination message of this container.
 pub fn summary(pod: &Pod, container: &str) -> Option<Summary> {
     let status = pod.status.as_ref()?;
-    let containers = [
-        &status.container_statuses,
-        &status.init_container_statuses,
-    ];
+    let containers = [&status.container_statuses, &status.init_container_statuses];
     let mut containers = containers.into_iter().flatten().flatten();
     let container = containers.find(|c| c.name == container)?;
     let message = container

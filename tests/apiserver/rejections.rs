@@ -52,8 +52,7 @@ fn rows() -> Vec<Row> {
     let sticky = "a sticky key is in one place: write header, cookie or field";
     let pending =
         "limits: pending are those that wait when there are too many; write concurrent too";
-    let one_target =
-        "target is one thing: write modelDeployment, promptRelease, trainingJob, endpoint or predictions";
+    let one_target = "target is one thing: write modelDeployment, promptRelease, trainingJob, endpoint or predictions";
     let variables = "dataset has the prompt's variables as columns of their names: write its uri, and reference for the column that answers are compared with; label and features are for models";
     let contained = |more: Value, container: Value| {
         let mut one = json!({"name": "e", "image": "x", "command": ["c"]});
@@ -547,19 +546,28 @@ fn rows() -> Vec<Row> {
         (
             EVALUATION,
             "/spec/evaluators",
-            json!([contained(json!({"results": {"path": "../r.json", "format": "Json"}}), json!({}))]),
+            json!([contained(
+                json!({"results": {"path": "../r.json", "format": "Json"}}),
+                json!({})
+            )]),
             "container.results.path",
         ),
         (
             EVALUATION,
             "/spec/evaluators",
-            json!([contained(json!({"results": {"path": "/r.json", "format": "Json"}}), json!({}))]),
+            json!([contained(
+                json!({"results": {"path": "/r.json", "format": "Json"}}),
+                json!({})
+            )]),
             "container.results.path",
         ),
         (
             EVALUATION,
             "/spec/evaluators",
-            json!([contained(json!({"results": {"path": "r.json", "format": "Xml"}}), json!({}))]),
+            json!([contained(
+                json!({"results": {"path": "r.json", "format": "Xml"}}),
+                json!({})
+            )]),
             "container.results.format",
         ),
         (
@@ -784,7 +792,9 @@ fn rows() -> Vec<Row> {
         (
             EVALUATION,
             "/spec",
-            judged(json!({"rubric": "x", "heartbeat": [{"input": {"context": long(4097)}, "answer": "a", "verdict": 1}]})),
+            judged(
+                json!({"rubric": "x", "heartbeat": [{"input": {"context": long(4097)}, "answer": "a", "verdict": 1}]}),
+            ),
             "judge.heartbeat[0].input.context",
         ),
         (

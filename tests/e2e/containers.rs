@@ -61,9 +61,7 @@ async fn a_users_own_evaluator_lets_a_good_version_through_and_refuses_one_that_
             .is_some_and(|d| d.starts_with("sha256:")),
         "{run}"
     );
-    let before = healthy["status"]["history"]
-        .as_array()
-        .map_or(0, Vec::len);
+    let before = healthy["status"]["history"].as_array().map_or(0, Vec::len);
 
     space
         .apply(&rollout::training("churn-swapped", "churn-swapped"))
@@ -95,6 +93,23 @@ async fn a_users_own_evaluator_lets_a_good_version_through_and_refuses_one_that_
         "it was compared with stable: {failed}"
     );
     assert_eq!(condition(&evaluation, "Ready").0, "True");
+
+    // What the trainers said of their versions.
+    for (name, verdict) in [("churn-a", "Passed"), ("churn-swapped", "Failed")] {
+        let said = json!({"apiVersion": "perennial.dev/v1alpha1", "kind": "Evaluation", "metadata": {"name": format!("{name}-said")}, "spec": {
+            "target": {"trainingJob": {"name": name}}, "gates": [{"metric": "rocAuc", "min": 0.65}],
+        }});
+        space.apply(&said.to_string()).await;
+        space
+            .until(
+                "Evaluation",
+                &format!("{name}-said"),
+                60,
+                "it is judged",
+                |e| e["status"]["verdict"] == verdict,
+            )
+            .await;
+    }
 }
 
 #[tokio::test]
@@ -118,7 +133,11 @@ async fn an_evaluator_that_crashes_leaves_nothing_or_is_killed_is_an_error_in_wo
         (
             "leaves-nonsense",
             container(
-                &["sh", "-c", "echo '{\"metrics\": {\"x\": \"good\"}}' > $PERENNIAL_OUTPUT_DIR/results.json"],
+                &[
+                    "sh",
+                    "-c",
+                    "echo '{\"metrics\": {\"x\": \"good\"}}' > $PERENNIAL_OUTPUT_DIR/results.json",
+                ],
                 &json!({}),
             ),
             "ResultsUnreadable: evaluators[0].container: results.json: the field `metrics.x` is a text",
@@ -142,6 +161,9 @@ async fn an_evaluator_that_crashes_leaves_nothing_or_is_killed_is_an_error_in_wo
             })
             .await;
         let said = ended["status"]["lastRun"]["message"].as_str();
-        assert!(said.is_some_and(|s| s.contains(message)), "{name}: {said:?}");
+        assert!(
+            said.is_some_and(|s| s.contains(message)),
+            "{name}: {said:?}"
+        );
     }
 }

@@ -57,7 +57,11 @@ impl Metric {
             Some((name, rest)) => (name, rest.strip_suffix(')').unwrap_or(rest)),
             None => (self.metric_name.as_str(), ""),
         };
-        let written = || parameters.split(',').find_map(|p| p.strip_prefix("column="));
+        let written = || {
+            parameters
+                .split(',')
+                .find_map(|p| p.strip_prefix("column="))
+        };
         let column = self.config.column.as_ref().and_then(Value::as_str);
         match column.or_else(written) {
             Some(column) => (format!("{name}.{column}"), parameters),

@@ -34,9 +34,8 @@ struct Full {
 
 pub(super) fn parse(bytes: &[u8]) -> Result<Results, String> {
     let file: File = read(bytes)?;
-    let wrong = |item: &&Item| {
-        !matches!(&item.error, Value::Null | Value::Bool(false)) && item.error != ""
-    };
+    let wrong =
+        |item: &&Item| !matches!(&item.error, Value::Null | Value::Bool(false)) && item.error != "";
     let (items, errors) = (file.items.len(), file.items.iter().filter(wrong).count());
     let samples = file
         .samples
@@ -66,10 +65,13 @@ fn metric(name: &str, value: Value) -> Result<MetricValue, String> {
             let full: Full =
                 serde_json::from_value(value).map_err(|e| format!("{at} can't be read: {e}"))?;
             let samples = full.samples.map(i64::try_from).transpose();
-            let samples = samples.map_err(|_| format!("{at} has more samples than there can be"))?;
+            let samples =
+                samples.map_err(|_| format!("{at} has more samples than there can be"))?;
             let ends = full.lower.zip(full.upper);
             if ends.is_none() && (full.lower.is_some() || full.upper.is_some()) {
-                return Err(format!("{at} has one end of an interval: write lower and upper"));
+                return Err(format!(
+                    "{at} has one end of an interval: write lower and upper"
+                ));
             }
             if ends.is_some_and(|(lower, upper)| lower > upper) {
                 return Err(format!("{at} has `lower` above `upper`"));

@@ -93,11 +93,7 @@ pub(super) fn parse(bytes: &[u8], seed: u64) -> Result<Results, String> {
         return Err("it has no testcase: nothing was tested".to_owned());
     }
     let of = |ending: Ending| cases.iter().filter(|e| **e == ending).count() as u64;
-    let (failed, errors, skipped) = (
-        of(Ending::Failed),
-        of(Ending::Error),
-        of(Ending::Skipped),
-    );
+    let (failed, errors, skipped) = (of(Ending::Failed), of(Ending::Error), of(Ending::Skipped));
     let ran = cases.iter().filter_map(|ending| match ending {
         Ending::Passed => Some(1.0),
         Ending::Failed => Some(0.0),

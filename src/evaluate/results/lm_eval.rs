@@ -74,7 +74,9 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Results, String> {
             };
             let error = values.get(&format!("{metric}{STDERR},{filter}"));
             let error = error.and_then(Value::as_f64).filter(|e| *e >= 0.0);
-            let ends = value.zip(error).map(|(x, e)| (x - WIDTH * e, x + WIDTH * e));
+            let ends = value
+                .zip(error)
+                .map(|(x, e)| (x - WIDTH * e, x + WIDTH * e));
             metrics.push(MetricValue {
                 samples,
                 lower: ends.map(|(lower, _)| lower),

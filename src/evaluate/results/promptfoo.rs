@@ -142,7 +142,10 @@ pub(super) fn parse(bytes: &[u8], seed: u64) -> Result<Results, String> {
     }
     let tokens = &found.stats.token_usage;
     let grading = tokens.assertions.as_ref().and_then(|g| g.total);
-    let cost = found.prompts.iter().filter_map(|p| p.metrics.as_ref()?.cost);
+    let cost = found
+        .prompts
+        .iter()
+        .filter_map(|p| p.metrics.as_ref()?.cost);
     Ok(Results {
         metrics,
         items: found.results.len() as u64,
@@ -165,8 +168,11 @@ fn named(prompts: &[Prompt]) -> BTreeMap<String, Option<f64>> {
             sum.1 += weights.get(name).copied().unwrap_or_default();
         }
     }
-    let share = |(sum, weight): (Option<f64>, f64)| sum.filter(|_| weight > 0.0).map(|s| s / weight);
-    sums.into_iter().map(|(name, sum)| (name, share(sum))).collect()
+    let share =
+        |(sum, weight): (Option<f64>, f64)| sum.filter(|_| weight > 0.0).map(|s| s / weight);
+    sums.into_iter()
+        .map(|(name, sum)| (name, share(sum)))
+        .collect()
 }
 
 /// Results about the same variables, where there are several about some.

@@ -139,7 +139,11 @@ fn what_can_not_be_believed_is_an_error_with_its_field() {
         (Json, "{", "can't be read"),
         (Json, "{}", "missing field `metrics`"),
         (Json, r#"{"metrics": {}} x"#, "behind its end"),
-        (Json, r#"{"metrics": {"a": "0.9"}}"#, "`metrics.a` is a text"),
+        (
+            Json,
+            r#"{"metrics": {"a": "0.9"}}"#,
+            "`metrics.a` is a text",
+        ),
         (Json, r#"{"metrics": {"a": [1]}}"#, "`metrics.a` is a list"),
         (
             Json,

@@ -55,7 +55,8 @@ async fn run(room: &Room, run: &ContainerRun, script: &str) -> Result<Results, F
     evaluate(run, command, &room.places, asked).await
 }
 
-const GOOD: &str = r#"echo '{"metrics": {"accuracy": 0.9}, "samples": 40}' > $PERENNIAL_OUTPUT_DIR/results.json"#;
+const GOOD: &str =
+    r#"echo '{"metrics": {"accuracy": 0.9}, "samples": 40}' > $PERENNIAL_OUTPUT_DIR/results.json"#;
 
 #[tokio::test]
 async fn what_a_command_leaves_is_read_and_put_down_for_another_user() {
@@ -128,7 +129,9 @@ async fn what_is_not_there_not_whole_or_not_believable_is_an_error_and_never_a_m
         ),
         (
             leaves("j.xml", xml),
-            format!("{out} echo '<testsuite><testcase><failure/></testcase></testsuite>' > j.xml; exit 2"),
+            format!(
+                "{out} echo '<testsuite><testcase><failure/></testcase></testsuite>' > j.xml; exit 2"
+            ),
             ("EvaluatorFailed", false),
             "ended with exit code 2",
         ),
@@ -142,8 +145,16 @@ async fn what_is_not_there_not_whole_or_not_believable_is_an_error_and_never_a_m
     for (wanted, script, (reason, permanent), message) in cases {
         let room = room();
         let failure = run(&room, &wanted, &script).await.expect_err(&script);
-        assert_eq!((failure.reason, failure.permanent), (reason, permanent), "{script}");
-        assert!(failure.message.contains(message), "{script}: {}", failure.message);
+        assert_eq!(
+            (failure.reason, failure.permanent),
+            (reason, permanent),
+            "{script}"
+        );
+        assert!(
+            failure.message.contains(message),
+            "{script}: {}",
+            failure.message
+        );
         assert_ne!(failure.code, 0);
         assert!(!room.places.results.join("1.json").exists(), "{script}");
     }
@@ -153,7 +164,11 @@ async fn what_is_not_there_not_whole_or_not_believable_is_an_error_and_never_a_m
 async fn tests_that_failed_are_results_and_those_of_an_earlier_start_are_not() {
     let room = room();
     fs::create_dir_all(&room.places.outputs).unwrap();
-    fs::write(room.places.outputs.join("old.xml"), "<testsuite><testcase/></testsuite>").unwrap();
+    fs::write(
+        room.places.outputs.join("old.xml"),
+        "<testsuite><testcase/></testsuite>",
+    )
+    .unwrap();
     let old = run(&room, &leaves("old.xml", ResultsFormat::JUnit), "true").await;
     assert_eq!(old.unwrap_err().reason, "ResultsMissing");
     let script = "echo '<testsuite><testcase/><testcase><failure/></testcase></testsuite>' > $PERENNIAL_OUTPUT_DIR/j.xml; exit 1";
@@ -237,7 +252,10 @@ fn a_metric_is_one_evaluators_only() {
         let failure = add(&spec, vec![found("x"), found(twice)], &mut metrics.clone());
         let failure = failure.unwrap_err();
         assert!(
-            failure.permanent && failure.message.contains(&format!("evaluators[2].container: another evaluator has the metric `{twice}` too")),
+            failure.permanent
+                && failure.message.contains(&format!(
+                    "evaluators[2].container: another evaluator has the metric `{twice}` too"
+                )),
             "{}",
             failure.message
         );
@@ -249,7 +267,11 @@ async fn a_run_of_containers_alone_measures_what_they_found_on_what_was_gathered
     let pod = pod(&[("dataset/holdout.csv", "a\n1\n2\n")]);
     let spec = with_containers(json!([container(None)]));
     let inputs = bring(&spec, &pod.places).await.unwrap();
-    assert!(inputs["dataset"].path.ends_with("inputs/dataset/holdout.csv"));
+    assert!(
+        inputs["dataset"]
+            .path
+            .ends_with("inputs/dataset/holdout.csv")
+    );
     let nothing = measure(spec.clone(), &pod.places).await;
     assert_eq!(nothing.unwrap_err().reason, "ResultsMissing");
     let found = Results {
@@ -265,11 +287,20 @@ async fn a_run_of_containers_alone_measures_what_they_found_on_what_was_gathered
     let measured = measure(spec.clone(), &pod.places).await.unwrap();
     let report = measured.report;
     assert_eq!(report.metrics[0].value, Some(0.9));
-    assert_eq!((report.summary.tokens, report.summary.rows), (Some(7), None));
-    assert_eq!(report.summary.dataset_digest.as_ref(), Some(&inputs["dataset"].digest));
+    assert_eq!(
+        (report.summary.tokens, report.summary.rows),
+        (Some(7), None)
+    );
+    assert_eq!(
+        report.summary.dataset_digest.as_ref(),
+        Some(&inputs["dataset"].digest)
+    );
     // Written to after the evaluator has read it.
     let file = pod.places.volumes.join("dataset/holdout.csv");
     fs::write(&file, "a\n1\n3\n").unwrap();
     let changed = measure(spec, &pod.places).await.unwrap_err();
-    assert_eq!((changed.reason, changed.permanent), ("DatasetChanged", false));
+    assert_eq!(
+        (changed.reason, changed.permanent),
+        ("DatasetChanged", false)
+    );
 }

@@ -204,7 +204,8 @@ fn environment(
             .clone()
             .map(|r| ("PERENNIAL_STABLE_REVISION", r)),
     );
-    let literal = |(name, value): (&str, String)| json!({"name": name, "value": pod::literal(&value)});
+    let literal =
+        |(name, value): (&str, String)| json!({"name": name, "value": pod::literal(&value)});
     let mut env: Vec<Value> = said.into_iter().map(literal).collect();
     let endpoint = owner.spec.target.endpoint.as_ref();
     if let Some(key) = endpoint.and_then(|e| e.credentials.as_ref()) {

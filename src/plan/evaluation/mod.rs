@@ -12,9 +12,9 @@ pub mod reason;
 mod record;
 mod schedule;
 mod target;
-mod training;
 #[cfg(test)]
 mod tests;
+mod training;
 
 pub use crate::api::verdict::{judge, verdict};
 pub use children::{REPORT_ROLE, job_name, local_run, report_name, sources};

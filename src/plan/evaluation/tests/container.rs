@@ -56,17 +56,34 @@ fn containers_run_one_after_another_before_the_rest_with_the_dataset_read_only()
     let pod = pod_of(&step(&mut world, start()));
     let all = pod["initContainers"].as_array().unwrap();
     let names: Vec<&str> = all.iter().map(|c| c["name"].as_str().unwrap()).collect();
-    let expected = ["before", "perennial-install", "perennial-gather", "evaluator-0", "evaluator-1"];
+    let expected = [
+        "before",
+        "perennial-install",
+        "perennial-gather",
+        "evaluator-0",
+        "evaluator-1",
+    ];
     assert_eq!(names, expected);
     let first = &all[3];
     assert_eq!(first["image"], "registry.example/evaluator:1");
     assert_eq!(
         first["command"],
-        json!(["/perennial/bin/perennial", "evaluator", "--", "python", "-m", "evaluator"])
+        json!([
+            "/perennial/bin/perennial",
+            "evaluator",
+            "--",
+            "python",
+            "-m",
+            "evaluator"
+        ])
     );
     assert_eq!(first["args"], json!(["$(PERENNIAL_TARGET_URL)"]));
     assert_eq!(first["resources"]["limits"]["memory"], "1Gi");
-    assert_eq!(first.get("restartPolicy"), None, "it must end before the next begins");
+    assert_eq!(
+        first.get("restartPolicy"),
+        None,
+        "it must end before the next begins"
+    );
     let base = "http://perennial-gateway.team-a.svc:9467/revisions/models/churn";
     for (name, value) in [
         ("PERENNIAL_TARGET_URL", format!("{base}/bbbb")),
@@ -81,7 +98,11 @@ fn containers_run_one_after_another_before_the_rest_with_the_dataset_read_only()
     ] {
         assert_eq!(env(first, name), &json!(value), "{name}");
     }
-    assert_eq!(first["env"].as_array().unwrap().last().unwrap()["value"], "3", "its own comes last, and wins");
+    assert_eq!(
+        first["env"].as_array().unwrap().last().unwrap()["value"],
+        "3",
+        "its own comes last, and wins"
+    );
     let run: Value = serde_json::from_str(env(&all[4], "PERENNIAL_RUN").as_str().unwrap()).unwrap();
     assert_eq!(
         run,
@@ -92,8 +113,15 @@ fn containers_run_one_after_another_before_the_rest_with_the_dataset_read_only()
     for container in &all[3..] {
         for mount in mounts(container) {
             let path = mount["mountPath"].as_str().unwrap().to_owned();
-            let writable = matches!(path.as_str(), "/perennial/results" | "/perennial/outputs" | "/questions");
-            assert_eq!(mount.get("readOnly") == Some(&json!(true)), !writable, "{path}");
+            let writable = matches!(
+                path.as_str(),
+                "/perennial/results" | "/perennial/outputs" | "/questions"
+            );
+            assert_eq!(
+                mount.get("readOnly") == Some(&json!(true)),
+                !writable,
+                "{path}"
+            );
         }
     }
     let outputs = |container: &Value| {
@@ -101,20 +129,30 @@ fn containers_run_one_after_another_before_the_rest_with_the_dataset_read_only()
         let found = all.iter().find(|m| m["mountPath"] == "/perennial/outputs");
         found.unwrap()["name"].clone()
     };
-    assert_ne!(outputs(&all[3]), outputs(&all[4]), "what one leaves isn't the other's");
+    assert_ne!(
+        outputs(&all[3]),
+        outputs(&all[4]),
+        "what one leaves isn't the other's"
+    );
     let dataset = json!({"name": "perennial-in-dataset", "mountPath": "/perennial/volumes/dataset", "readOnly": true, "subPath": "a"});
     let main = &pod["containers"][0];
     for container in [&all[2], &all[3], main] {
         assert!(mounts(container).contains(&dataset), "{container}");
     }
     let volumes = pod["volumes"].as_array().unwrap();
-    let mut names: Vec<&str> = volumes.iter().map(|v| v["name"].as_str().unwrap()).collect();
+    let mut names: Vec<&str> = volumes
+        .iter()
+        .map(|v| v["name"].as_str().unwrap())
+        .collect();
     names.sort_unstable();
     let whole = names.len();
     names.dedup();
     assert_eq!(names.len(), whole, "each volume once: {names:?}");
     let told = env(main, "PERENNIAL_RUN").as_str().unwrap();
-    assert!(!told.contains("registry.example"), "an environment has a bound: {told}");
+    assert!(
+        !told.contains("registry.example"),
+        "an environment has a bound: {told}"
+    );
 }
 
 #[test]
