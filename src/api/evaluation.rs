@@ -61,6 +61,12 @@ pub use super::evaluator::RetrievalEvaluator;
     "rule": "!has(self.evaluators) || !self.evaluators.exists(e, has(e.text) || has(e.jsonSchema) || has(e.pii) || has(e.toxicity) || has(e.injection) || has(e.groundedness) || has(e.judge)) || !(has(self.target.modelDeployment) || has(self.target.endpoint) && self.target.endpoint.protocol == 'OpenInference')",
     "message": "text, jsonSchema, pii, toxicity, injection, groundedness and judge look at texts: write target.promptRelease, an endpoint of protocol OpenAI, or target.predictions for a file of them"
 }, {
+    "rule": "!has(self.target.trainingJob) || !(has(self.dataset) || has(self.reference) || has(self.evaluators) || has(self.sampling) || has(self.requests) || has(self.maxItemErrors) || has(self.schedule) || has(self.output) || has(self.template))",
+    "message": "of a trainingJob the metrics of its own version are judged, and nobody is asked: write gates, and nothing about how it is measured"
+}, {
+    "rule": "!has(self.target.trainingJob) || !has(self.gates) || !self.gates.exists(g, has(g.minDifference) || has(g.maxDifference) || has(g.minRatio) || has(g.maxRatio))",
+    "message": "a trainingJob has no stable beside it: write min or max"
+}, {
     "rule": "!has(self.requests) || !has(self.target.predictions) || has(self.evaluators) && self.evaluators.exists(e, has(e.judge))",
     "message": "requests is how a target or judge is asked, and a file isn't: take it out"
 }, {
@@ -138,8 +144,8 @@ pub struct EvaluationSpec {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = [{
-    "rule": "[has(self.modelDeployment), has(self.promptRelease), has(self.endpoint), has(self.predictions)].filter(x, x).size() == 1",
-    "message": "target is one thing: write modelDeployment, promptRelease, endpoint or predictions"
+    "rule": "[has(self.modelDeployment), has(self.promptRelease), has(self.trainingJob), has(self.endpoint), has(self.predictions)].filter(x, x).size() == 1",
+    "message": "target is one thing: write modelDeployment, promptRelease, trainingJob, endpoint or predictions"
 }]))]
 pub struct Target {
     /// A ModelDeployment of this namespace.
@@ -148,6 +154,9 @@ pub struct Target {
     /// A PromptRelease of this namespace: each row is one request, its columns are the variables.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prompt_release: Option<ReleaseTarget>,
+    /// A TrainingJob of this namespace: once it has ended, gates look at the metrics of its version, as `metrics.json` said them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub training_job: Option<TrainingJobTarget>,
     /// A server that isn't a release of ours.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<Endpoint>,
@@ -163,6 +172,15 @@ impl Target {
             .as_ref()
             .or(self.prompt_release.as_ref())
     }
+}
+
+/// A TrainingJob as target.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TrainingJobTarget {
+    /// Its name.
+    #[schemars(length(min = 1, max = 52))]
+    pub name: String,
 }
 
 /// A release as target.

@@ -5,10 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{
-    evaluation::TableSource,
-    prompt_release::{KeyReference, Prices},
-};
+use super::{evaluation::TableSource, prompt_release::Backend};
 
 /// A judge. It is pinned: backend, model, rubric and protocol are part of the Evaluation, temperature is 0.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -30,8 +27,8 @@ pub struct JudgeEvaluator {
     /// Name of the metric: the mean of the verdicts.
     #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z][A-Za-z0-9]*$"))]
     pub name: String,
-    /// The model that judges.
-    pub backend: JudgeBackend,
+    /// The model that judges: write one that doesn't change under its name. Its `timeout` goes before that of `requests`.
+    pub backend: Backend,
     /// A question that is ready to use.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub preset: Option<Preset>,
@@ -73,27 +70,6 @@ pub enum Preset {
     ContextRelevance,
 }
 
-/// An OpenAI-compatible backend of a judge.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct JudgeBackend {
-    /// Base URL, up to `/v1`.
-    #[schemars(
-        length(min = 1, max = 1024),
-        regex(pattern = r"^https?://[^/]+(/.*)?$")
-    )]
-    pub url: String,
-    /// The model's name there: write one that doesn't change under its name.
-    #[schemars(length(min = 1, max = 256))]
-    pub model: String,
-    /// Key of a Secret in the same namespace, sent as bearer token.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub credentials: Option<KeyReference>,
-    /// What tokens cost.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub prices: Option<Prices>,
-}
-
 /// The verdicts there are.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -116,7 +92,7 @@ pub struct Scale {
 pub struct Probe {
     /// The input's columns.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 16))]
+    #[schemars(extend("maxProperties" = 16, "additionalProperties" = {"type": "string", "maxLength": 4096}))]
     pub input: BTreeMap<String, String>,
     /// The answer; with `pairwise` that of the target.
     #[schemars(length(max = 4096))]

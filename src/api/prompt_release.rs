@@ -123,7 +123,7 @@ pub struct Backend {
     /// Key of a Secret in the same namespace, sent as bearer token.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credentials: Option<KeyReference>,
-    /// Longest wait for an answer to begin (default 60s).
+    /// Longest wait for an answer to begin (default 60s); of a judge, for the whole answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<Duration>,
     /// What tokens cost: for `costPerRequest`.

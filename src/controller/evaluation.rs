@@ -64,6 +64,7 @@ impl Controller for Evaluations {
                 .belongs_to("Evaluation", label::EVALUATION)
                 .into_iter()
                 .collect(),
+            Kind::TrainingJob => those(&|e| training(e) == Some(change.key.name.as_str())),
             Kind::ModelDeployment => those(&|e| model(e) == Some(change.key.name.as_str())),
             Kind::PromptRelease => those(&|e| prompt(e) == Some(change.key.name.as_str())),
             Kind::ControllerRevision => {
@@ -136,6 +137,10 @@ impl Controller for Evaluations {
         let claims = claim::seen(caches, &namespace, uris(object), pods.iter());
         Ok(Outcome::Ready(Observed {
             evaluation: (**object).clone(),
+            training_job: training(object).and_then(|name| {
+                let found = caches.training_jobs.get(&Key::new(&namespace, name))?;
+                Some(Arc::unwrap_or_clone(found))
+            }),
             release,
             revisions,
             jobs,
@@ -172,6 +177,12 @@ impl Controller for Evaluations {
 /// The ModelDeployment that it measures.
 fn model(evaluation: &Evaluation) -> Option<&str> {
     let target = evaluation.spec.target.model_deployment.as_ref();
+    target.map(|t| t.name.as_str())
+}
+
+/// The TrainingJob that it judges.
+fn training(evaluation: &Evaluation) -> Option<&str> {
+    let target = evaluation.spec.target.training_job.as_ref();
     target.map(|t| t.name.as_str())
 }
 

@@ -22,6 +22,9 @@ use crate::{
 /// Items that are looked at, where the spec doesn't say.
 const FIRST: i32 = 10;
 
+/// A measure of one question, where it is defined.
+type Measure<'a> = dyn Fn(&Question) -> Option<f64> + 'a;
+
 /// Measures both sides on the questions that have a relevant row.
 ///
 /// # Errors
@@ -53,7 +56,7 @@ pub fn run(
             own.len()
         ));
     }
-    let measures: [(&str, &dyn Fn(&Question) -> Option<f64>); 5] = [
+    let measures: [(&str, &Measure<'_>); 5] = [
         ("retrieval.ndcg", &|q| ndcg(q, Some(k))),
         ("retrieval.map", &average_precision),
         ("retrieval.mrr", &reciprocal_rank),

@@ -52,8 +52,7 @@ fn rows() -> Vec<Row> {
     let sticky = "a sticky key is in one place: write header, cookie or field";
     let pending =
         "limits: pending are those that wait when there are too many; write concurrent too";
-    let one_target =
-        "target is one thing: write modelDeployment, promptRelease, endpoint or predictions";
+    let one_target = "target is one thing: write modelDeployment, promptRelease, trainingJob, endpoint or predictions";
     let variables = "dataset has the prompt's variables as columns of their names: write its uri, and reference for the column that answers are compared with; label and features are for models";
     let contained = |more: Value, container: Value| {
         let mut one = json!({"name": "e", "image": "x", "command": ["c"]});
@@ -621,6 +620,18 @@ fn rows() -> Vec<Row> {
         ),
         (
             EVALUATION,
+            "/spec/target",
+            json!({"trainingJob": {"name": "j"}}),
+            "of a trainingJob the metrics of its own version are judged, and nobody is asked: write gates, and nothing about how it is measured",
+        ),
+        (
+            EVALUATION,
+            "/spec",
+            json!({"target": {"trainingJob": {"name": "j"}}, "gates": [{"metric": "rocAuc", "maxRatio": 1.1}]}),
+            "a trainingJob has no stable beside it: write min or max",
+        ),
+        (
+            EVALUATION,
             "/spec/sampling",
             json!({"rows": 100, "rate": 0.5}),
             "sampling is one thing: write rows (at most so many) or rate (a share)",
@@ -807,6 +818,14 @@ fn rows() -> Vec<Row> {
             "/spec",
             judged(json!({"rubric": "x", "name": "is it good"})),
             "judge.name",
+        ),
+        (
+            EVALUATION,
+            "/spec",
+            judged(
+                json!({"rubric": "x", "heartbeat": [{"input": {"context": long(4097)}, "answer": "a", "verdict": 1}]}),
+            ),
+            "judge.heartbeat[0].input.context",
         ),
         (
             EVALUATION,

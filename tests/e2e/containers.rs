@@ -93,6 +93,23 @@ async fn a_users_own_evaluator_lets_a_good_version_through_and_refuses_one_that_
         "it was compared with stable: {failed}"
     );
     assert_eq!(condition(&evaluation, "Ready").0, "True");
+
+    // What the trainers said of their versions.
+    for (name, verdict) in [("churn-a", "Passed"), ("churn-swapped", "Failed")] {
+        let said = json!({"apiVersion": "perennial.dev/v1alpha1", "kind": "Evaluation", "metadata": {"name": format!("{name}-said")}, "spec": {
+            "target": {"trainingJob": {"name": name}}, "gates": [{"metric": "rocAuc", "min": 0.65}],
+        }});
+        space.apply(&said.to_string()).await;
+        space
+            .until(
+                "Evaluation",
+                &format!("{name}-said"),
+                60,
+                "it is judged",
+                |e| e["status"]["verdict"] == verdict,
+            )
+            .await;
+    }
 }
 
 #[tokio::test]

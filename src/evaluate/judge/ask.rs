@@ -71,7 +71,11 @@ impl<'a> Judge<'a> {
         bearer: Option<String>,
         seed: u64,
     ) -> Result<Self, Failure> {
-        let client = Client::new(manner.requests, bearer).map_err(|e| {
+        let mut requests = manner.requests.clone();
+        if let Some(timeout) = &evaluator.backend.timeout {
+            requests.timeout = Some(timeout.clone());
+        }
+        let client = Client::new(&requests, bearer).map_err(|e| {
             let name = &evaluator.name;
             Failure::new("JudgeUnavailable", format!("judge {name}: {e}"), 1)
         })?;

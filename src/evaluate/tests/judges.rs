@@ -30,6 +30,8 @@ enum Mood {
     Plain,
     /// Now yes, now no.
     Torn,
+    /// It thinks for ever.
+    Slow,
     /// Sound in the heartbeat before, kind afterwards.
     Tires,
 }
@@ -89,6 +91,10 @@ async fn judge(State(own): State<Arc<StandIn>>, Json(body): Json<Value>) -> Resp
     let verdict = match own.mood {
         Mood::Nonsense => return said("The answer is quite good, 8/10.".to_owned()),
         Mood::Declines => return said("I'm sorry, but I can't help with that.".to_owned()),
+        Mood::Slow => {
+            tokio::time::sleep(std::time::Duration::from_secs(3600)).await;
+            0
+        }
         Mood::Down => return StatusCode::INTERNAL_SERVER_ERROR.into_response(),
         Mood::Locked => return StatusCode::UNAUTHORIZED.into_response(),
         Mood::Plain if !body["response_format"].is_null() => {
@@ -362,4 +368,15 @@ async fn of_two_answers_the_order_decides_nothing() {
     let report = data.run(pairs(&url, false)).await.unwrap();
     assert_eq!(gate(&report, half()).0, Verdict::Passed);
     assert!(asked.asked.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_judge_that_thinks_for_longer_than_its_own_timeout_is_not_waited_for() {
+    let pod = pod(&[("predictions/answers.jsonl", &answers(4))]);
+    let (url, _) = stand_in(Mood::Slow).await;
+    let backend = json!({"url": url, "model": "stand-in", "timeout": "200ms"});
+    let run = pod.run(spec(&url, json!({"backend": backend})));
+    let ended = tokio::time::timeout(std::time::Duration::from_secs(30), run).await;
+    let failure = ended.expect("it is given up").unwrap_err();
+    assert_eq!(failure.reason, "JudgeUnavailable");
 }

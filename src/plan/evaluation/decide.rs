@@ -154,6 +154,9 @@ impl Decider<'_> {
                 ..EvaluationRun::default()
             }));
         }
+        if let Some(target) = &spec.target.training_job {
+            return self.of_training(&target.name);
+        }
         let Some(target) = spec.target.release() else {
             return Wanted::Nothing("there is no target".to_owned());
         };
@@ -265,7 +268,9 @@ impl Decider<'_> {
             reason::RUNNING,
             format!("run {} measures {}", run.number, run.target),
         );
-        self.make(run);
+        if let Some(run) = self.judge_training(run) {
+            self.make(run);
+        }
     }
 
     pub(super) fn make(&mut self, run: EvaluationRun) {

@@ -100,7 +100,7 @@ impl Decider<'_> {
         }
     }
 
-    fn judged(&mut self, mut run: EvaluationRun, report: &Report) {
+    pub(super) fn judged(&mut self, mut run: EvaluationRun, report: &Report) {
         run.metrics = record::kept(&report.metrics, &self.observed.evaluation.spec.gates);
         run.rows = report.summary.rows;
         run.tokens = report.summary.tokens;

@@ -14,6 +14,7 @@ mod schedule;
 mod target;
 #[cfg(test)]
 mod tests;
+mod training;
 
 pub use crate::api::verdict::{judge, verdict};
 pub use children::{REPORT_ROLE, job_name, local_run, report_name, sources};

@@ -6,7 +6,7 @@ use k8s_openapi::api::{batch::v1::Job, core::v1::Pod};
 
 use super::{Content, Release};
 use crate::{
-    api::Evaluation,
+    api::{Evaluation, TrainingJob},
     plan::{Reference, claim::Claim, training_job::Answers},
 };
 
@@ -15,6 +15,8 @@ use crate::{
 pub struct Observed {
     /// The object, with its status.
     pub evaluation: Evaluation,
+    /// The TrainingJob that is its target, if it exists.
+    pub training_job: Option<TrainingJob>,
     /// The release that is its target, if it exists.
     pub release: Option<Release>,
     /// Content of the release's revisions, by hash.

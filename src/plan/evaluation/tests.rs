@@ -2,6 +2,7 @@
 
 mod container;
 mod schedule;
+mod training;
 
 use std::collections::BTreeMap;
 
@@ -35,6 +36,7 @@ fn observed() -> Observed {
     .unwrap();
     Observed {
         evaluation,
+        training_job: None,
         release: None,
         revisions: ["aaaa", "bbbb"]
             .into_iter()
