@@ -320,6 +320,23 @@ pub fn collect(spec: &EvaluationRunSpec, directory: &Path) -> Result<Vec<Results
     places(spec).map(one).collect()
 }
 
+/// What was tried, for the report.
+#[must_use]
+pub fn notes(spec: &EvaluationRunSpec, found: &[Results]) -> Vec<String> {
+    let counted = places(spec).zip(found).filter(|(_, r)| r.items > 0);
+    counted
+        .map(|(place, results)| {
+            format!(
+                "{}: of {} items {} failed and {} ended in an error.",
+                who(place),
+                results.items,
+                results.failed,
+                results.errors
+            )
+        })
+        .collect()
+}
+
 /// Adds what containers found; a name is one metric's only.
 ///
 /// # Errors

@@ -297,6 +297,7 @@ async fn work(
         )
         .await?;
     }
+    details.notes.extend(container::notes(&spec, &found));
     for found in &found {
         tokens = found
             .tokens

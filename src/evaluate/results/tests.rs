@@ -86,6 +86,15 @@ fn evidentlys_metrics_are_named_by_column_and_by_parameters_where_they_must() {
 }
 
 #[test]
+fn the_first_evidently_of_this_format_has_the_same_names() {
+    let names = |file: &str| -> Vec<String> {
+        let found = results(ResultsFormat::Evidently, file);
+        found.metrics.into_iter().map(|m| m.name).collect()
+    };
+    assert_eq!(names("evidently-0.7.0.json"), names("evidently.json"));
+}
+
+#[test]
 fn lm_evals_tasks_and_groups_have_samples_and_standard_errors() {
     let found = results(ResultsFormat::LmEval, "lm_eval.json");
     near(&found, "fruit.acc", 2.0 / 3.0, 6, true);

@@ -63,6 +63,11 @@ async fn what_a_command_leaves_is_read_and_put_down_for_another_user() {
     let room = room();
     let wanted = leaves("results.json", ResultsFormat::Json);
     let script = format!("umask 077; {GOOD}");
+    // Left by a start before this one, for nobody else to read.
+    fs::create_dir_all(&room.places.results).unwrap();
+    let partial = room.places.results.join(".1.partial");
+    fs::write(&partial, "").unwrap();
+    fs::set_permissions(&partial, fs::Permissions::from_mode(0o600)).unwrap();
     let found = run(&room, &wanted, &script).await.unwrap();
     assert_eq!(found.metrics[0].value, Some(0.9));
     assert_eq!(found.metrics[0].samples, Some(40));
@@ -281,10 +286,16 @@ async fn a_run_of_containers_alone_measures_what_they_found_on_what_was_gathered
             ..MetricValue::default()
         }],
         tokens: Some(7),
+        items: 3,
+        errors: 1,
         ..Results::default()
     };
     put(&found, &pod.places.results, 0).unwrap();
     let measured = measure(spec.clone(), &pod.places).await.unwrap();
+    assert_eq!(
+        measured.details.notes,
+        ["evaluators[0].container: of 3 items 0 failed and 1 ended in an error."]
+    );
     let report = measured.report;
     assert_eq!(report.metrics[0].value, Some(0.9));
     assert_eq!(
