@@ -350,21 +350,24 @@ pub struct DatasetOverride {
     pub uri: String,
 }
 
-/// A gate watched in steady state: failing, it starts a retraining. Exactly one of `metric`, `drift`, `maxAge`, `schedule`.
+/// A gate watched in steady state: failing, it starts a retraining. Exactly one of `metric`, `drift`, `concept`, `maxAge`, `schedule`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = [{
-    "rule": "(has(self.metric) ? 1 : 0) + (has(self.drift) ? 1 : 0) + (has(self.maxAge) ? 1 : 0) + (has(self.schedule) ? 1 : 0) == 1",
-    "message": "a trigger is one thing: write metric, drift, maxAge or schedule"
+    "rule": "(has(self.metric) ? 1 : 0) + (has(self.drift) ? 1 : 0) + (has(self.concept) ? 1 : 0) + (has(self.maxAge) ? 1 : 0) + (has(self.schedule) ? 1 : 0) == 1",
+    "message": "a trigger is one thing: write metric, drift, concept, maxAge or schedule"
 }, {
     "rule": "!has(self.metric) || has(self.min) || has(self.max)",
     "message": "a trigger on a metric needs min or max"
+}, {
+    "rule": "!has(self.concept) || !(has(self.min) || has(self.max) || has(self.windows) || has(self.for))",
+    "message": "concept needs no min, max, windows or for: the detector decides"
 }, {
     "rule": "!has(self.timeZone) || has(self.schedule)",
     "message": "timeZone goes with schedule"
 }, {
     "rule": "!(has(self.minSamples) || has(self.staleAfter) || has(self.clear)) || has(self.metric) || has(self.drift)",
-    "message": "minSamples, staleAfter and clear go with metric or drift: an age and a schedule have no value"
+    "message": "minSamples, staleAfter and clear go with metric or drift: concept, an age and a schedule have no value"
 }, {
     "rule": "!has(self.clear) || (has(self.metric) && has(self.min) != has(self.max)) || (has(self.drift) && has(self.drift.share))",
     "message": "clear goes with one bound: min or max of a metric, or drift.share"
@@ -389,6 +392,9 @@ pub struct Trigger {
     /// Fires on drift of live inputs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drift: Option<DriftTrigger>,
+    /// Fires when labels that come later show that predictions have become worse than they were.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub concept: Option<ConceptTrigger>,
     /// Fires when stable's training ended so long ago.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_age: Option<Duration>,
@@ -434,6 +440,29 @@ pub struct DriftTrigger {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 128))]
     pub column: Option<String>,
+}
+
+/// Concept drift: a detector on the losses of labelled rows, in the order of their answers.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ConceptTrigger {
+    /// One of `spec.metrics` by `labels`: its losses are looked at, those of `accuracy` as errors.
+    #[schemars(length(min = 1, max = 63))]
+    pub metric: String,
+    /// Which detector (default ADWIN).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detector: Option<ConceptDetector>,
+}
+
+/// Detectors of changes, with the settings of river.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum ConceptDetector {
+    /// Adaptive windowing (Bifet, Gavaldà 2007).
+    #[default]
+    #[serde(rename = "ADWIN")]
+    Adwin,
+    /// Page–Hinkley's test (Page 1954).
+    PageHinkley,
 }
 
 /// An upper bound on a share.
@@ -712,6 +741,9 @@ pub struct TriggerStatus {
     /// While `Disarmed`: the recipe and overrides for which another run is known to bring nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disarmed_for: Option<String>,
+    /// For `concept`: the detector's state after the last window that was counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detector: Option<String>,
     /// For `schedule`: the next time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_time: Option<Time>,

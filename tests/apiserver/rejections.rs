@@ -319,7 +319,7 @@ fn rows() -> Vec<Row> {
             MODEL,
             "/spec/retraining",
             retraining(json!({"triggers": [{"name": "t"}]})),
-            "a trigger is one thing: write metric, drift, maxAge or schedule",
+            "a trigger is one thing: write metric, drift, concept, maxAge or schedule",
         ),
         (
             MODEL,
@@ -327,7 +327,23 @@ fn rows() -> Vec<Row> {
             retraining(
                 json!({"triggers": [{"name": "t", "maxAge": "1d", "schedule": "0 0 * * *"}]}),
             ),
-            "a trigger is one thing: write metric, drift, maxAge or schedule",
+            "a trigger is one thing: write metric, drift, concept, maxAge or schedule",
+        ),
+        (
+            MODEL,
+            "/spec/retraining",
+            retraining(
+                json!({"triggers": [{"name": "t", "concept": {"metric": "live"}, "max": 1}]}),
+            ),
+            "concept needs no min, max, windows or for: the detector decides",
+        ),
+        (
+            MODEL,
+            "/spec/retraining",
+            retraining(
+                json!({"triggers": [{"name": "t", "concept": {"metric": "live", "detector": "DDM"}}]}),
+            ),
+            "Unsupported value: \"DDM\": supported values: \"ADWIN\", \"PageHinkley\"",
         ),
         (
             MODEL,
@@ -339,7 +355,7 @@ fn rows() -> Vec<Row> {
             MODEL,
             "/spec/retraining",
             retraining(json!({"triggers": [{"name": "t", "maxAge": "1d", "clear": 0.1}]})),
-            "minSamples, staleAfter and clear go with metric or drift: an age and a schedule have no value",
+            "minSamples, staleAfter and clear go with metric or drift: concept, an age and a schedule have no value",
         ),
         (
             MODEL,

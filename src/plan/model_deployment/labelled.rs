@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// How long after a window has its labels gateways are read at the latest.
-const READ: i64 = 20;
+pub(super) const READ: i64 = 20;
 
 /// The last window of stable that has its labels; the one in status, if nothing newer is known.
 pub(super) fn value(
@@ -43,7 +43,7 @@ pub(super) fn value(
 }
 
 /// The last window whose labels were all read, in seconds.
-fn last(late: &Late, of: &LabelsMetric) -> Option<(i64, i64)> {
+pub(super) fn last(late: &Late, of: &LabelsMetric) -> Option<(i64, i64)> {
     let length = of.window_seconds();
     let to = (late.read? - of.horizon_seconds()).div_euclid(length) * length;
     Some((to - length, to))

@@ -1,6 +1,7 @@
 //! ModelDeployment: every decision.
 
 pub mod children;
+mod concept;
 mod decide;
 mod demand;
 pub mod drift;

@@ -284,6 +284,8 @@ fn with_retraining<T>(
         drifted: &drifted,
         evaluations: &observed.evaluations,
         metrics: &metrics,
+        late: &observed.live.late,
+        since: stable.and_then(|s| Some(s.since.as_ref()?.0)),
         jobs: &observed.training_jobs,
         rollout: status.rollout.as_ref().map(|r| r.state).unwrap_or_default(),
         candidate: status.candidate.as_ref().and_then(|c| c.version.as_deref()),

@@ -27,6 +27,7 @@ use crate::{
         rollout::{HistoryEntry, RejectedRevision, RolloutState},
     },
     plan::{Event, earlier},
+    stats::labels::Late,
 };
 
 /// Name of the share of drifted columns among metrics.
@@ -90,6 +91,10 @@ pub struct Input<'a> {
     pub columns: &'a [DriftStatus],
     /// Names of the drifted columns, for people.
     pub drifted: &'a str,
+    /// Predictions and late labels.
+    pub late: &'a Late,
+    /// Since when stable is.
+    pub since: Option<Timestamp>,
     /// Metrics of stable.
     pub metrics: &'a [Measured],
     /// The Evaluations that the release names, by name.

@@ -43,6 +43,8 @@ pub struct Reading {
 pub struct Facts {
     /// The last value of its metric.
     pub reading: Option<Reading>,
+    /// The detector's state after that value.
+    pub detector: Option<String>,
     /// When stable's training ended.
     pub trained: Option<Timestamp>,
     /// The recipe and overrides of now; none while it can't be resolved.
@@ -262,9 +264,10 @@ fn stale_at(trigger: &Trigger, reading: &Reading) -> Option<Timestamp> {
 
 fn measured(trigger: &Trigger, facts: &Facts, look: &mut Look, now: Timestamp) {
     let status = &mut look.status;
-    let name = match column(trigger) {
-        Some(column) => format!("drift of {column}"),
-        None => metric(trigger).unwrap_or_default().to_owned(),
+    let name = match (column(trigger), &trigger.concept) {
+        (Some(column), _) => format!("drift of {column}"),
+        (None, Some(concept)) => format!("mean loss of {}", concept.metric),
+        (None, None) => metric(trigger).unwrap_or_default().to_owned(),
     };
     let Some(reading) = &facts.reading else {
         if status.state == ARMED {
@@ -295,6 +298,7 @@ fn measured(trigger: &Trigger, facts: &Facts, look: &mut Look, now: Timestamp) {
         .is_none_or(|t| t.0 < reading.time);
     if fresh {
         status.counted_until = Some(Time(reading.time));
+        status.detector.clone_from(&facts.detector);
         status.value = Some(value);
         match side {
             Side::Within => {

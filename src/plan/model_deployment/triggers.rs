@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use super::{
-    drift, past,
+    concept, drift, past,
     reason::retraining as reason,
     retraining::{DRIFT_SHARE, Input, Output, result},
     trigger::{self, Facts, Look, Reading},
@@ -45,13 +45,18 @@ pub(super) fn look(
         .triggers
         .iter()
         .map(|t| {
+            let before = status.triggers.iter().find(|s| s.name == t.name);
+            let (reading, detector) = match &t.concept {
+                Some(concept) => concept::reading(input, concept, before).unzip(),
+                None => (reading(input, t), None),
+            };
             let facts = Facts {
-                reading: reading(input, t),
+                reading,
+                detector,
                 trained: model.trained_time.as_ref().map(|t| t.0),
                 recipe: key.map(str::to_owned),
                 retrained: made_by.is_some_and(|i| status.runs[i].trigger == t.name),
             };
-            let before = status.triggers.iter().find(|s| s.name == t.name);
             trigger::look(t, before, &facts, now)
         })
         .collect();
@@ -166,6 +171,9 @@ fn doubt_of(input: &Input<'_>, trigger: &Trigger) -> Option<(&'static str, Strin
                 );
                 (reason::METRIC_UNKNOWN, message)
             });
+    }
+    if let Some(concept) = &trigger.concept {
+        return concept::doubt(spec, name, concept);
     }
     let metric = trigger::metric(trigger).filter(|m| *m != DRIFT_SHARE)?;
     let Some(source) = spec.metrics.iter().find(|m| m.name == metric) else {

@@ -1,5 +1,9 @@
 //! Detectors on streams of labelled outcomes; equal to river. After a drift a detector begins anew with the next sample.
 
+mod concept;
+
+pub use concept::{Concept, Kind};
+
 use super::{Pair, Sample, test};
 
 /// What a detector says after a sample.

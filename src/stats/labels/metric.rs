@@ -101,6 +101,31 @@ impl Outcomes {
         Ok(all)
     }
 
+    /// The loss of each labelled row of a cohort, in the order of answers: for accuracy 1 where the class is another.
+    ///
+    /// # Errors
+    /// As [`Outcomes::of`].
+    pub fn losses(
+        cohort: &Cohort<'_>,
+        metric: Metric,
+        positive: Option<&str>,
+    ) -> Result<Vec<f64>, String> {
+        let classes = Classes::of([cohort].into_iter(), positive);
+        let mut all = Vec::new();
+        for request in &cohort.requests {
+            let Some(label) = request.label else { continue };
+            for (guess, truth) in request.prediction.rows.iter().zip(&label.rows) {
+                match (classes.loss(metric, guess, truth), metric) {
+                    (Ok(right), Metric::Accuracy) => all.push(1.0 - right),
+                    (Ok(loss), _) => all.push(loss),
+                    (Err(Trouble::Label), _) => {}
+                    (Err(Trouble::Model(why)), _) => return Err(why),
+                }
+            }
+        }
+        Ok(all)
+    }
+
     /// Which share of the requests is labelled; `None` without requests.
     #[must_use]
     pub fn coverage(&self) -> Option<f64> {

@@ -148,6 +148,107 @@ fn a_window_with_too_few_labels_neither_fires_nor_clears_and_says_why() {
     assert!(world.created.is_empty());
 }
 
+/// Errors in the stream of labelled rows.
+fn detected(detector: &str) -> World {
+    let mut world = watched();
+    world.edit(|release| {
+        let retraining = release.spec.retraining.as_mut().unwrap();
+        let triggers =
+            json!([{"name": "concept", "concept": {"metric": "live", "detector": detector}}]);
+        retraining.triggers = serde_json::from_value(triggers).unwrap();
+    });
+    world
+}
+
+#[test]
+fn predictions_that_become_worse_than_they_were_start_one_training_job_by_every_detector() {
+    for detector in ["ADWIN", "PageHinkley"] {
+        let mut world = detected(detector);
+        minutes(&mut world, 32, 9, 10);
+        let before = trigger(&world);
+        assert_eq!(before.state, "Armed", "{detector} {before:?}");
+        assert!(before.message.contains("sees no change"), "{before:?}");
+        assert!(before.detector.as_ref().unwrap().starts_with("live "));
+        minutes(&mut world, 22, 3, 10);
+        assert_eq!(
+            world.created,
+            ["churn-abcdef-1"],
+            "{detector} {:?}",
+            trigger(&world)
+        );
+        let run = world.status().retraining.as_ref().unwrap().runs[0].clone();
+        assert!(
+            run.message.contains("says that it has become worse"),
+            "{}",
+            run.message
+        );
+        minutes(&mut world, 25, 3, 10);
+        assert_eq!(
+            world.created.len(),
+            1,
+            "{detector}: what stays bad is no change"
+        );
+    }
+}
+
+#[test]
+fn a_detector_sees_each_row_once_whatever_restarts_and_waits_with_what_it_has_found() {
+    let mut world = detected("ADWIN");
+    let mut other = detected("ADWIN");
+    for world in [&mut world, &mut other] {
+        minutes(world, 31, 9, 10);
+    }
+    // One of them is looked at again and again by operators that know nothing, or all.
+    let all = std::mem::take(&mut world.late);
+    world.settle();
+    world.late = all;
+    world.settle();
+    world.settle();
+    assert_eq!(trigger(&world), trigger(&other));
+    // Another run isn't allowed yet; the finding stays until it is.
+    world.edit(|release| {
+        let retraining = release.spec.retraining.as_mut().unwrap();
+        let never = json!([{"schedule": "0 3 1 1 *", "duration": "1m"}]);
+        retraining.maintenance_windows = serde_json::from_value(never).unwrap();
+    });
+    minutes(&mut world, 40, 3, 10);
+    assert!(world.created.is_empty());
+    assert_eq!(trigger(&world).state, "Pending", "{:?}", trigger(&world));
+    minutes(&mut world, 20, 9, 10);
+    world.edit(|release| {
+        let retraining = release.spec.retraining.as_mut().unwrap();
+        retraining.maintenance_windows.clear();
+    });
+    world.settle();
+    assert_eq!(world.created, ["churn-abcdef-1"], "{:?}", trigger(&world));
+    assert_eq!(trigger(&world).state, "Fired");
+}
+
+#[test]
+fn a_detector_on_what_it_can_not_look_at_is_said() {
+    for (metric, concept, words) in [
+        (
+            "accuracy",
+            json!({"metric": "other"}),
+            "no metric by labels",
+        ),
+        ("ece", json!({"metric": "live"}), "calibration error"),
+    ] {
+        let mut world = watched();
+        world.edit(|release| {
+            let labels = json!({"metric": metric, "horizon": "2m"});
+            release.spec.metrics[0].labels = Some(serde_json::from_value(labels).unwrap());
+            let retraining = release.spec.retraining.as_mut().unwrap();
+            let triggers = json!([{"name": "t", "concept": concept}]);
+            retraining.triggers = serde_json::from_value(triggers).unwrap();
+        });
+        world.settle();
+        let (_, reason, message) = world.condition("Retraining");
+        assert_eq!(reason, "MetricUnknown", "{message}");
+        assert!(message.contains(words), "{message}");
+    }
+}
+
 #[test]
 fn what_labels_can_never_say_is_said_at_once() {
     for (labels, gates, words) in [

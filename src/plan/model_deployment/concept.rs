@@ -1,0 +1,147 @@
+//! Concept drift by a detector on labelled rows.
+//!
+//! The stream is cut into the windows of its metric. Each goes to the detector once, in the order of answers, when it has its labels; what the detector knows
+//! then is in the trigger's status, written together with the end of the window. So a restart neither repeats nor skips a row that is still known.
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::{
+    labelled,
+    reason::retraining as reason,
+    retraining::Input,
+    trigger::{PENDING, Reading},
+};
+use crate::{
+    api::{
+        model_deployment::{ConceptDetector, ConceptTrigger, ModelDeploymentSpec, TriggerStatus},
+        rollout::{LabelledMetric, LabelsMetric},
+    },
+    plan::rollout::computed,
+    stats::{
+        drift::online::{Concept, Kind},
+        labels::Outcomes,
+    },
+};
+
+/// What the detector says of the windows that came since it last looked, and its state after them.
+pub(super) fn reading(
+    input: &Input<'_>,
+    trigger: &ConceptTrigger,
+    before: Option<&TriggerStatus>,
+) -> Option<(Reading, String)> {
+    let (revision, _) = input.stable?;
+    let of = labels(&input.deployment.spec.metrics, &trigger.metric)?;
+    let (metric, length) = (computed(of.metric), of.window_seconds());
+    let counted = before.and_then(|b| Some(b.counted_until.as_ref()?.0.as_second()));
+    // Windows of which nothing is missing; none, as long as nothing is known.
+    let known = labelled::last(input.late, of).zip(input.late.since);
+    let (mut from, to) = known.map_or((0, 0), |((_, to), known)| {
+        let since = input.since.map_or(known, |t| t.as_second().max(known));
+        let whole = (since + length - 1).div_euclid(length) * length;
+        (counted.map_or(whole, |counted| counted.max(whole)), to)
+    });
+    let kind = kind(trigger.detector.unwrap_or_default());
+    // Another metric's losses are another stream.
+    let title = format!("{} ", trigger.metric);
+    let state = before.and_then(|b| b.detector.as_deref()?.strip_prefix(&title));
+    let mut detector = state
+        .and_then(|state| Concept::read(kind, state))
+        .unwrap_or_else(|| Concept::new(kind));
+    if from >= to {
+        // Nothing new: what is pending stays so.
+        let end = counted?;
+        let pending = before.is_some_and(|b| b.state == PENDING);
+        let mean = before.and_then(|b| b.value).unwrap_or_default();
+        let reading = found(of, (end, pending), (mean, None), kind)?;
+        return Some((reading, title + &detector.write()));
+    }
+    // What a detector has found stays until a run starts: it says so once.
+    let mut drifted = before.is_some_and(|b| b.state == PENDING);
+    let mut all = Vec::new();
+    while from < to {
+        let window = (from, from + length - 1);
+        let cohort = input.late.cohort(revision, window, of.horizon_seconds());
+        from += length;
+        // Fast labels are biased labels: they may only look like a change.
+        if cohort.coverage().is_none_or(|share| share < of.coverage()) {
+            continue;
+        }
+        let losses = Outcomes::losses(&cohort, metric, of.positive.as_deref()).ok()?;
+        for loss in losses {
+            drifted |= detector.update(loss);
+            all.push(loss);
+        }
+    }
+    let mean = all.iter().sum::<f64>() / all.len().max(1) as f64;
+    let rows = i64::try_from(all.len()).ok();
+    let reading = found(of, (to, drifted), (mean, rows), kind)?;
+    Some((reading, title + &detector.write()))
+}
+
+fn found(
+    of: &LabelsMetric,
+    (end, drifted): (i64, bool),
+    (mean, rows): (f64, Option<i64>),
+    kind: Kind,
+) -> Option<Reading> {
+    let time = Timestamp::from_second(end).ok()?;
+    let over = rows.map(|rows| format!("over {rows} labelled rows "));
+    let said = match drifted {
+        true => "says that it has become worse",
+        false => "sees no change to the worse",
+    };
+    Some(Reading {
+        value: mean,
+        time,
+        context: format!(
+            "{}until {time}; {} {said}",
+            over.unwrap_or_default(),
+            kind.name()
+        ),
+        samples: rows,
+        stale_at: time
+            .checked_add(SignedDuration::from_secs(
+                of.horizon_seconds() + 2 * of.window_seconds() + labelled::READ,
+            ))
+            .ok()
+            .filter(|_| !drifted),
+        drifted: Some(drifted),
+    })
+}
+
+fn labels<'a>(
+    metrics: &'a [crate::api::rollout::MetricSource],
+    name: &str,
+) -> Option<&'a LabelsMetric> {
+    let source = metrics.iter().find(|m| m.name == name)?;
+    source.labels.as_ref()
+}
+
+fn kind(detector: ConceptDetector) -> Kind {
+    match detector {
+        ConceptDetector::Adwin => Kind::Adwin,
+        ConceptDetector::PageHinkley => Kind::PageHinkley,
+    }
+}
+
+/// What keeps such a trigger from ever firing.
+pub(super) fn doubt(
+    spec: &ModelDeploymentSpec,
+    name: &str,
+    trigger: &ConceptTrigger,
+) -> Option<(&'static str, String)> {
+    let metric = &trigger.metric;
+    let Some(of) = labels(&spec.metrics, metric) else {
+        let message = format!(
+            "trigger {name} watches {metric} for concept drift, which is no metric by labels in spec.metrics: add it there, or correct the name"
+        );
+        return Some((reason::METRIC_UNKNOWN, message));
+    };
+    if of.metric != LabelledMetric::Ece {
+        return None;
+    }
+    let message = format!(
+        "trigger {name} watches {metric} for concept drift, but a calibration error is of many rows and not of one: take logLoss or brier"
+    );
+    Some((reason::METRIC_UNKNOWN, message))
+}
