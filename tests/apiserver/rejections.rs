@@ -514,13 +514,13 @@ fn rows() -> Vec<Row> {
             MODEL,
             "/spec",
             json!({"server": {"protocol": "HTTP", "template": {"spec": {"containers": [container("server")]}}}, "metrics": [{"name": "a", "labels": {"metric": "accuracy", "horizon": "6h"}}]}),
-            "metrics by labels need server.protocol OpenInference",
+            "metrics by labels need server.protocol OpenInference: predictions of others can't be read",
         ),
         (
             PROMPT,
             "/spec/metrics",
             json!([{"name": "a", "labels": {"metric": "accuracy", "horizon": "6h"}}]),
-            "labels are of predictions of models, and a prompt has none",
+            "labels are of predictions of models, and a prompt has none: take feedbackScore, or an Evaluation",
         ),
         (
             PROMPT,
