@@ -60,6 +60,17 @@ fn the_least_examples_apply_as_they_are() {
 }
 
 #[test]
+fn the_example_of_a_whole_model_deployment_applies_as_it_is() {
+    on_cluster(|place| async move {
+        let file = root().join("docs/examples/model-deployment.yaml");
+        let text = std::fs::read_to_string(file).unwrap();
+        let mut object: Value = serde_yaml::from_str(&text).unwrap();
+        object["metadata"]["namespace"] = json!(place.namespace);
+        place.create(&object).await.unwrap();
+    });
+}
+
+#[test]
 fn every_manifest_of_the_quickstart_applies() {
     on_cluster(|place| async move {
         let mut files: Vec<PathBuf> = std::fs::read_dir(root().join("manifests/quickstart"))
