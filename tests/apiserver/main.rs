@@ -23,6 +23,7 @@ mod lease;
 mod live;
 mod memory;
 mod policy;
+mod process;
 mod program;
 mod rejections;
 mod scripted;
