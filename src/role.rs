@@ -107,12 +107,16 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Role::Install { directory } => {
             finish("install", runtime(supervise::install::run(&directory)))
         }
-        Role::Crds { out } => finish("crds", crds(out)),
+        Role::Crds { out } => {
+            sigpipe::reset();
+            finish("crds", crds(out))
+        }
     }
 }
 
 /// Runs the kubectl plugin.
 pub fn plugin(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    sigpipe::reset();
     let arguments = cli::Arguments::parse_from(arguments);
     install_tls();
     runtime(cli::run(arguments))

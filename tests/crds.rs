@@ -46,3 +46,26 @@ fn nothing_of_ours_stands_on_the_write_path() {
         assert!(!text.contains("WebhookConfiguration"), "{}", file.display());
     }
 }
+
+/// `perennial crds | head`.
+#[test]
+fn a_reader_that_has_enough_ends_the_program_without_a_word() {
+    use std::{
+        io::Read,
+        os::unix::process::ExitStatusExt,
+        process::{Command, Stdio},
+    };
+    let mut program = Command::new(env!("CARGO_BIN_EXE_perennial"))
+        .arg("crds")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut start = [0; 10];
+    let mut output = program.stdout.take().unwrap();
+    output.read_exact(&mut start).unwrap();
+    drop(output);
+    let ended = program.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&ended.stderr);
+    assert_eq!((ended.status.signal(), said.as_ref()), (Some(13), ""));
+}
