@@ -114,9 +114,8 @@ fn a_watch_that_is_too_old_torn_or_silent_is_begun_anew_within_a_minute() {
                 .await
                 .unwrap();
             place.create(&place.prompt_release(name)).await.unwrap();
-            let noticed = eventually(&format!("what happened is noticed ({name})"), || async {
-                (names() == [name]).then_some(())
-            });
+            let what = format!("what happened is noticed ({name})");
+            let noticed = eventually(&what, || async { (names() == [name]).then_some(()) });
             let minute = std::time::Duration::from_secs(60);
             let noticed = tokio::time::timeout(minute, noticed).await;
             noticed.expect("what happened is noticed within a minute");
