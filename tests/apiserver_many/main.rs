@@ -1,6 +1,5 @@
 //! Very many objects at once, on a control plane that nobody else waits for: `hack/test apiserver_many`.
 
-#[allow(dead_code, reason = "the other suite uses the rest of it")]
 #[path = "../harness/mod.rs"]
 mod harness;
 
