@@ -46,7 +46,7 @@ async fn until(place: &Place, name: &str, what: &str, is: impl Fn(&Value) -> boo
     });
     tokio::select! {
         status = look => status,
-        () = tokio::time::sleep(Duration::from_secs(110)) => {
+        () = tokio::time::sleep(Duration::from_secs(50)) => {
             panic!("waited in vain until {what}: {:#}", last.lock().unwrap())
         }
     }

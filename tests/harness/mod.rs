@@ -119,12 +119,12 @@ async fn make_namespace(client: &Client) -> String {
     name
 }
 
-/// Waits until `look` finds something; panics with `what` after two minutes: beside a build, controllers of the cluster took one.
+/// Waits until `look` finds something; panics with `what` after a minute.
 pub async fn eventually<T, F: Future<Output = Option<T>>>(
     what: &str,
     mut look: impl FnMut() -> F,
 ) -> T {
-    let limit = Duration::from_secs(120);
+    let limit = Duration::from_secs(60);
     let mut tick = tokio::time::interval(Duration::from_millis(20));
     let end = tokio::time::Instant::now() + limit;
     while tokio::time::Instant::now() < end {
