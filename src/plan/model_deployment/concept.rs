@@ -72,7 +72,11 @@ pub(super) fn reading(
             all.push(loss);
         }
     }
-    let mean = all.iter().sum::<f64>() / all.len().max(1) as f64;
+    // Windows that say nothing leave the value as it was.
+    let mean = match all.len() {
+        0 => before.and_then(|b| b.value).unwrap_or_default(),
+        rows => all.iter().sum::<f64>() / rows as f64,
+    };
     let rows = i64::try_from(all.len()).ok();
     let reading = found(of, (to, drifted), (mean, rows), kind)?;
     Some((reading, title + &detector.write()))

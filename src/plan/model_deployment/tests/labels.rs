@@ -161,6 +161,22 @@ fn detected(detector: &str) -> World {
 }
 
 #[test]
+fn a_window_with_too_few_labels_is_none_to_a_detector() {
+    let mut world = detected("ADWIN");
+    minutes(&mut world, 24, 7, 10);
+    // From here on all of what is labelled is wrong, and too little to believe. The first such windows still have some of before.
+    minutes(&mut world, 15, 0, 7);
+    let (before, runs) = (trigger(&world), world.created.len());
+    assert!(before.value.unwrap() > 0.2, "{before:?}");
+    minutes(&mut world, 15, 0, 7);
+    let after = trigger(&world);
+    assert_eq!((after.state.as_str(), after.value), ("Armed", before.value));
+    assert_eq!(after.detector, before.detector);
+    assert!(after.message.contains("over 0 labelled rows"), "{after:?}");
+    assert_eq!(world.created.len(), runs);
+}
+
+#[test]
 fn predictions_that_become_worse_than_they_were_start_one_training_job_by_every_detector() {
     for detector in ["ADWIN", "PageHinkley"] {
         let mut world = detected(detector);
