@@ -24,7 +24,7 @@ def generate(work, rows):
     import numpy as np
     import pandas as pd
 
-    random = np.random.default_rng(SEED)
+    rows, random = int(rows), np.random.default_rng(SEED)
     for side, moved in [("reference", 0.0), ("current", 1.0)]:
         columns = {}
         for i in range(8):
@@ -51,6 +51,7 @@ def generate(work, rows):
             prediction[changed] = random.choice(words, changed.sum())
             row = {"prediction": " ".join(prediction) + ".", "reference": " ".join(reference) + "."}
             file.write(json.dumps(row) + "\n")
+    print("{}")
 
 
 def frames(work, form):
@@ -164,7 +165,8 @@ def main():
         files = ["--reference", str(work / f"reference.{form}"), "--current", str(work / f"current.{form}")]
         return measured([chosen.perennial, "drift", *files, "--output", "json", *more])
 
-    generate(work, chosen.rows)
+    # In a process of its own: what the kernel says of a child's memory begins with its parent's.
+    other("generate", str(chosen.rows))
     load = ", ".join(f"{x:.1f}" for x in os.getloadavg())
     sizes = ", ".join(f"{form} {(work / f'reference.{form}').stat().st_size / 2**20:.0f} MiB" for form in ("parquet", "csv"))
     print(f"Two files of {chosen.rows:,} rows by 25 columns (seed {SEED}; {sizes}); load {load} on {os.cpu_count()} processors.")

@@ -124,12 +124,12 @@ pub struct EvaluationSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 604_800))]
     pub active_deadline_seconds: Option<i64>,
-    /// Where reports are written, as `<evaluation>-<number>.html` and `.json`: `s3://` or `pvc://CLAIM/PATH`. The last one is also kept in a
+    /// Where reports are written, as `<evaluation>-<number>.html` and `.json`: `s3://`, `gs://`, `az://` or `pvc://CLAIM/PATH`. The last one is also kept in a
     /// ConfigMap, which `kubectl perennial report` reads.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(
         length(min = 1, max = 1024),
-        regex(pattern = r"^(s3|pvc)://[^/]+(/.*)?$")
+        regex(pattern = r"^(s3|gs|az|pvc)://[^/]+(/.*)?$")
     )]
     pub output: Option<String>,
     /// Environment for writing reports.
@@ -297,10 +297,10 @@ pub struct Predictions {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TableSource {
-    /// `s3://`, `http(s)://` or `pvc://CLAIM/PATH`.
+    /// `s3://`, `gs://`, `az://`, `http(s)://` or `pvc://CLAIM/PATH`.
     #[schemars(
         length(min = 1, max = 1024),
-        regex(pattern = r"^(s3|https?|pvc)://[^/]+(/.*)?$")
+        regex(pattern = r"^(s3|gs|az|https?|pvc)://[^/]+(/.*)?$")
     )]
     pub uri: String,
     /// What it must be.

@@ -122,11 +122,11 @@ pub struct ModelSource {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]
     pub version: Option<String>,
-    /// An artifact from elsewhere: `s3://`, `http(s)://` or `pvc://CLAIM/PATH`.
+    /// An artifact from elsewhere: `s3://`, `gs://`, `az://`, `http(s)://` or `pvc://CLAIM/PATH`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(
         length(max = 1024),
-        regex(pattern = r"^(s3|https?|pvc)://[^/]+(/.*)?$")
+        regex(pattern = r"^(s3|gs|az|https?|pvc)://[^/]+(/.*)?$")
     )]
     pub uri: Option<String>,
     /// What it must be.
@@ -345,7 +345,7 @@ pub struct DatasetOverride {
     /// What to read instead.
     #[schemars(
         length(min = 1, max = 1024),
-        regex(pattern = r"^(s3|https?|pvc)://[^/]+(/.*)?$")
+        regex(pattern = r"^(s3|gs|az|https?|pvc)://[^/]+(/.*)?$")
     )]
     pub uri: String,
 }

@@ -96,10 +96,10 @@ pub struct ModelOutput {
         regex(pattern = r"^[a-z]([-a-z0-9]*[a-z0-9])?$")
     )]
     pub name: String,
-    /// The version is written to `<output>/<version>/`: `s3://BUCKET/PATH` or `pvc://CLAIM/PATH`.
+    /// The version is written to `<output>/<version>/`: `s3://BUCKET/PATH` (`gs://`, `az://`) or `pvc://CLAIM/PATH`.
     #[schemars(
         length(min = 1, max = 1024),
-        regex(pattern = r"^(s3|pvc)://[^/]+(/.*)?$")
+        regex(pattern = r"^(s3|gs|az|pvc)://[^/]+(/.*)?$")
     )]
     pub output: String,
     /// Environment for writing there.
@@ -117,10 +117,10 @@ pub struct Dataset {
         regex(pattern = r"^[a-z]([-a-z0-9]*[a-z0-9])?$")
     )]
     pub name: String,
-    /// `s3://`, `http(s)://` or `pvc://CLAIM/PATH`.
+    /// `s3://`, `gs://`, `az://`, `http(s)://` or `pvc://CLAIM/PATH`.
     #[schemars(
         length(min = 1, max = 1024),
-        regex(pattern = r"^(s3|https?|pvc)://[^/]+(/.*)?$")
+        regex(pattern = r"^(s3|gs|az|https?|pvc)://[^/]+(/.*)?$")
     )]
     pub uri: String,
     /// What it must be: `sha256:` of the file's bytes, or of a tree's path-sorted `sha256sum` listing.

@@ -105,8 +105,12 @@ pub fn judge(gate: &Gate, metrics: &[MetricValue]) -> GateStatus {
     }
     let of = |verdict: Verdict| checks.iter().find(|c| c.verdict(gate.proof) == verdict);
     let words = |value: f64| {
-        let stable = stable.map_or_else(|| "none".to_owned(), short);
-        format!("{} = {} (stable {stable})", gate.metric, short(value))
+        let stable = match stable {
+            Some(stable) => format!(" (stable {})", short(stable)),
+            None if compares => " (stable none)".to_owned(),
+            None => String::new(),
+        };
+        format!("{} = {}{stable}", gate.metric, short(value))
     };
     if let Some(failed) = of(Verdict::Failed) {
         status.verdict = Verdict::Failed;

@@ -312,8 +312,8 @@ pub async fn eval(files: &EvalFiles) -> Result<ExitCode, String> {
     for object in super::validate::objects(file)? {
         if object["kind"] == "Evaluation" {
             let said = object["spec"].clone();
-            let one: Evaluation =
-                serde_json::from_value(object).map_err(|e| format!("{file}: {e}"))?;
+            let one: Evaluation = serde_path_to_error::deserialize(object)
+                .map_err(|e| format!("{file}: {}: {}", e.path(), e.inner()))?;
             let known = serde_json::to_value(&one.spec).map_err(|e| e.to_string())?;
             if let Some(field) = unknown(&said, &known, "spec") {
                 return Err(format!("{file}: there is no field {field}"));

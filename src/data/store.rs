@@ -1,8 +1,11 @@
 //! Getting data from where it lies, and putting it there.
 //!
 //! Credentials are environment variables, given to the pod by the Secret that `credentials` names: `AWS_ACCESS_KEY_ID`,
-//! `AWS_SECRET_ACCESS_KEY`, `AWS_SESSION_TOKEN`, `AWS_REGION`, `AWS_ENDPOINT_URL` … for `s3://`; `HTTP_TOKEN`, or
-//! `HTTP_USERNAME` and `HTTP_PASSWORD`, for `http(s)://`.
+//! `AWS_SECRET_ACCESS_KEY`, `AWS_SESSION_TOKEN`, `AWS_REGION`, `AWS_ENDPOINT_URL` … for `s3://`; `GOOGLE_SERVICE_ACCOUNT_KEY` … for
+//! `gs://`; `AZURE_STORAGE_ACCOUNT_NAME`, `AZURE_STORAGE_ACCOUNT_KEY` … for `az://`; `HTTP_TOKEN`, or `HTTP_USERNAME` and `HTTP_PASSWORD`, for
+//! `http(s)://`.
+
+mod clouds;
 
 use std::{
     collections::BTreeMap,
@@ -13,11 +16,7 @@ use std::{
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
-use object_store::{
-    ClientOptions, ObjectStore, ObjectStoreExt, RetryConfig,
-    aws::{AmazonS3Builder, AmazonS3ConfigKey},
-    path::Path as Key,
-};
+use object_store::{ObjectStore, ObjectStoreExt, path::Path as Key};
 use tokio::io::AsyncWriteExt;
 
 use super::{Error, Result, uri::Uri};
@@ -128,79 +127,8 @@ pub fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// Opens a bucket.
-///
-/// # Errors
-/// If the environment makes no sense.
-pub fn bucket(name: &str, environment: &Environment) -> Result<Arc<dyn ObjectStore>> {
-    let mut options = ClientOptions::new()
-        .with_no_system_certificates(true)
-        .with_connect_timeout(CONNECT)
-        .with_read_timeout(SILENCE)
-        .with_timeout_disabled();
-    for der in roots() {
-        if let Ok(certificate) = object_store::Certificate::from_der(der) {
-            options = options.with_root_certificate(certificate);
-        }
-    }
-    let mut builder = AmazonS3Builder::new();
-    for (key, value) in &environment.0 {
-        if key.starts_with("AWS_")
-            && let Ok(key) = key.to_ascii_lowercase().parse::<AmazonS3ConfigKey>()
-        {
-            builder = builder.with_config(key, value.trim());
-        }
-    }
-    if let Some(endpoint) = environment
-        .get("AWS_ENDPOINT_URL_S3")
-        .or(environment.get("AWS_ENDPOINT_URL"))
-        .or(environment.get("AWS_ENDPOINT"))
-    {
-        // Plain HTTP only where somebody wrote it.
-        options = options.with_allow_http(endpoint.starts_with("http://"));
-        builder = builder.with_endpoint(endpoint);
-    }
-    if environment.get("AWS_REGION").is_none() && environment.get("AWS_DEFAULT_REGION").is_none() {
-        builder = builder.with_region("us-east-1");
-    }
-    let retry = RetryConfig {
-        max_retries: TRIES,
-        retry_timeout: Duration::from_secs(120),
-        ..RetryConfig::default()
-    };
-    let store = builder
-        .with_bucket_name(name)
-        .with_client_options(options)
-        .with_retry(retry)
-        .build()
-        .map_err(|e| Error::Invalid(format!("s3://{name}: {}", chain(&e))))?;
-    Ok(Arc::new(store))
-}
-
 fn key(uri: &Uri, path: &str) -> Result<Key> {
     Key::parse(path).map_err(|e| Error::Invalid(format!("{uri}: {}", chain(&e))))
-}
-
-fn s3_error(what: &str, error: &object_store::Error) -> Error {
-    let text = format!("{what}: {}", chain(error));
-    match error {
-        object_store::Error::NotFound { .. } => Error::NotFound(format!("{what}: it isn't there")),
-        // Without keys the client asks the cloud's metadata service who the pod is.
-        _ if text.contains("169.254.169.254") || text.contains("169.254.170.") => {
-            Error::Denied(format!(
-                "{what}: no credentials were given, and the pod has no identity of its own: name a Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY under `credentials` (for a public bucket, with AWS_SKIP_SIGNATURE=true)"
-            ))
-        }
-        // The code of the S3 API, which has no error of its own in the client.
-        _ if text.contains("NoSuchBucket") => {
-            Error::NotFound(format!("{what}: there is no such bucket"))
-        }
-        object_store::Error::PermissionDenied { .. }
-        | object_store::Error::Unauthenticated { .. } => Error::Denied(format!(
-            "{text}; are AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the Secret that `credentials` names?"
-        )),
-        _ => Error::Unavailable(text),
-    }
 }
 
 /// Downloads what a URI names into a directory, which is made: a file under its own name, a tree as it is. Gives the path
@@ -222,11 +150,12 @@ pub async fn download(uri: &Uri, environment: &Environment, target: &Path) -> Re
             get_http(url, environment, &path).await?;
             Ok(path)
         }
-        Uri::S3 {
-            bucket: name,
+        Uri::Bucket {
+            cloud,
+            bucket,
             key: path,
         } => {
-            let store = bucket(name, environment)?;
+            let store = clouds::open(*cloud, bucket, environment)?;
             if !path.is_empty() {
                 let at = key(uri, path)?;
                 match store.head(&at).await {
@@ -236,7 +165,7 @@ pub async fn download(uri: &Uri, environment: &Environment, target: &Path) -> Re
                         return Ok(file);
                     }
                     Err(object_store::Error::NotFound { .. }) => {}
-                    Err(e) => return Err(s3_error(&format!("reading {uri}"), &e)),
+                    Err(e) => return Err(clouds::error(uri, &format!("reading {uri}"), &e)),
                 }
             }
             get_tree(store, uri, path, target).await?;
@@ -259,7 +188,7 @@ async fn get_tree(
         .list(Some(&root))
         .try_collect()
         .await
-        .map_err(|e| s3_error(&format!("listing {uri}"), &e))?;
+        .map_err(|e| clouds::error(uri, &format!("listing {uri}"), &e))?;
     if objects.is_empty() {
         return Err(Error::NotFound(format!(
             "{uri}: there is neither an object nor anything below it"
@@ -296,10 +225,10 @@ async fn get_object(store: &dyn ObjectStore, at: &Key, file: &Path, uri: &Uri) -
             let stream = store
                 .get(at)
                 .await
-                .map_err(|e| s3_error(&format!("reading {uri} ({at})"), &e))?;
+                .map_err(|e| clouds::error(uri, &format!("reading {uri} ({at})"), &e))?;
             let stream = stream
                 .into_stream()
-                .map_err(|e| s3_error(&format!("reading {uri} ({at})"), &e));
+                .map_err(|e| clouds::error(uri, &format!("reading {uri} ({at})"), &e));
             save(stream, file).await
         }
         .await;
@@ -400,16 +329,16 @@ pub struct Folder {
 }
 
 impl Folder {
-    /// Opens `s3://BUCKET/PREFIX`; `None` for other schemes.
+    /// Opens a prefix of a bucket; `None` for other schemes.
     ///
     /// # Errors
     /// If the environment makes no sense.
     pub fn open(uri: &Uri, environment: &Environment) -> Result<Option<Self>> {
-        let Uri::S3 { bucket: name, key } = uri else {
+        let Uri::Bucket { cloud, bucket, key } = uri else {
             return Ok(None);
         };
         Ok(Some(Self {
-            store: bucket(name, environment)?,
+            store: clouds::open(*cloud, bucket, environment)?,
             uri: uri.clone(),
             prefix: key.clone(),
         }))
@@ -427,9 +356,14 @@ impl Folder {
     pub async fn get(&self, path: &str) -> Result<Option<Bytes>> {
         let what = format!("reading {}/{path}", self.uri);
         match self.store.get(&self.key(path)?).await {
-            Ok(object) => Ok(Some(object.bytes().await.map_err(|e| s3_error(&what, &e))?)),
+            Ok(object) => Ok(Some(
+                object
+                    .bytes()
+                    .await
+                    .map_err(|e| clouds::error(&self.uri, &what, &e))?,
+            )),
             Err(object_store::Error::NotFound { .. }) => Ok(None),
-            Err(e) => Err(s3_error(&what, &e)),
+            Err(e) => Err(clouds::error(&self.uri, &what, &e)),
         }
     }
 
@@ -441,7 +375,7 @@ impl Folder {
         self.store
             .put(&self.key(path)?, bytes.into())
             .await
-            .map_err(|e| s3_error(&format!("writing {}/{path}", self.uri), &e))?;
+            .map_err(|e| clouds::error(&self.uri, &format!("writing {}/{path}", self.uri), &e))?;
         Ok(())
     }
 
@@ -477,11 +411,11 @@ impl Folder {
             .list(Some(&root))
             .try_collect()
             .await
-            .map_err(|e| s3_error(&what, &e))?;
+            .map_err(|e| clouds::error(&self.uri, &what, &e))?;
         for object in &objects {
             match self.store.delete(&object.location).await {
                 Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
-                Err(e) => return Err(s3_error(&what, &e)),
+                Err(e) => return Err(clouds::error(&self.uri, &what, &e)),
             }
         }
         Ok(objects.len())

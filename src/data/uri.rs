@@ -1,4 +1,4 @@
-//! Where data lies: `s3://BUCKET/KEY`, `http(s)://…`, `pvc://CLAIM/PATH`, or a path of this machine.
+//! Where data lies: `s3://BUCKET/KEY` (`gs://`, `az://`), `http(s)://…`, `pvc://CLAIM/PATH`, or a path of this machine.
 
 use std::{
     fmt,
@@ -8,11 +8,36 @@ use std::{
 
 use super::Error;
 
+/// Whose object store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cloud {
+    /// Amazon S3, and whoever speaks its protocol.
+    S3,
+    /// Google Cloud Storage.
+    Google,
+    /// Azure Blob Storage; its bucket is a container.
+    Azure,
+}
+
+impl Cloud {
+    /// What stands before `://`.
+    #[must_use]
+    pub fn scheme(self) -> &'static str {
+        match self {
+            Self::S3 => "s3",
+            Self::Google => "gs",
+            Self::Azure => "az",
+        }
+    }
+}
+
 /// A place for data, taken apart.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Uri {
     /// An object, or all objects below a prefix.
-    S3 {
+    Bucket {
+        /// Whose.
+        cloud: Cloud,
         /// The bucket.
         bucket: String,
         /// Key or prefix, without slashes at the ends; may be empty.
@@ -36,7 +61,7 @@ impl Uri {
     #[must_use]
     pub fn name(&self) -> &str {
         let path = match self {
-            Self::S3 { key, .. } => key,
+            Self::Bucket { key, .. } => key,
             Self::Pvc { path, .. } => path,
             Self::Http(url) => url.path(),
             Self::File(path) => {
@@ -56,7 +81,7 @@ impl Uri {
             Self::Pvc { path, .. } if path.is_empty() => Some(mount.to_owned()),
             Self::Pvc { .. } => Some(mount.join(self.name())),
             Self::File(path) => Some(path.clone()),
-            Self::S3 { .. } | Self::Http(_) => None,
+            Self::Bucket { .. } | Self::Http(_) => None,
         }
     }
 }
@@ -78,18 +103,24 @@ impl FromStr for Uri {
         if first.is_empty() {
             return wrong("names no bucket, host or claim after ://");
         }
-        if matches!(scheme, "s3" | "pvc")
+        if matches!(scheme, "s3" | "gs" | "az" | "pvc")
             && path
                 .split('/')
                 .any(|part| part == ".." || part == "." || (part.is_empty() && !path.is_empty()))
         {
             return wrong("has an empty, `.` or `..` segment: write the path without them");
         }
-        match scheme {
-            "s3" => Ok(Self::S3 {
+        let in_bucket = |cloud| {
+            Ok(Self::Bucket {
+                cloud,
                 bucket: first.to_owned(),
-                key: path,
-            }),
+                key: path.clone(),
+            })
+        };
+        match scheme {
+            "s3" => in_bucket(Cloud::S3),
+            "gs" => in_bucket(Cloud::Google),
+            "az" => in_bucket(Cloud::Azure),
             "pvc" => Ok(Self::Pvc {
                 claim: first.to_owned(),
                 path,
@@ -101,7 +132,9 @@ impl FromStr for Uri {
                 Ok(url) => Ok(Self::Http(url)),
                 Err(error) => wrong(&format!("is no URL: {error}")),
             },
-            _ => wrong("has a scheme that isn't known: write s3://, http(s):// or pvc://"),
+            _ => wrong(
+                "has a scheme that isn't known: write s3://, gs://, az://, http(s):// or pvc://",
+            ),
         }
     }
 }
@@ -109,7 +142,9 @@ impl FromStr for Uri {
 impl fmt::Display for Uri {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::S3 { bucket, key } => write!(f, "s3://{bucket}/{key}"),
+            Self::Bucket { cloud, bucket, key } => {
+                write!(f, "{}://{bucket}/{key}", cloud.scheme())
+            }
             Self::Http(url) => write!(f, "{url}"),
             Self::Pvc { claim, path } => write!(f, "pvc://{claim}/{path}"),
             Self::File(path) => write!(f, "{}", path.display()),
@@ -126,6 +161,8 @@ mod tests {
         for (text, name, mounted) in [
             ("s3://models/churn/1/", "1", None),
             ("s3://models", "", None),
+            ("gs://models/churn.tar", "churn.tar", None),
+            ("az://models/churn/1", "1", None),
             ("https://host/a/b.csv?x=1", "b.csv", None),
             (
                 "pvc://flights/2013/q1.parquet",
@@ -143,6 +180,8 @@ mod tests {
                 mounted.map(PathBuf::from),
                 "{text}"
             );
+            let bare = text.trim_end_matches('/');
+            assert_eq!(uri.to_string().trim_end_matches('/'), bare, "{text}");
         }
     }
 

@@ -19,7 +19,7 @@ pub fn distribution(name: &str, reference: &Sample, current: &Sample) -> Option<
     if reference.used() == 0 || current.used() == 0 {
         return None;
     }
-    let (bins, r, c) = match (reference.categories_counted(), current.categories_counted()) {
+    let (bins, range, r, c) = match (reference.categories_counted(), current.categories_counted()) {
         (Some(r), Some(c)) => {
             let mut names: Vec<&str> = r
                 .keys()
@@ -47,7 +47,7 @@ pub fn distribution(name: &str, reference: &Sample, current: &Sample) -> Option<
                 c.pop();
                 bins.pop();
             }
-            (bins, r, c)
+            (bins, None, r, c)
         }
         (None, None) => {
             // Without the last hundredth on either end, which would make all others one bin.
@@ -66,13 +66,14 @@ pub fn distribution(name: &str, reference: &Sample, current: &Sample) -> Option<
             let bins = (0..BINS)
                 .map(|i| format!("from {}", short(low + width * i as f64)))
                 .collect();
-            (bins, of(reference), of(current))
+            (bins, Some((low, high)), of(reference), of(current))
         }
         _ => return None,
     };
     Some(Distribution {
         column: name.to_owned(),
         bins,
+        range,
         reference: r,
         current: c,
     })
@@ -87,11 +88,15 @@ pub fn escape(text: &str) -> String {
         .replace('"', "&quot;")
 }
 
-/// Both sides as bars: the reference behind, the current data before it.
+/// Both sides as bars, the reference behind, the current data before it; below them the categories as far as there is room, or both ends of the numbers.
 #[must_use]
 pub fn bars(distribution: &Distribution) -> String {
     const WIDTH: f64 = 320.0;
     const HEIGHT: f64 = 72.0;
+    /// Room for words below.
+    const FOOT: f64 = 16.0;
+    /// Width of a character, about.
+    const CHARACTER: f64 = 7.0;
     let count = distribution.bins.len().max(1) as f64;
     let most = distribution
         .reference
@@ -100,7 +105,8 @@ pub fn bars(distribution: &Distribution) -> String {
         .fold(f64::MIN_POSITIVE, |most, share| most.max(*share));
     let step = WIDTH / count;
     let mut svg = format!(
-        r#"<svg class="bars" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="distribution of {}">"#,
+        r#"<svg class="bars" viewBox="0 0 {WIDTH} {}" role="img" aria-label="distribution of {}">"#,
+        HEIGHT + FOOT,
         escape(&distribution.column)
     );
     let sides = distribution.reference.iter().zip(&distribution.current);
@@ -122,6 +128,27 @@ pub fn bars(distribution: &Distribution) -> String {
             step * 0.44,
             tall(*c),
         );
+    }
+    let mut word = |x: f64, anchor: &str, text: &str| {
+        let _ = write!(
+            svg,
+            r#"<text x="{x:.1}" y="{:.1}" text-anchor="{anchor}">{}</text>"#,
+            HEIGHT + FOOT - 4.0,
+            escape(text)
+        );
+    };
+    if let Some((low, high)) = distribution.range {
+        word(0.0, "start", &short(low));
+        word(WIDTH, "end", &short(high));
+    } else {
+        let room = (step / CHARACTER) as usize;
+        for (i, bin) in distribution.bins.iter().enumerate() {
+            let name: String = bin.chars().take(room.max(1)).collect();
+            // One letter of many says nothing.
+            if name == *bin || room > 2 {
+                word(step * (i as f64 + 0.5), "middle", &name);
+            }
+        }
     }
     svg + "</svg>"
 }

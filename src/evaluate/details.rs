@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::measure::Compared;
+use super::{changed::Changed, measure::Compared};
 use crate::stats::{
     drift::Report as DriftReport,
     fairness::GroupReport,
@@ -31,6 +31,9 @@ pub struct Details {
     /// Where the model does worst, worst first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub slices: Vec<Slice>,
+    /// What changed against stable, row by row.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub changed: Option<Changed>,
     /// Answers that scored worst.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub examples: Vec<Example>,
@@ -178,6 +181,9 @@ pub struct Distribution {
     pub column: String,
     /// Names of the bins.
     pub bins: Vec<String>,
+    /// Where the bins of numbers begin and end; what is beyond is in the outermost.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub range: Option<(f64, f64)>,
     /// Share of the reference in each.
     pub reference: Vec<f64>,
     /// Share of the current data in each.

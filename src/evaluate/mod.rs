@@ -14,6 +14,7 @@
 
 pub mod answer;
 pub mod calibration;
+pub mod changed;
 pub mod chart;
 pub mod client;
 pub mod container;
@@ -401,6 +402,7 @@ fn compute(
             not.extend([prediction, score]);
         }
         details.slices = slices::worst(rows, truth, &compared, &not);
+        details.changed = changed::of(rows, truth, &compared);
     } else if let Some(current) = &loaded.current {
         count = usize::try_from(current.source.rows()).unwrap_or(usize::MAX);
     }

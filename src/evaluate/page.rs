@@ -83,7 +83,7 @@ impl Page<'_> {
             "rows": self.rows,
             "time": self.time.map(|t| t.strftime("%Y-%m-%d %H:%M UTC").to_string()),
             "metrics": self.table(),
-            "has_stable": self.metrics.iter().any(|m| m.name.starts_with("stable.")),
+            "has_stable": self.gates.iter().any(|g| g.stable.is_some()) || self.metrics.iter().any(|m| m.name.starts_with("stable.")),
             "gates": self.gates,
             "datasets": self.datasets,
             "details": self.details,

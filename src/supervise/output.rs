@@ -51,7 +51,7 @@ impl Output {
     pub fn open(uri: &Uri, environment: &Environment, directory: &Path) -> Result<Self, Failure> {
         if matches!(uri, Uri::Http(_)) {
             return Err(unwritable(&Error::Invalid(format!(
-                "{uri} can't be written: write model.output as s3://… or pvc://…"
+                "{uri} can't be written: write model.output as s3://…, gs://…, az://… or pvc://…"
             ))));
         }
         Ok(Self {

@@ -168,7 +168,7 @@ fn rows() -> Vec<Row> {
             TRAINING,
             "/spec/datasets",
             json!([{"name": "d", "uri": "/data/d"}]),
-            "spec.datasets[0].uri in body should match '^(s3|https?|pvc)://[^/]+(/.*)?$'",
+            "spec.datasets[0].uri in body should match '^(s3|gs|az|https?|pvc)://[^/]+(/.*)?$'",
         ),
         (
             TRAINING,
@@ -180,7 +180,7 @@ fn rows() -> Vec<Row> {
             TRAINING,
             "/spec/model/output",
             json!("https://b/d"),
-            "spec.model.output in body should match '^(s3|pvc)://[^/]+(/.*)?$'",
+            "spec.model.output in body should match '^(s3|gs|az|pvc)://[^/]+(/.*)?$'",
         ),
         (
             TRAINING,

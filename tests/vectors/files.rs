@@ -296,29 +296,31 @@ fn an_evaluation_of_a_file_is_measured_without_a_cluster() {
 }
 
 #[test]
-fn a_field_that_there_is_not_is_an_error_and_not_ignored() {
+fn a_field_that_there_is_not_or_of_another_type_is_an_error_that_names_it() {
     let place = tempfile::tempdir().expect("a folder");
     let path = place.path().join("e.yaml");
     let text_of =
         std::fs::read_to_string(folder().join("golden/evaluation.yaml")).expect("it is there");
-    std::fs::write(
-        &path,
-        text_of.replace("calibration: {bins: 10}", "calibration: {bin: 10}"),
-    )
-    .expect("it can be written");
-    let output = perennial(&[
-        "eval",
-        "-f",
-        path.to_str().expect("a name"),
-        "--predictions",
-        "data/binary_0.csv",
-    ]);
-    assert_eq!(code(&output), 2);
-    assert!(
-        text(&output.stderr).contains("spec.evaluators[1].calibration.bin"),
-        "{}",
-        text(&output.stderr)
-    );
+    for (wrong, field) in [
+        ("{bin: 10}", "spec.evaluators[1].calibration.bin"),
+        (
+            "{bins: ten}",
+            "spec.evaluators[1].calibration.bins: invalid type",
+        ),
+    ] {
+        let changed = text_of.replace("calibration: {bins: 10}", &format!("calibration: {wrong}"));
+        std::fs::write(&path, changed).expect("it can be written");
+        let output = perennial(&[
+            "eval",
+            "-f",
+            path.to_str().expect("a name"),
+            "--predictions",
+            "data/binary_0.csv",
+        ]);
+        assert_eq!(code(&output), 2);
+        let said = text(&output.stderr);
+        assert!(said.contains(field), "{said}");
+    }
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! `s3://` against a real S3 server: versitygw, whose binary `PERENNIAL_VERSITYGW` names
-//! (`hack/cluster/extras versitygw`; `hack/test unit` runs them). The cluster tests run the same in pods.
+//! (`hack/cluster/extras versitygw`; `hack/test unit` runs them). The cluster tests run the same in pods. `gs://` and `az://` against stand-ins, as
+//! the real ones can't be had without an account: fake-gcs-server (`PERENNIAL_FAKE_GCS`) and Microsoft's Azurite (`PERENNIAL_AZURITE`).
 
 use std::process::{Child, Command, Stdio};
 
@@ -15,6 +16,11 @@ struct Server {
     endpoint: String,
 }
 
+fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
+}
+
 impl Server {
     /// Starts a server with the bucket `models`.
     async fn start() -> Self {
@@ -22,18 +28,17 @@ impl Server {
             .expect("PERENNIAL_VERSITYGW names the S3 server's binary");
         let root = tempfile::tempdir().unwrap();
         std::fs::create_dir(root.path().join("models")).unwrap();
-        let port = std::net::TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap()
-            .port();
-        let child = Command::new(binary)
+        let port = free_port();
+        let mut command = Command::new(binary);
+        command
             .args(["--port", &format!("127.0.0.1:{port}"), "posix"])
             .arg(root.path())
-            .envs([("ROOT_ACCESS_KEY", KEY), ("ROOT_SECRET_KEY", SECRET)])
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap();
+            .envs([("ROOT_ACCESS_KEY", KEY), ("ROOT_SECRET_KEY", SECRET)]);
+        Self::run(command, root, port).await
+    }
+
+    async fn run(mut command: Command, root: tempfile::TempDir, port: u16) -> Self {
+        let child = command.stdout(Stdio::null()).spawn().unwrap();
         let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
         while tokio::net::TcpStream::connect(("127.0.0.1", port))
             .await
@@ -41,7 +46,7 @@ impl Server {
         {
             assert!(
                 tokio::time::Instant::now() < deadline,
-                "the S3 server doesn't start"
+                "the server doesn't start"
             );
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -53,12 +58,11 @@ impl Server {
     }
 
     fn environment(&self, secret: &str) -> Environment {
-        let pairs = [
+        environment(&[
             ("AWS_ACCESS_KEY_ID", KEY),
             ("AWS_SECRET_ACCESS_KEY", secret),
             ("AWS_ENDPOINT_URL", &self.endpoint),
-        ];
-        Environment::of(pairs.map(|(k, v)| (k.to_owned(), v.to_owned())))
+        ])
     }
 }
 
@@ -69,6 +73,14 @@ impl Drop for Server {
     }
 }
 
+fn environment(pairs: &[(&str, &str)]) -> Environment {
+    Environment::of(
+        pairs
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned())),
+    )
+}
+
 fn uri(text: &str) -> Uri {
     text.parse().unwrap()
 }
@@ -77,7 +89,13 @@ fn uri(text: &str) -> Uri {
 #[ignore = "needs an S3 server: PERENNIAL_VERSITYGW=…/versitygw cargo test --lib s3 -- --ignored"]
 async fn a_tree_goes_to_s3_and_comes_back_the_same() {
     let server = Server::start().await;
-    let environment = server.environment(SECRET);
+    there_and_back("s3", &server.environment(SECRET)).await;
+    assert!(server.root.path().join("models").exists());
+}
+
+/// Through a bucket `models`.
+async fn there_and_back(scheme: &str, environment: &Environment) {
+    let uri = |path: &str| uri(&format!("{scheme}://models/{path}"));
     let local = tempfile::tempdir().unwrap();
     let at = |path: &str| local.path().join(path);
     std::fs::create_dir_all(at("in/sub dir")).unwrap();
@@ -90,8 +108,8 @@ async fn a_tree_goes_to_s3_and_comes_back_the_same() {
         (0..23_000_000u32).map(|i| i as u8).collect::<Vec<u8>>(),
     )
     .unwrap();
-    let version = uri("s3://models/churn/1");
-    let folder = Folder::open(&version, &environment).unwrap().unwrap();
+    let version = uri("churn/1");
+    let folder = Folder::open(&version, environment).unwrap().unwrap();
     assert_eq!(folder.get("manifest.json").await.unwrap(), None);
     let content = digest::of_path(&at("in"), |_| false).unwrap();
     for file in &content.files {
@@ -101,10 +119,10 @@ async fn a_tree_goes_to_s3_and_comes_back_the_same() {
             .unwrap();
     }
     folder.put("manifest.json", "{}".into()).await.unwrap();
-    let got = download(&version, &environment, &at("out")).await.unwrap();
+    let got = download(&version, environment, &at("out")).await.unwrap();
     let back = digest::of_path(&got, |path| path == "manifest.json").unwrap();
     assert_eq!(back, content);
-    let file = download(&uri("s3://models/churn/1/a.txt"), &environment, &at("one"))
+    let file = download(&uri("churn/1/a.txt"), environment, &at("one"))
         .await
         .unwrap();
     assert_eq!(
@@ -115,17 +133,16 @@ async fn a_tree_goes_to_s3_and_comes_back_the_same() {
         (at("one/a.txt").as_path(), "one")
     );
     // A neighbour whose name begins the same is no part of it.
-    let neighbour = Folder::open(&uri("s3://models/churn/10"), &environment)
+    let neighbour = Folder::open(&uri("churn/10"), environment)
         .unwrap()
         .unwrap();
     neighbour.put("x", "x".into()).await.unwrap();
     assert_eq!(folder.clear().await.unwrap(), 5);
     assert!(neighbour.get("x").await.unwrap().is_some());
     assert!(matches!(
-        download(&version, &environment, &at("gone")).await,
+        download(&version, environment, &at("gone")).await,
         Err(Error::NotFound(_))
     ));
-    assert!(server.root.path().join("models").exists());
 }
 
 #[tokio::test]
@@ -152,4 +169,100 @@ async fn wrong_keys_and_buckets_for_s3_are_told_apart() {
         get("s3://nobucket/x", &good).await,
         Error::NotFound(_)
     ));
+}
+
+#[tokio::test]
+#[ignore = "needs fake-gcs-server: hack/cluster/extras fake-gcs-server, PERENNIAL_FAKE_GCS=… cargo test --lib google -- --ignored"]
+async fn a_tree_goes_to_google_and_comes_back_the_same() {
+    let binary = std::env::var("PERENNIAL_FAKE_GCS").expect("PERENNIAL_FAKE_GCS names its binary");
+    let root = tempfile::tempdir().unwrap();
+    std::fs::create_dir(root.path().join("models")).unwrap();
+    let port = free_port();
+    let mut command = Command::new(binary);
+    command
+        .args([
+            "-scheme",
+            "http",
+            "-host",
+            "127.0.0.1",
+            "-port",
+            &port.to_string(),
+        ])
+        .args([
+            "-public-host",
+            &format!("127.0.0.1:{port}"),
+            "-log-level",
+            "error",
+        ])
+        .arg("-filesystem-root")
+        .arg(root.path());
+    let server = Server::run(command, root, port).await;
+    let found = environment(&[
+        ("GOOGLE_BASE_URL", &server.endpoint),
+        ("GOOGLE_SKIP_SIGNATURE", "true"),
+    ]);
+    there_and_back("gs", &found).await;
+}
+
+#[tokio::test]
+#[ignore = "needs Azurite: hack/cluster/extras azurite, PERENNIAL_AZURITE=… cargo test --lib azure -- --ignored"]
+async fn a_tree_goes_to_azure_and_comes_back_the_same() {
+    /// The account that every Azurite has.
+    const ACCOUNT: &str = "devstoreaccount1";
+    const ACCOUNT_KEY: &str =
+        "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
+    let binary = std::env::var("PERENNIAL_AZURITE").expect("PERENNIAL_AZURITE names azurite-blob");
+    let root = tempfile::tempdir().unwrap();
+    let port = free_port();
+    let mut command = Command::new(binary);
+    command
+        .args([
+            "--blobHost",
+            "127.0.0.1",
+            "--blobPort",
+            &port.to_string(),
+            "--silent",
+            "--skipApiVersionCheck",
+            "--location",
+        ])
+        .arg(root.path());
+    let server = Server::run(command, root, port).await;
+    let endpoint = format!("{}/{ACCOUNT}", server.endpoint);
+    let with = |key| {
+        environment(&[
+            ("AZURE_STORAGE_ACCOUNT_NAME", ACCOUNT),
+            ("AZURE_STORAGE_ACCOUNT_KEY", key),
+            ("AZURE_STORAGE_ENDPOINT", &endpoint),
+        ])
+    };
+    let target = tempfile::tempdir().unwrap();
+    let failed = download(&uri("az://models/x"), &with(ACCOUNT_KEY), target.path()).await;
+    assert!(matches!(failed, Err(Error::NotFound(_))), "{failed:?}");
+    let wrong = with("d3JvbmcgYnV0IGJhc2U2NA==");
+    let failed = download(&uri("az://models/x"), &wrong, target.path())
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(&failed, Error::Denied(text) if text.contains("AZURE_STORAGE_ACCOUNT_KEY")),
+        "{failed}"
+    );
+    // The container, which nothing of ours makes.
+    let key = object_store::azure::AzureAccessKey::try_new(ACCOUNT_KEY).unwrap();
+    let key = object_store::azure::AzureCredential::AccessKey(key);
+    let mut request = http::Request::put(format!("{endpoint}/models?restype=container"))
+        .header("content-length", 0)
+        .body(object_store::client::HttpRequestBody::empty())
+        .unwrap();
+    object_store::azure::AzureAuthorizer::new(&key, ACCOUNT)
+        .try_authorize(&mut request)
+        .unwrap();
+    let client = http_client().unwrap();
+    let made = client
+        .put(request.uri().to_string())
+        .headers(request.headers().clone())
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(made.status().as_u16(), 201);
+    there_and_back("az", &with(ACCOUNT_KEY)).await;
 }
