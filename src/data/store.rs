@@ -394,9 +394,15 @@ impl Folder {
             tokio::io::copy(&mut reader, &mut writer).await?;
             writer.shutdown().await
         };
-        copied
-            .await
-            .map_err(|e| Error::Unavailable(format!("{what}: {}", chain(&e))))
+        copied.await.map_err(|e| {
+            match e
+                .get_ref()
+                .and_then(|cause| cause.downcast_ref::<object_store::Error>())
+            {
+                Some(cause) => clouds::error(&self.uri, &what, cause),
+                None => Error::Unavailable(format!("{what}: {}", chain(&e))),
+            }
+        })
     }
 
     /// Deletes all objects below the prefix.
