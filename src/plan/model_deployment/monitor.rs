@@ -255,10 +255,16 @@ fn with_retraining<T>(
         .map(|d| d.column.as_str())
         .collect();
     let drifted = drifted.join(", ");
-    let metrics: Vec<retraining::Measured> = measured(observed, status)
+    // One from which no verdict follows is no reading either.
+    let (silent, measured): (Vec<_>, Vec<_>) = measured(observed, status)
         .into_iter()
-        // One from which no verdict follows is no reading either.
-        .filter(|(value, _)| !value.inconclusive)
+        .partition(|(value, _)| value.inconclusive || value.value.is_none());
+    let silent: Vec<(String, String)> = silent
+        .into_iter()
+        .filter_map(|(value, _)| Some((value.name, value.message?)))
+        .collect();
+    let metrics: Vec<retraining::Measured> = measured
+        .into_iter()
         .filter_map(|(value, context)| {
             Some(retraining::Measured {
                 samples: value.samples,
@@ -284,6 +290,7 @@ fn with_retraining<T>(
         drifted: &drifted,
         evaluations: &observed.evaluations,
         metrics: &metrics,
+        silent: &silent,
         late: &observed.live.late,
         since: stable.and_then(|s| Some(s.since.as_ref()?.0)),
         jobs: &observed.training_jobs,

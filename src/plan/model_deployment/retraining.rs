@@ -97,6 +97,8 @@ pub struct Input<'a> {
     pub since: Option<Timestamp>,
     /// Metrics of stable.
     pub metrics: &'a [Measured],
+    /// Metrics of stable from whose last measurement no verdict follows, and why.
+    pub silent: &'a [(String, String)],
     /// The Evaluations that the release names, by name.
     pub evaluations: &'a BTreeMap<String, Arc<Evaluation>>,
     /// The namespace's TrainingJobs.
