@@ -716,6 +716,9 @@ pub struct RetrainingRun {
     /// Digest over recipe and input digests, once known: the same again is `NoNewData`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inputs: Option<String>,
+    /// `Manual`, if `retraining.promotion` said so when it fired: its version waits for `promote`, whatever the spec says by then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub promotion: Option<Promotion>,
 }
 
 /// State of a trigger.

@@ -348,6 +348,20 @@ fn a_retrained_version_waits_at_weight_0_where_promotion_is_manual() {
     golden("manual-promotion", &world.trace);
 }
 
+#[test]
+fn a_version_that_a_person_is_to_promote_waits_at_weight_0_whatever_brought_it() {
+    let mut world = serving(LADDER, Some(2));
+    world.input.by_hand = vec!["v-bbb".into()];
+    world.wants("bbb", CandidateSource::Spec);
+    world.run(3600);
+    assert_eq!(world.input.state.rollout.state, RolloutState::Paused);
+    assert_eq!(world.input.state.rollout.weight, 0);
+    world.command(Command::Promote, "bbb/1");
+    world.tick();
+    assert!(world.run_until(7200, idle), "{}", world.trace);
+    assert_eq!(last(&world), (Outcome::Promoted, "Promoted"));
+}
+
 const APPROVED: &str = r"
 steps:
 - setWeight: 10

@@ -19,7 +19,7 @@ use crate::{
     plan::rollout::computed,
     stats::{
         drift::online::{Concept, Kind},
-        labels::Outcomes,
+        labels::{Cohort, Metric, Outcomes},
     },
 };
 
@@ -52,24 +52,28 @@ pub(super) fn reading(
         let end = counted?;
         let pending = before.is_some_and(|b| b.state == PENDING);
         let mean = before.and_then(|b| b.value).unwrap_or_default();
-        let reading = found(of, (end, pending), (mean, None), kind)?;
+        let reading = found(of, (end, pending), (mean, None, None), kind)?;
         return Some((reading, title + &detector.write()));
     }
     // What a detector has found stays until a run starts: it says so once.
     let mut drifted = before.is_some_and(|b| b.state == PENDING);
     let mut all = Vec::new();
+    let mut left_out = None;
     while from < to {
         let window = (from, from + length - 1);
-        let cohort = input.late.cohort(revision, window, of.horizon_seconds());
         from += length;
-        // Fast labels are biased labels: they may only look like a change.
-        if cohort.coverage().is_none_or(|share| share < of.coverage()) {
-            continue;
-        }
-        let losses = Outcomes::losses(&cohort, metric, of.positive.as_deref()).ok()?;
-        for loss in losses {
-            drifted |= detector.update(loss);
-            all.push(loss);
+        let cohort = input.late.cohort(revision, window, of.horizon_seconds());
+        match losses(cohort, metric, of) {
+            Ok(losses) => {
+                for loss in losses {
+                    drifted |= detector.update(loss);
+                    all.push(loss);
+                }
+            }
+            Err(why) => {
+                let end = Timestamp::from_second(from).ok()?;
+                left_out = Some(format!("of the window until {end}, {why}"));
+            }
         }
     }
     // Windows that say nothing leave the value as it was.
@@ -78,17 +82,34 @@ pub(super) fn reading(
         rows => all.iter().sum::<f64>() / rows as f64,
     };
     let rows = i64::try_from(all.len()).ok();
-    let reading = found(of, (to, drifted), (mean, rows), kind)?;
+    let reading = found(of, (to, drifted), (mean, rows, left_out), kind)?;
     Some((reading, title + &detector.write()))
+}
+
+/// The losses of a window's rows; why there are none.
+fn losses(cohort: Cohort<'_>, metric: Metric, of: &LabelsMetric) -> Result<Vec<f64>, String> {
+    let positive = of.positive.as_deref();
+    let cohorts = [cohort];
+    let [mut outcomes] = Outcomes::of([&cohorts], metric, positive)?;
+    // Fast labels are biased labels: they may only look like a change.
+    match labelled::silent(&outcomes.pop().unwrap_or_default(), &cohorts[0], of) {
+        Some(why) => Err(why),
+        None => Outcomes::losses(&cohorts[0], metric, positive),
+    }
 }
 
 fn found(
     of: &LabelsMetric,
     (end, drifted): (i64, bool),
-    (mean, rows): (f64, Option<i64>),
+    (mean, rows, left_out): (f64, Option<i64>, Option<String>),
     kind: Kind,
 ) -> Option<Reading> {
     let time = Timestamp::from_second(end).ok()?;
+    let (silent, left_out) = match (left_out, rows) {
+        (Some(why), Some(0)) if !drifted => (Some(why), String::new()),
+        (Some(why), _) => (None, format!("; left out: {why}")),
+        (None, _) => (None, String::new()),
+    };
     let over = rows.map(|rows| format!("over {rows} labelled rows "));
     let said = match drifted {
         true => "says that it has become worse",
@@ -98,7 +119,7 @@ fn found(
         value: mean,
         time,
         context: format!(
-            "{}until {time}; {} {said}",
+            "{}until {time}; {} {said}{left_out}",
             over.unwrap_or_default(),
             kind.name()
         ),
@@ -110,6 +131,7 @@ fn found(
             .ok()
             .filter(|_| !drifted),
         drifted: Some(drifted),
+        silent,
     })
 }
 

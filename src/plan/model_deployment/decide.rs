@@ -16,7 +16,6 @@ use crate::{
     api::{
         annotation,
         condition::{self, kind},
-        model_deployment::Promotion,
         revision::ModelRevision,
     },
     plan::{
@@ -185,11 +184,6 @@ fn input(
         .iter()
         .map(|k| (k.hash.clone(), seen(observed, kept, k)))
         .collect();
-    let promotion = spec
-        .retraining
-        .as_ref()
-        .and_then(|r| r.promotion)
-        .unwrap_or_default();
     Input {
         name: release,
         uid,
@@ -198,7 +192,8 @@ fn input(
         rollout: spec.rollout.clone().unwrap_or_default(),
         metrics: spec.metrics.clone(),
         replicas: Some(scale::full(observed, status)),
-        manual_versions: promotion == Promotion::Manual,
+        manual_versions: model::is_manual(deployment),
+        by_hand: model::by_hand(observed, status),
         improvement: improvement(spec.retraining.as_ref(), status),
         signature_change: signature::change(status, known),
         state,

@@ -10,7 +10,7 @@ use super::{Observed, Status};
 use crate::{
     api::{gate::MetricValue, rollout::LabelsMetric},
     plan::{earlier, rollout::computed},
-    stats::labels::{Late, Outcomes},
+    stats::labels::{Cohort, Late, Outcomes},
 };
 
 /// How long after a window has its labels gateways are read at the latest.
@@ -57,14 +57,14 @@ fn measured(
     (from, to): (i64, i64),
 ) -> MetricValue {
     let metric = computed(of.metric);
-    let cohort = late.cohort(revision, (from, to - 1), of.horizon_seconds());
+    let cohorts = [late.cohort(revision, (from, to - 1), of.horizon_seconds())];
     let none = MetricValue {
         name: name.to_owned(),
         samples: Some(0),
         time: Timestamp::from_second(to).ok().map(Time),
         ..MetricValue::default()
     };
-    let outcomes = match Outcomes::of([&[cohort]], metric, of.positive.as_deref()) {
+    let outcomes = match Outcomes::of([&cohorts], metric, of.positive.as_deref()) {
         Ok([mut all]) => all.pop().unwrap_or_default(),
         Err(why) => {
             return MetricValue {
@@ -73,31 +73,45 @@ fn measured(
             };
         }
     };
+    let message = silent(&outcomes, &cohorts[0], of);
     let Some(coverage) = outcomes.coverage() else {
-        let message = match outcomes.unread {
-            0 => "no request was answered in this window".to_owned(),
-            unread => format!("of {unread} answers none could be read"),
-        };
-        return MetricValue {
-            message: Some(message),
-            ..none
-        };
+        return MetricValue { message, ..none };
     };
-    let short = coverage < of.coverage();
-    let message = format!(
-        "{} of {} requests are labelled, and minCoverage is {}: those that come first may not be like the rest",
-        outcomes.labelled,
-        outcomes.requests,
-        of.coverage()
-    );
     MetricValue {
         value: outcomes.value(metric),
         samples: i64::try_from(outcomes.rows).ok(),
         coverage: Some((coverage * 1000.0).round() / 1000.0),
-        inconclusive: short,
-        message: short.then_some(message),
+        inconclusive: message.is_some(),
+        message,
         ..none
     }
+}
+
+/// Why no verdict follows from a window: nobody asked, or too few labels came that can be used.
+pub(super) fn silent(
+    outcomes: &Outcomes,
+    cohort: &Cohort<'_>,
+    of: &LabelsMetric,
+) -> Option<String> {
+    let Some(coverage) = outcomes.coverage() else {
+        return Some(match outcomes.unread {
+            0 => "no request was answered in this window".to_owned(),
+            unread => format!("of {unread} answers none could be read"),
+        });
+    };
+    let came = cohort.labelled() as u64 + cohort.misfits;
+    let useless = match came.saturating_sub(outcomes.labelled) {
+        0 => String::new(),
+        labels => format!(" (the labels of {labels} more can't be used)"),
+    };
+    (coverage < of.coverage()).then(|| {
+        format!(
+            "{} of {} requests are labelled{useless}, and minCoverage is {}: those that come first may not be like the rest",
+            outcomes.labelled,
+            outcomes.requests,
+            of.coverage()
+        )
+    })
 }
 
 /// Where a value comes from, for people.

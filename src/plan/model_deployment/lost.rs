@@ -4,12 +4,12 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 
-use super::{Observed, Status, recipe, retraining::result};
+use super::{Observed, Status, model, recipe, retraining::result};
 use crate::{
     api::{
         TrainingJob, annotation,
         condition::bounded,
-        model_deployment::{RetrainingRun, RetrainingStatus},
+        model_deployment::{Promotion, RetrainingRun, RetrainingStatus},
     },
     plan::{
         Event,
@@ -56,6 +56,7 @@ fn retrainings(observed: &Observed, now: Timestamp) -> Option<RetrainingStatus> 
             version: None,
             result: result::RUNNING.to_owned(),
             inputs: None,
+            promotion: model::is_manual(&observed.deployment).then_some(Promotion::Manual),
         })
     };
     let jobs = observed.training_jobs.iter();

@@ -2,17 +2,17 @@
 //!
 //! Versions are ordered by name, which sorts by time. Only newer ones than stable's are tried; one that was rejected here, that a
 //! retraining on the same data made, or that was stable before and was left, is passed over. A version whose TrainingJob
-//! vanished changes nothing, as the revision carries it.
+//! vanished changes nothing, as the revision carries it. Where versions wait for a person, another template is stable's version's first.
 
 use kube::ResourceExt;
 
-use super::{Observed, frozen, reason, resolve};
+use super::{Observed, frozen, reason, recipe, resolve, retraining::result};
 use crate::{
     api::{
         ModelDeployment, TrainingJob,
-        model_deployment::{ModelDeploymentStatus, ModelSource},
+        model_deployment::{ModelDeploymentStatus, ModelSource, Promotion},
         revision::{ModelReference, ModelRevision},
-        rollout::{CandidateSource, Outcome},
+        rollout::{CandidateSource, Outcome, RevisionStatus},
         training_job::{Publish, TrainingPhase},
     },
     plan::revision::{Content, Named, canonical, name},
@@ -139,21 +139,8 @@ fn by_name(
     source: &ModelSource,
 ) -> Wanted {
     let model = source.name.clone().unwrap_or_default();
-    let stable = revision(known, status.stable.as_ref().map(|s| s.revision.as_str()))
-        .map(|r| &r.model)
-        .filter(|m| m.name.as_deref() == Some(&model));
-    let candidate = revision(
-        known,
-        status.candidate.as_ref().map(|s| s.revision.as_str()),
-    )
-    .map(|r| &r.model)
-    .filter(|m| m.name.as_deref() == Some(&model));
-    let mut versions: Vec<ModelReference> = observed
-        .training_jobs
-        .iter()
-        .filter_map(|job| published(job, &model, source))
-        .collect();
     if let Some(pinned) = &source.version {
+        let mut versions = made(observed, source);
         versions.extend(
             known
                 .iter()
@@ -187,6 +174,52 @@ fn by_name(
             },
         };
     }
+    let (stable, newest) = followed(observed, status, known, source);
+    let Some(version) = newest else {
+        return Wanted::Nothing {
+            reason: reason::NO_VERSION,
+            message: no_version(observed, &model),
+        };
+    };
+    let waits = is_manual(&observed.deployment)
+        || by_hand(observed, status)
+            .iter()
+            .any(|v| Some(v) == version.version.as_ref());
+    let named = freeze(observed, known, version);
+    let source = brought_by(status, known, &named.revision);
+    // A version that waits for a person doesn't take another template with it: that is stable's version's first.
+    let named = match stable {
+        Some(stable) if waits && source == CandidateSource::Spec => freeze(observed, known, stable),
+        _ => named,
+    };
+    Wanted::Revision {
+        named: Box::new(named),
+        source,
+    }
+}
+
+/// The versions that TrainingJobs have made of a model that is followed.
+fn made(observed: &Observed, source: &ModelSource) -> Vec<ModelReference> {
+    let model = source.name.as_deref().unwrap_or_default();
+    let jobs = observed.training_jobs.iter();
+    jobs.filter_map(|job| published(job, model, source))
+        .collect()
+}
+
+/// Of a model that is followed: stable's version, and the newest that is to be tried, else stable's.
+fn followed(
+    observed: &Observed,
+    status: &ModelDeploymentStatus,
+    known: &[Named<ModelRevision>],
+    source: &ModelSource,
+) -> (Option<ModelReference>, Option<ModelReference>) {
+    let of = |side: &Option<RevisionStatus>| {
+        revision(known, side.as_ref().map(|s| s.revision.as_str()))
+            .map(|r| &r.model)
+            .filter(|m| m.name == source.name)
+    };
+    let (stable, candidate) = (of(&status.stable), of(&status.candidate));
+    let mut versions = made(observed, source);
     for carried in [stable, candidate].into_iter().flatten() {
         if !versions.iter().any(|v| v.version == carried.version) {
             versions.push(carried.clone());
@@ -205,20 +238,48 @@ fn by_name(
         }
     });
     // Without stable and with everything rejected, the newest is shown as what was refused.
-    match chosen.or(first) {
-        Some(version) => {
-            let named = freeze(observed, known, version);
-            let source = brought_by(status, known, &named.revision);
-            Wanted::Revision {
-                named: Box::new(named),
-                source,
-            }
-        }
-        None => Wanted::Nothing {
-            reason: reason::NO_VERSION,
-            message: no_version(observed, &model),
-        },
+    (stable.cloned(), chosen.or(first))
+}
+
+/// The version that a release which follows a model is to try, now or when what goes on has ended.
+pub fn next(
+    observed: &Observed,
+    status: &ModelDeploymentStatus,
+    known: &[Named<ModelRevision>],
+) -> Option<String> {
+    let source = source(&observed.deployment);
+    if source.uri.is_some() || source.version.is_some() {
+        return None;
     }
+    let (stable, newest) = followed(observed, status, known, &source);
+    let (stable, newest) = (stable?.version, newest?.version);
+    if newest == stable { None } else { newest }
+}
+
+/// Whether new versions wait for a person.
+pub fn is_manual(deployment: &ModelDeployment) -> bool {
+    let retraining = deployment.spec.retraining.as_ref();
+    retraining.and_then(|r| r.promotion) == Some(Promotion::Manual)
+}
+
+/// Versions of retrainings that began while `promotion` was `Manual`, and that nobody has promoted yet. Who pins one in the spec has said so.
+pub fn by_hand(observed: &Observed, status: &ModelDeploymentStatus) -> Vec<String> {
+    let deployment = &observed.deployment;
+    if source(deployment).version.is_some() {
+        return Vec::new();
+    }
+    let taken = [result::PROMOTED, result::DID_NOT_HELP];
+    let runs = status.retraining.iter().flat_map(|r| &r.runs);
+    runs.filter(|run| run.promotion == Some(Promotion::Manual))
+        .filter(|run| !taken.contains(&run.result.as_str()))
+        .filter_map(|run| {
+            // Runs aren't followed any more once spec.retraining is gone.
+            let mut jobs = observed.training_jobs.iter();
+            let job = jobs.find(|job| recipe::is_of(job, deployment, run.firing));
+            let made = || job?.status.as_ref()?.model.as_ref()?.version.clone();
+            run.version.clone().or_else(made)
+        })
+        .collect()
 }
 
 /// Whether a newer version than stable's is not to be tried (again).
@@ -234,7 +295,7 @@ fn passed_over(status: &ModelDeploymentStatus, version: &ModelReference) -> bool
         .retraining
         .iter()
         .flat_map(|r| &r.runs)
-        .any(|r| r.result == super::retraining::result::NO_NEW_DATA && is(&r.version));
+        .any(|r| r.result == result::NO_NEW_DATA && is(&r.version));
     rejected || ((left || same_data) && !running)
 }
 

@@ -4,7 +4,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 
-use super::{Observed, Status, drift, labelled, reason, retraining};
+use super::{Observed, Status, drift, labelled, model, reason, retraining};
 use crate::{
     api::{
         condition::{self, kind},
@@ -209,10 +209,11 @@ pub(super) fn follow_runs(
     known: &[Named<ModelRevision>],
     status: &mut Status,
 ) -> Vec<Event> {
+    let next = model::next(observed, status, known);
     let Some(mut before) = status.retraining.take() else {
         return Vec::new();
     };
-    let events = with_retraining(observed, known, status, |input| {
+    let events = with_retraining(observed, known, status, next.as_deref(), |input| {
         retraining::follow_runs(input, &mut before)
     });
     status.retraining = Some(before);
@@ -225,8 +226,9 @@ pub(super) fn retrain(
     status: &mut Status,
     now: Timestamp,
 ) -> retraining::Output {
+    let next = model::next(observed, status, known);
     let before = status.retraining.take();
-    let output = with_retraining(observed, known, status, |input| {
+    let output = with_retraining(observed, known, status, next.as_deref(), |input| {
         retraining::decide(input, before.as_ref(), now)
     });
     status.retraining.clone_from(&output.status);
@@ -244,6 +246,7 @@ fn with_retraining<T>(
     observed: &Observed,
     known: &[Named<ModelRevision>],
     status: &Status,
+    next: Option<&str>,
     then: impl FnOnce(&retraining::Input<'_>) -> T,
 ) -> T {
     let stable = status.stable.as_ref();
@@ -255,10 +258,16 @@ fn with_retraining<T>(
         .map(|d| d.column.as_str())
         .collect();
     let drifted = drifted.join(", ");
-    let metrics: Vec<retraining::Measured> = measured(observed, status)
+    // One from which no verdict follows is no reading either.
+    let (silent, measured): (Vec<_>, Vec<_>) = measured(observed, status)
         .into_iter()
-        // One from which no verdict follows is no reading either.
-        .filter(|(value, _)| !value.inconclusive)
+        .partition(|(value, _)| value.inconclusive || value.value.is_none());
+    let silent: Vec<(String, String)> = silent
+        .into_iter()
+        .filter_map(|(value, _)| Some((value.name, value.message?)))
+        .collect();
+    let metrics: Vec<retraining::Measured> = measured
+        .into_iter()
         .filter_map(|(value, context)| {
             Some(retraining::Measured {
                 samples: value.samples,
@@ -284,11 +293,13 @@ fn with_retraining<T>(
         drifted: &drifted,
         evaluations: &observed.evaluations,
         metrics: &metrics,
+        silent: &silent,
         late: &observed.live.late,
         since: stable.and_then(|s| Some(s.since.as_ref()?.0)),
         jobs: &observed.training_jobs,
         rollout: status.rollout.as_ref().map(|r| r.state).unwrap_or_default(),
         candidate: status.candidate.as_ref().and_then(|c| c.version.as_deref()),
+        next,
         rejected: &status.rejected_revisions,
         history: &status.history,
         handled: &status.last_handled_commands,

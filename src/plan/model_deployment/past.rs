@@ -137,6 +137,8 @@ fn came_of(input: &Input<'_>, run: &RetrainingRun) -> Option<(&'static str, Opti
     }
     if let Some(last) = last {
         let result = match last.outcome {
+            // Another template is tried first; then it is its turn.
+            Outcome::Superseded if input.next == run.version.as_deref() => return None,
             Outcome::Superseded => result::SUPERSEDED,
             Outcome::Withdrawn => result::WITHDRAWN,
             Outcome::Aborted if last.reason == rollout::reason::NOT_ENOUGH_DATA => {

@@ -11,7 +11,7 @@ use kube::ResourceExt;
 use serde_json::Value;
 
 use super::{
-    demand, past,
+    demand, model, past,
     reason::retraining as reason,
     recipe::{self, Recipe},
     trigger, triggers,
@@ -21,7 +21,8 @@ use crate::{
         Evaluation, ModelDeployment, TrainingJob, annotation,
         command::HandledCommand,
         model_deployment::{
-            DriftMonitoring, DriftStatus, DriftWindow, Retraining, RetrainingRun, RetrainingStatus,
+            DriftMonitoring, DriftStatus, DriftWindow, Promotion, Retraining, RetrainingRun,
+            RetrainingStatus,
         },
         revision::ModelReference,
         rollout::{HistoryEntry, RejectedRevision, RolloutState},
@@ -97,6 +98,8 @@ pub struct Input<'a> {
     pub since: Option<Timestamp>,
     /// Metrics of stable.
     pub metrics: &'a [Measured],
+    /// Metrics of stable from whose last measurement no verdict follows, and why.
+    pub silent: &'a [(String, String)],
     /// The Evaluations that the release names, by name.
     pub evaluations: &'a BTreeMap<String, Arc<Evaluation>>,
     /// The namespace's TrainingJobs.
@@ -105,6 +108,8 @@ pub struct Input<'a> {
     pub rollout: RolloutState,
     /// The version that is tried.
     pub candidate: Option<&'a str>,
+    /// The version that is to be tried, now or when what goes on has ended.
+    pub next: Option<&'a str>,
     /// The ledger.
     pub rejected: &'a [RejectedRevision],
     /// The last rollouts.
@@ -350,6 +355,7 @@ fn fire(
         version: None,
         result: result::RUNNING.to_owned(),
         inputs: None,
+        promotion: model::is_manual(input.deployment).then_some(Promotion::Manual),
     };
     for trigger in status.triggers.iter_mut().filter(|t| t.name == name) {
         trigger::fired(trigger, firing);

@@ -8,7 +8,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::retraining::DRIFT_SHARE;
 use crate::{
-    api::model_deployment::{Trigger, TriggerStatus},
+    api::{
+        condition::bounded,
+        model_deployment::{Trigger, TriggerStatus},
+    },
     plan::{earlier, schedule},
 };
 
@@ -36,6 +39,8 @@ pub struct Reading {
     pub stale_at: Option<Timestamp>,
     /// Whether it is beyond its bound, where that isn't the trigger's: the column's threshold and noise.
     pub drifted: Option<bool>,
+    /// Why all that has come since the last value says nothing: it neither fires nor clears.
+    pub silent: Option<String>,
 }
 
 /// What is known when a trigger is looked at.
@@ -43,6 +48,8 @@ pub struct Reading {
 pub struct Facts {
     /// The last value of its metric.
     pub reading: Option<Reading>,
+    /// Why there is none, where somebody knows.
+    pub unread: Option<String>,
     /// The detector's state after that value.
     pub detector: Option<String>,
     /// When stable's training ended.
@@ -271,10 +278,21 @@ fn measured(trigger: &Trigger, facts: &Facts, look: &mut Look, now: Timestamp) {
     };
     let Some(reading) = &facts.reading else {
         if status.state == ARMED {
-            status.message = format!("waits for a value of {name}");
+            let why = facts.unread.as_ref().map(|why| format!(": {why}"));
+            let why = why.unwrap_or_default();
+            status.message = bounded(format!("waits for a value of {name}{why}"));
         }
         return;
     };
+    if let Some(why) = &reading.silent {
+        // It was looked at, and is not looked at again.
+        status.counted_until = Some(Time(reading.time));
+        status.detector.clone_from(&facts.detector);
+        if status.state != DISARMED {
+            status.message = bounded(format!("{name}: {why}: it neither fires nor clears"));
+        }
+        return;
+    }
     let windows = trigger
         .windows
         .unwrap_or(if trigger.drift.is_some() || name == DRIFT_SHARE {
@@ -291,7 +309,7 @@ fn measured(trigger: &Trigger, facts: &Facts, look: &mut Look, now: Timestamp) {
         }
         return;
     }
-    let first = status.counted_until.is_none();
+    let first = status.value.is_none();
     let fresh = status
         .counted_until
         .as_ref()

@@ -52,6 +52,7 @@ pub(super) fn look(
             };
             let facts = Facts {
                 reading,
+                unread: unread(input, t),
                 detector,
                 trained: model.trained_time.as_ref().map(|t| t.0),
                 recipe: key.map(str::to_owned),
@@ -98,7 +99,16 @@ fn reading(input: &Input<'_>, trigger: &Trigger) -> Option<Reading> {
         samples: metric.samples,
         stale_at: metric.stale_at,
         drifted: None,
+        silent: None,
     })
+}
+
+/// Why the metric that a trigger watches has no value.
+fn unread(input: &Input<'_>, trigger: &Trigger) -> Option<String> {
+    let name = trigger::metric(trigger)?;
+    let mut silent = input.silent.iter();
+    let (_, why) = silent.find(|(silent, _)| silent == name)?;
+    Some(why.clone())
 }
 
 /// The last full window, if it is stable's.
@@ -123,6 +133,7 @@ fn of_window(input: &Input<'_>, window: &DriftWindow) -> Option<Reading> {
         samples: Some(window.rows),
         stale_at: end.checked_add(length.saturating_mul(2)).ok(),
         drifted: None,
+        silent: None,
     })
 }
 

@@ -168,6 +168,7 @@ fn input(
         metrics: release.spec.metrics.clone(),
         replicas: None,
         manual_versions: false,
+        by_hand: Vec::new(),
         improvement: None,
         signature_change: None,
         state,

@@ -51,12 +51,11 @@ impl Engine<'_> {
             return self.first();
         }
         let untried = self.s.rollout.step == 0 && !self.s.rollout.lost;
-        let by_version = candidate.source == Some(CandidateSource::Version);
         // Who approves the first step has looked at it, too.
         let first = self.s.rollout.steps.first();
         let awaits = untried && first.is_none_or(|s| s.approval.is_none());
-        if awaits && by_version && self.input.manual_versions {
-            return self.pause("retraining.promotion is Manual");
+        if let Some(why) = self.by_hand(candidate).filter(|_| awaits) {
+            return self.pause(why);
         }
         // Going back is for when something is wrong.
         let goes_back = candidate.source == Some(CandidateSource::Rollback);
@@ -80,6 +79,23 @@ impl Engine<'_> {
         self.go_to(RolloutState::Stepping, step);
         if self.s.rollout.lost {
             self.s.rollout.deadline = deadline;
+        }
+    }
+
+    /// Why only a person gives a candidate callers, if that is so.
+    fn by_hand(&self, candidate: &RevisionStatus) -> Option<&'static str> {
+        let input = self.input;
+        let stable = self.s.stable.as_ref().and_then(|s| s.version.as_ref());
+        match candidate.source {
+            Some(CandidateSource::Rollback) => None,
+            Some(CandidateSource::Version) if input.manual_versions => {
+                Some("retraining.promotion is Manual")
+            }
+            _ => candidate
+                .version
+                .as_ref()
+                .filter(|version| stable != Some(version) && input.by_hand.contains(version))
+                .map(|_| "it comes from a retraining, and retraining.promotion was Manual"),
         }
     }
 

@@ -33,6 +33,8 @@ pub struct Input {
     pub replicas: Option<i32>,
     /// Candidates that a new version brought wait at weight 0 for `promote` (`retraining.promotion: Manual`).
     pub manual_versions: bool,
+    /// Versions that wait at weight 0 for `promote` whatever brought them, and whatever the spec says by now: of retrainings under `Manual`.
+    pub by_hand: Vec<String>,
     /// What a version that a retraining made must be better in than stable (`retraining.requireImprovement`).
     pub improvement: Option<Improvement>,
     /// What the candidate takes that stable doesn't, or the other way round, as a sentence: it waits at weight 0 for `promote`.

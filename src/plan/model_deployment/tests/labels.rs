@@ -170,10 +170,51 @@ fn a_window_with_too_few_labels_is_none_to_a_detector() {
     assert!(before.value.unwrap() > 0.2, "{before:?}");
     minutes(&mut world, 15, 0, 7);
     let after = trigger(&world);
-    assert_eq!((after.state.as_str(), after.value), ("Armed", before.value));
+    assert_eq!((&after.state, after.value), (&before.state, before.value));
     assert_eq!(after.detector, before.detector);
-    assert!(after.message.contains("over 0 labelled rows"), "{after:?}");
+    assert!(after.counted_until > before.counted_until);
+    let end = after.counted_until.unwrap().0;
+    assert_eq!(
+        after.message,
+        format!(
+            "mean loss of live: of the window until {end}, 70 of 100 requests are labelled, and minCoverage is 0.8: those that come first may not be like the rest: it neither fires nor clears"
+        )
+    );
     assert_eq!(world.created.len(), runs);
+}
+
+#[test]
+fn a_window_whose_labels_can_not_be_read_holds_no_detector_and_says_why() {
+    let mut world = detected("ADWIN");
+    world.edit(|release| {
+        let labels = json!({"metric": "mae", "horizon": "2m", "minCoverage": 0.8, "window": "5m"});
+        release.spec.metrics[0].labels = Some(serde_json::from_value(labels).unwrap());
+    });
+    minutes(&mut world, 24, 7, 10);
+    let before = trigger(&world);
+    assert!(before.message.contains("sees no change"), "{before:?}");
+    // Somebody sends words where numbers are due.
+    for _ in 0..15 {
+        minutes(&mut world, 1, 7, 10);
+        let part = world.late.parts.last_mut().unwrap();
+        for label in &mut Arc::make_mut(&mut part.samples).labels {
+            label.rows = vec!["late".to_owned()];
+        }
+    }
+    let after = trigger(&world);
+    assert_eq!(after.state, "Armed");
+    assert!(
+        after
+            .message
+            .contains("0 of 100 requests are labelled (the labels of 100 more can't be used)")
+            && after.message.ends_with("it neither fires nor clears"),
+        "{after:?}"
+    );
+    // What comes after it counts.
+    minutes(&mut world, 20, 7, 10);
+    let later = trigger(&world);
+    assert!(later.message.contains("sees no change"), "{later:?}");
+    assert!(later.counted_until > after.counted_until);
 }
 
 #[test]

@@ -410,13 +410,15 @@ fn a_version_that_nobody_decided_about_is_said_so() {
         let undecided = world.events.iter().filter(|e| *e == "RetrainingUndecided");
         undecided.count()
     };
-    // Another spec comes, with the same version: it is tried in that one.
+    // Another template comes: that is stable's version's first, and then it is tried in that one.
     let mut world = tried();
     world.edit(|release| release.spec.server = serde_json::from_value(server("s:2")).unwrap());
     world.pass(1);
     assert_eq!(world.status().history.last().unwrap().reason, "Superseded");
     assert_eq!((result(&world).as_str(), told(&world)), ("Succeeded", 0));
     world.pass(4);
+    assert_eq!((result(&world).as_str(), told(&world)), ("Succeeded", 0));
+    promote(&mut world);
     assert_eq!((result(&world).as_str(), told(&world)), ("Promoted", 0));
 
     // Another version is asked for.
@@ -449,6 +451,101 @@ fn a_version_that_nobody_decided_about_is_said_so() {
     world.finish("churn-abcdef-1", "20130301-000000-eeeeee", "sha256:d2");
     world.pass(2);
     assert_eq!((result(&world).as_str(), told(&world)), ("Superseded", 1));
+}
+
+/// Version and image of stable.
+fn stable(world: &World) -> (String, String) {
+    let stable = world.status().stable.clone().unwrap();
+    let server = world.object("Deployment", &format!("churn-{}", stable.revision));
+    let image = &server.unwrap()["spec"]["template"]["spec"]["containers"][0]["image"];
+    let image = image.as_str().unwrap().to_owned();
+    (stable.version.unwrap(), image)
+}
+
+#[test]
+fn a_retrained_version_waits_for_a_person_whatever_is_edited_meanwhile() {
+    type Edit = fn(&mut crate::api::model_deployment::ModelDeploymentSpec);
+    let image: Edit = |spec| spec.server = serde_json::from_value(server("s:2")).unwrap();
+    let automatic: Edit = |spec| {
+        spec.retraining.as_mut().unwrap().promotion =
+            Some(crate::api::model_deployment::Promotion::Automatic);
+    };
+    let no_retraining: Edit = |spec| spec.retraining = None;
+    let edits: [(&str, &[Edit], &str); 7] = [
+        ("template", &[image], "s:2"),
+        ("promotion", &[automatic], "s:1"),
+        ("template and promotion", &[image, automatic], "s:2"),
+        ("promotion, then template", &[automatic, image], "s:2"),
+        ("retraining", &[no_retraining], "s:1"),
+        ("template and retraining", &[image, no_retraining], "s:2"),
+        (
+            "rollout",
+            &[|spec| {
+                let steps = json!([{"setWeight": 100}]);
+                let rollout = spec.rollout.as_mut().unwrap();
+                rollout.steps = serde_json::from_value(steps).unwrap();
+            }],
+            "s:1",
+        ),
+    ];
+    for (what, edits, served) in edits {
+        for waits in [true, false] {
+            let name = format!(
+                "{what}, while it {}",
+                if waits { "waits" } else { "is trained" }
+            );
+            let mut world = if waits { tried() } else { drifting() };
+            if !waits {
+                world.traffic(8, 9.0);
+            }
+            for edit in edits {
+                world.edit(|release| edit(&mut release.spec));
+                world.pass(1);
+            }
+            if !waits {
+                world.finish("churn-abcdef-1", V2, "sha256:d2");
+            }
+            world.pass(30);
+            assert_eq!(stable(&world), (V1.into(), served.into()), "{name}");
+            let candidate = world.status().candidate.clone();
+            let candidate = candidate.unwrap_or_else(|| panic!("{name}: no candidate"));
+            assert_eq!(candidate.version.as_deref(), Some(V2), "{name}");
+            assert_eq!(world.status().rollout.as_ref().unwrap().weight, 0, "{name}");
+            promote(&mut world);
+            world.pass(10);
+            assert_eq!(stable(&world), (V2.into(), served.into()), "{name}");
+        }
+    }
+}
+
+#[test]
+fn a_template_that_is_edited_as_a_retrained_version_comes_does_not_take_it_along() {
+    let mut world = drifting();
+    world.traffic(8, 9.0);
+    world.finish("churn-abcdef-1", V2, "sha256:d2");
+    world.edit(|release| release.spec.server = serde_json::from_value(server("s:2")).unwrap());
+    world.pass(30);
+    assert_eq!(stable(&world), (V1.into(), "s:2".into()));
+    // Back again, while the version waits in the new one.
+    world.edit(|release| release.spec.server = serde_json::from_value(server("s:1")).unwrap());
+    world.pass(30);
+    assert_eq!(stable(&world), (V1.into(), "s:1".into()));
+    assert_eq!(result(&world), "Succeeded");
+    promote(&mut world);
+    assert_eq!(stable(&world), (V2.into(), "s:1".into()));
+}
+
+#[test]
+fn a_template_that_was_refused_gives_nobody_a_version_that_waits_for_a_person() {
+    let mut world = tried();
+    world.edit(|release| release.spec.server = serde_json::from_value(server("s:2")).unwrap());
+    world.settle();
+    let candidate = world.status().candidate.clone().unwrap();
+    assert_eq!(candidate.version.as_deref(), Some(V1));
+    world.annotate("perennial.dev/abort", format!("{}/1", candidate.revision));
+    world.pass(30);
+    assert_eq!(stable(&world), (V1.into(), "s:1".into()));
+    assert_eq!(world.status().rollout.as_ref().unwrap().weight, 0);
 }
 
 #[test]
