@@ -489,4 +489,6 @@ impl Folder {
 }
 
 #[cfg(test)]
+pub(crate) mod server;
+#[cfg(test)]
 mod tests;

@@ -1,73 +1,11 @@
 //! `s3://` against a real S3 server: versitygw, whose binary `PERENNIAL_VERSITYGW` names
 //! (`hack/cluster/extras versitygw`; `hack/test unit` runs them). The cluster tests run the same in pods.
 
-use std::process::{Child, Command, Stdio};
-
-use super::*;
+use super::{
+    server::{SECRET, Server},
+    *,
+};
 use crate::data::digest;
-
-const KEY: &str = "perennial-tests";
-const SECRET: &str = "not-a-secret-000";
-
-struct Server {
-    child: Child,
-    root: tempfile::TempDir,
-    endpoint: String,
-}
-
-impl Server {
-    /// Starts a server with the bucket `models`.
-    async fn start() -> Self {
-        let binary = std::env::var("PERENNIAL_VERSITYGW")
-            .expect("PERENNIAL_VERSITYGW names the S3 server's binary");
-        let root = tempfile::tempdir().unwrap();
-        std::fs::create_dir(root.path().join("models")).unwrap();
-        let port = std::net::TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap()
-            .port();
-        let child = Command::new(binary)
-            .args(["--port", &format!("127.0.0.1:{port}"), "posix"])
-            .arg(root.path())
-            .envs([("ROOT_ACCESS_KEY", KEY), ("ROOT_SECRET_KEY", SECRET)])
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap();
-        let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
-        while tokio::net::TcpStream::connect(("127.0.0.1", port))
-            .await
-            .is_err()
-        {
-            assert!(
-                tokio::time::Instant::now() < deadline,
-                "the S3 server doesn't start"
-            );
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        Self {
-            child,
-            root,
-            endpoint: format!("http://127.0.0.1:{port}"),
-        }
-    }
-
-    fn environment(&self, secret: &str) -> Environment {
-        let pairs = [
-            ("AWS_ACCESS_KEY_ID", KEY),
-            ("AWS_SECRET_ACCESS_KEY", secret),
-            ("AWS_ENDPOINT_URL", &self.endpoint),
-        ];
-        Environment::of(pairs.map(|(k, v)| (k.to_owned(), v.to_owned())))
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 fn uri(text: &str) -> Uri {
     text.parse().unwrap()
