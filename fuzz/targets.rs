@@ -16,9 +16,15 @@ use perennial::{
         uri::Uri,
     },
     evaluate::results,
-    gateway::{features, open_inference, prompt::template::CompiledPrompt, protobuf, signature},
+    gateway::{
+        features, open_inference, predictions,
+        prompt::template::CompiledPrompt,
+        protobuf, signature,
+        tensors::{self, Form, Side},
+    },
     plan::schedule,
     stats::{
+        self,
         sketch::{ColumnKind, NumericSketch, RowSketch},
         text,
     },
@@ -240,15 +246,25 @@ pub(crate) const TARGETS: &[Target] = &[
             let mut sketch =
                 RowSketch::new([("x", ColumnKind::Numeric), ("c", ColumnKind::Categorical)]);
             let _ = features::add_rows(&mut sketch, bytes, &signature_of());
+            for form in [Form::Json, Form::Message, Form::Binary(bytes.len() / 2)] {
+                for side in [Side::Request, Side::Answer] {
+                    let body = tensors::read(bytes, form, side);
+                    if let Some(predicted) = body.as_ref().and_then(predictions::of) {
+                        predicted.sketch(&mut stats::predictions::empty());
+                    }
+                }
+            }
         },
         examples: || {
             let json = json!({"id": "1", "inputs": [{"name": "x", "datatype": "FP64", "shape": [2], "data": [1.0, 2.5]}, {"name": "c", "datatype": "BYTES", "shape": [2, 1], "data": ["a", "b"]}]});
             let flat = json!({"inputs": [{"name": "input", "datatype": "FP32", "shape": [1, 2], "data": [[1, 2]]}]});
+            let answer = json!({"outputs": [{"name": "predict", "datatype": "INT64", "shape": [1], "data": [1]}, {"name": "predict_proba", "datatype": "FP64", "shape": [1, 2], "data": [[0.25, 0.75]]}]});
             // model_name "m", one tensor "x" of FP64 [1] with its content.
             let binary = b"\x0a\x01m\x2a\x17\x0a\x01x\x12\x04FP64\x1a\x01\x01\x2a\x09\x3a\x08\0\0\0\0\0\0\xf0\x3f".to_vec();
             vec![
                 json.to_string().into_bytes(),
                 flat.to_string().into_bytes(),
+                answer.to_string().into_bytes(),
                 binary,
             ]
         },

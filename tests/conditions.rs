@@ -31,6 +31,12 @@ const REASONS: &[(&str, &str, &str, &str)] = &[
         "pub mod serving {",
     ),
     (
+        "ModelDeployment: payload log",
+        "The condition `PayloadLogged`; [gateway.md](gateway.md#the-payload-log) says more.",
+        "src/plan/model_deployment/reason.rs",
+        "pub mod log {",
+    ),
+    (
         "ModelDeployment: `status.retraining.runs[].result`",
         "",
         "src/plan/model_deployment/retraining.rs",

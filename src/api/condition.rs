@@ -21,7 +21,7 @@ pub mod kind {
     pub const PROMOTED: &str = "Promoted";
     /// The newest model version was rejected; stable goes on.
     pub const CANDIDATE_REJECTED: &str = "CandidateRejected";
-    /// Live inputs have drifted from the profile of stable's training data.
+    /// Live inputs have drifted from the profile of stable's training data, or predictions from stable's first window.
     pub const DRIFT_DETECTED: &str = "DriftDetected";
     /// A retraining is going on.
     pub const RETRAINING: &str = "Retraining";
@@ -29,6 +29,8 @@ pub mod kind {
     pub const AUTOSCALED: &str = "Autoscaled";
     /// Callers from outside are led to the release by its HTTPRoute.
     pub const ROUTED: &str = "Routed";
+    /// Sampled requests and answers reach the payload log's store.
+    pub const PAYLOAD_LOGGED: &str = "PayloadLogged";
     /// The prompt can be rendered.
     pub const RENDERED: &str = "Rendered";
     /// The training run has ended well.

@@ -15,6 +15,7 @@ pub mod gate;
 pub mod judge;
 pub mod metric;
 pub mod model_deployment;
+pub mod payload_log;
 pub mod prompt_release;
 pub mod revision;
 pub mod rollout;

@@ -11,6 +11,7 @@ use super::{
     Credentials, Duration, PodTemplate,
     command::HandledCommand,
     gate::MetricValue,
+    payload_log::PayloadLog,
     rollout::{
         GatewayStatus, HistoryEntry, MetricSource, RejectedRevision, RevisionStatus, RolloutSpec,
         RolloutStatus,
@@ -62,6 +63,9 @@ use super::{
 }, {
     "rule": "!has(self.metrics) || !self.metrics.exists(m, has(m.labels)) || !has(self.server.protocol) || self.server.protocol == 'OpenInference'",
     "message": "metrics by labels need server.protocol OpenInference: predictions of others can't be read"
+}, {
+    "rule": "!has(self.monitoring) || !has(self.monitoring.payloadLog) || !has(self.server.protocol) || self.server.protocol == 'OpenInference'",
+    "message": "monitoring.payloadLog needs server.protocol OpenInference: requests of others can't be read"
 }]))]
 pub struct ModelDeploymentSpec {
     /// Which model: by name (follows its versions), by version, or by URI. Default: this object's name.
@@ -245,6 +249,9 @@ pub struct Monitoring {
     /// Drift of the inputs from the profile of stable's training data.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drift: Option<DriftMonitoring>,
+    /// A log of requests and answers in an object store.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub payload_log: Option<PayloadLog>,
 }
 
 /// How live inputs are compared with the profile.
@@ -255,7 +262,7 @@ pub struct DriftMonitoring {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 200), inner(length(min = 1, max = 128)))]
     pub columns: Option<Vec<String>>,
-    /// Thresholds by column, `"*"` for the rest (default 0.1): normed Wasserstein for numbers, Jensen–Shannon for categories.
+    /// Thresholds by column, `prediction` for what is predicted, `"*"` for the rest (default 0.1): normed Wasserstein for numbers, Jensen–Shannon for categories.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 200))]
     pub thresholds: BTreeMap<String, f64>,
@@ -425,12 +432,15 @@ pub struct Trigger {
     pub stale_after: Option<Duration>,
 }
 
-/// What drift: of so many columns, or of one.
+/// What drift: of so many columns, of one, or of what is predicted.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = [{
-    "rule": "has(self.share) != has(self.column)",
-    "message": "drift is of a share of the columns or of one: write share or column"
+    "rule": "[has(self.share), has(self.column), has(self.prediction)].filter(x, x).size() == 1",
+    "message": "drift is of a share of the columns, of one column or of the predictions: write share, column, or prediction: true"
+}, {
+    "rule": "!has(self.prediction) || self.prediction",
+    "message": "drift.prediction: write true, or leave it out"
 }]))]
 pub struct DriftTrigger {
     /// Share of drifted columns, 0 to 1.
@@ -440,6 +450,9 @@ pub struct DriftTrigger {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 128))]
     pub column: Option<String>,
+    /// Fires when what stable predicts has drifted from its first full window, by the threshold `prediction` in `monitoring.drift`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prediction: Option<bool>,
 }
 
 /// Concept drift: a detector on the losses of labelled rows, in the order of their answers.
@@ -601,7 +614,7 @@ pub struct ModelDeploymentStatus {
     /// Where clients call it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
-    /// Conditions: Ready, Reconciling, Stalled, Available, Progressing, Paused, Promoted, CandidateRejected, DriftDetected, Retraining, Autoscaled, Routed.
+    /// Conditions: Ready, Reconciling, Stalled, Available, Progressing, Paused, Promoted, CandidateRejected, DriftDetected, Retraining, Autoscaled, Routed, PayloadLogged.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::conditions")]
     pub conditions: Vec<Condition>,
@@ -613,6 +626,9 @@ pub struct ModelDeploymentStatus {
 pub struct DriftStatus {
     /// Column.
     pub column: String,
+    /// What is compared is not a column of the inputs but what is predicted: the row `prediction`, in no share.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub prediction: bool,
     /// `Wasserstein` or `JensenShannon`.
     #[serde(default)]
     pub method: String,
@@ -631,7 +647,7 @@ pub struct DriftStatus {
     /// Beyond threshold and noise.
     #[serde(default)]
     pub drifted: bool,
-    /// `Observed`, `Calendar` (not counted), `NotObserved`, `SchemaMismatch`, `FeaturesUnknown`, `NotEnoughSamples`.
+    /// `Observed`, `Calendar` (not counted), `Reference` (the first window of predictions, with which later ones are compared), `NotObserved`, `SchemaMismatch`, `FeaturesUnknown`, `NotEnoughSamples`.
     #[serde(default)]
     pub reason: String,
     /// The same in a sentence.

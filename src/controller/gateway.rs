@@ -9,8 +9,8 @@ use kube::{Resource, ResourceExt};
 use super::driver::{Controller, Outcome, Place};
 use crate::{
     api::{
-        label, model_deployment::ServerTls, prompt_release::KeyReference, revision::PromptRevision,
-        rollout::GatewayStatus,
+        label, model_deployment::ServerTls, payload_log::KEYS, prompt_release::KeyReference,
+        revision::PromptRevision, rollout::GatewayStatus,
     },
     cluster::{Caches, Change, Error, Key, Kind, Refusal, Shell},
     plan::{
@@ -207,9 +207,26 @@ fn certificates(caches: &Caches, namespace: &str) -> Vec<KeyReference> {
     all
 }
 
+/// What payload logs are written with.
+fn logs(caches: &Caches, namespace: &str) -> Vec<KeyReference> {
+    let models = caches.model_deployments.in_namespace(namespace);
+    let secrets = models.iter().filter_map(|release| {
+        let log = release.spec.monitoring.as_ref()?.payload_log.as_ref()?;
+        Some(log.credentials.as_ref()?.secret_name.clone())
+    });
+    let keys = |secret: String| {
+        KEYS.into_iter().map(move |key| KeyReference {
+            secret_name: secret.clone(),
+            key: key.to_owned(),
+        })
+    };
+    secrets.flat_map(keys).collect()
+}
+
 /// Keys that the specs name, and those of revisions that still serve.
 fn credentials(caches: &Caches, namespace: &str) -> Vec<KeyReference> {
     let mut all = certificates(caches, namespace);
+    all.extend(logs(caches, namespace));
     for release in caches.prompt_releases.in_namespace(namespace) {
         all.extend(release.spec.backend.credentials.clone());
         let status = release.status.clone().unwrap_or_default();

@@ -30,7 +30,10 @@ use crate::{
         gateway,
         model_deployment::{
             self, Observed,
-            drift::recorded::{self, Recorded},
+            drift::{
+                predictions::{self, References},
+                recorded::{self, Recorded},
+            },
             frozen, model,
         },
         rollout::{self, Asking, Input, Questions, State},
@@ -53,6 +56,8 @@ pub struct ModelDeployments {
     profiles: Mutex<HashMap<Key, Parsed<Profile>>>,
     /// By ConfigMap: its resourceVersion, and what is recorded of a window.
     records: Mutex<HashMap<Key, Parsed<Recorded>>>,
+    /// By ConfigMap: its resourceVersion, and the first windows of predictions.
+    references: Mutex<HashMap<Key, Parsed<References>>>,
     /// Users' ConfigMaps that templates name, as they were read last.
     config_maps: Mutex<HashMap<Key, Arc<ConfigMap>>>,
 }
@@ -64,6 +69,7 @@ impl ModelDeployments {
             measure,
             profiles: Mutex::default(),
             records: Mutex::default(),
+            references: Mutex::default(),
             config_maps: Mutex::default(),
         }
     }
@@ -95,25 +101,14 @@ impl ModelDeployments {
 
     /// What is recorded of the filling window, parsed once.
     fn recorded(&self, object: &Arc<ConfigMap>) -> Option<Arc<Recorded>> {
-        let (key, version) = (Key::of(&object.metadata), object.resource_version());
-        let mut records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((known, record)) = records.get(&key)
-            && *known == version
-        {
-            return record.clone();
-        }
-        let record = match recorded::read(object) {
-            Ok(record) => Some(Arc::new(record)),
-            Err(error) => {
-                tracing::warn!("the window in ConfigMap {key} begins anew: {error}");
-                None
-            }
-        };
-        if records.len() >= MOST_KEPT {
-            records.clear();
-        }
-        records.insert(key, (version, record.clone()));
-        record
+        parsed(&self.records, object, |object| {
+            recorded::read(object)
+                .map_err(|error| {
+                    let key = Key::of(&object.metadata);
+                    tracing::warn!("the window in ConfigMap {key} begins anew: {error}");
+                })
+                .ok()
+        })
     }
 
     /// What the release's template names, where it is there: read once for each version that the watch tells of.
@@ -359,6 +354,10 @@ impl Controller for ModelDeployments {
             .iter()
             .find(|c| role(c).as_deref() == Some(recorded::ROLE))
             .and_then(|c| self.recorded(c));
+        let references = copies
+            .iter()
+            .find(|c| role(c).as_deref() == Some(predictions::ROLE))
+            .and_then(|c| parsed(&self.references, c, |c| Some(predictions::read(c))));
         let revisions = caches.controller_revisions.owned_by(&uid);
         let uris = revisions
             .iter()
@@ -384,6 +383,7 @@ impl Controller for ModelDeployments {
             resolves: caches.jobs.owned_by(&uid),
             profile,
             recorded: record,
+            references: references.unwrap_or_default(),
             live: self.measured(caches, object, &namespace, &uid),
             ports: ports(caches, &namespace, &uid),
             refused: Vec::new(),
@@ -432,6 +432,27 @@ fn reference(
         name: meta.name.clone().unwrap_or_default(),
         uid: meta.uid.clone().unwrap_or_default(),
     }
+}
+
+/// What is in a ConfigMap of ours, parsed once for each of its versions.
+fn parsed<T>(
+    known: &Mutex<HashMap<Key, Parsed<T>>>,
+    object: &ConfigMap,
+    read: impl FnOnce(&ConfigMap) -> Option<T>,
+) -> Option<Arc<T>> {
+    let (key, version) = (Key::of(&object.metadata), object.resource_version());
+    let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((of, content)) = known.get(&key)
+        && *of == version
+    {
+        return content.clone();
+    }
+    let content = read(object).map(Arc::new);
+    if known.len() >= MOST_KEPT {
+        known.clear();
+    }
+    known.insert(key, (version, content.clone()));
+    content
 }
 
 /// How long predictions and labels must be kept.

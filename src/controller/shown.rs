@@ -59,7 +59,11 @@ fn model(page: &mut Page, object: &ModelDeployment) {
         page.set(Gauge::DriftWindowEnd, &labels, seconds(end));
         if let Some(share) = window.share {
             page.set(Gauge::DriftShare, &labels, share);
-            let drifted = status.drift.iter().filter(|d| d.drifted).count();
+            let drifted = status
+                .drift
+                .iter()
+                .filter(|d| d.drifted && !d.prediction)
+                .count();
             page.set(Gauge::DriftColumns, &labels, drifted as f64);
         }
     }

@@ -429,4 +429,6 @@ impl Folder {
 }
 
 #[cfg(test)]
+pub(crate) mod server;
+#[cfg(test)]
 mod tests;

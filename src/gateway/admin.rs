@@ -12,7 +12,7 @@ use axum::{
 use serde::Deserialize;
 
 use super::Shared;
-use crate::stats::bucket::{BACKEND_UNREACHABLE, CREDENTIALS_MISSING, Epochs};
+use crate::stats::bucket::{BACKEND_UNREACHABLE, CREDENTIALS_MISSING, Epochs, LogReport};
 
 /// What is served on the admin port.
 pub fn router(shared: Arc<Shared>) -> Router {
@@ -54,6 +54,9 @@ async fn epochs(State(shared): State<Arc<Shared>>) -> Json<Epochs> {
         if let Some(served) = epochs.releases.get_mut(&*release.uid) {
             served.problem = missing.or(unreachable);
             served.looking = looking;
+            served.log = release.log.as_ref().map(|log| LogReport {
+                problem: shared.log.problem(&release.uid, log),
+            });
         }
     }
     Json(epochs)

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http::{HeaderMap, header, response::Parts};
 use serde_json::{Map, Value};
 
+use super::tensors::Form;
 use crate::stats::mirror::{Compared, Output};
 
 /// Longer answers aren't compared.
@@ -25,6 +26,7 @@ pub struct Kept {
     /// Its status; 0: the gateway's own answer.
     pub status: u16,
     format: Format,
+    form: Form,
     pieces: Vec<Bytes>,
     size: usize,
 }
@@ -45,8 +47,18 @@ impl Kept {
         Self {
             status: parts.status.as_u16(),
             format: format(&parts.headers),
+            form: Form::of(&parts.headers),
             ..Self::default()
         }
+    }
+
+    /// As [`Kept::head`], of an answer whose predictions are read: also one that isn't compared.
+    pub fn predicting(parts: &Parts) -> Self {
+        let mut kept = Self::head(parts);
+        if kept.form == Form::Message {
+            kept.format = Format::Other;
+        }
+        kept
     }
 
     /// The next piece of its body.
@@ -61,12 +73,14 @@ impl Kept {
         }
     }
 
-    /// Its pieces, if it is JSON that was kept as a whole; empty otherwise.
-    pub fn json(self) -> Vec<Bytes> {
-        match self.format {
-            Format::Json => self.pieces,
-            Format::Opaque | Format::Other => Vec::new(),
-        }
+    /// Its form and its pieces; these are empty if it has none that is read, or wasn't kept as a whole.
+    pub fn body(self) -> (Form, Vec<Bytes>) {
+        let known = match self.format {
+            Format::Opaque => false,
+            Format::Json => true,
+            Format::Other => self.form != Form::Json,
+        };
+        (self.form, if known { self.pieces } else { Vec::new() })
     }
 
     fn bytes(&self) -> Bytes {

@@ -1,5 +1,5 @@
-//! What is read of Open Inference Protocol requests and answers, off the request path: input rows by name, as pandas-style columns, or as one 2-D
-//! tensor in the signature's order; and predictions that labels are awaited for.
+//! Open Inference Protocol requests and answers are looked at here, off the request path: input rows by name, as pandas-style columns, or as one 2-D
+//! tensor in the signature's order; and what is predicted. Both are sketched, kept for labels that are awaited, and logged.
 
 use std::{
     collections::HashMap,
@@ -15,12 +15,15 @@ use bytes::Bytes;
 use serde_json::Value;
 
 use super::{
-    late,
-    record::{Inputs, Recorder, Slot},
+    log::{self, Log, Logged},
+    predictions::{self, Predicted},
+    record::{self, Recorder, Slot},
+    tensors::{self, Form, Side},
 };
 use crate::{
     api::revision::Signature,
     stats::{
+        self,
         labels::Prediction,
         sketch::{Cell, ColumnKind, RowSketch},
     },
@@ -31,29 +34,56 @@ pub const MAX_BODY: usize = 1 << 20;
 /// Requests that may wait to be looked at, and their bytes.
 const MAX_WAITING: usize = 1024;
 const MAX_WAITING_BYTES: usize = 32 << 20;
+/// What a request that is logged counts for beside its bodies.
+const LOGGED: usize = 512;
 /// Rows of one request that are looked at.
 const MAX_ROWS: usize = 100_000;
 /// Requests that are summed up before they go into the bucket, and how long that may take.
 const BATCH: usize = 256;
 const BATCH_TIME: Duration = Duration::from_millis(20);
 
-/// A body to look at.
+/// A request and its answer to look at.
+#[derive(Clone)]
 pub struct Job {
     /// Where it counts.
     pub slot: Slot,
-    /// Which one it is.
-    pub what: What,
+    /// The inputs, unless they were refused or are none.
+    pub inputs: Option<Inputs>,
+    /// The answer, where it predicts something.
+    pub answer: Option<Answer>,
+    /// If it is in the payload log.
+    pub logged: Option<Logged>,
+}
+
+/// A request's body.
+#[derive(Clone)]
+pub struct Inputs {
+    /// What the model takes, where that is known.
+    pub signature: Option<Arc<Signature>>,
+    /// How it says what it says.
+    pub form: Form,
     /// The body in pieces; empty: it was too long, or is none that can be read.
     pub body: Vec<Bytes>,
 }
 
-/// What is looked at.
+/// An answer's body.
 #[derive(Clone)]
-pub enum What {
-    /// A request's inputs; what the model takes, where that is known.
-    Inputs(Option<Arc<Signature>>),
-    /// An answer: its id, its caller, and the unix second of its end.
-    Predictions(Asked, i64),
+pub struct Answer {
+    /// If labels are awaited for it: which one it is, and the unix second of its end.
+    pub asked: Option<(Asked, i64)>,
+    /// How it says what it says.
+    pub form: Form,
+    /// The body in pieces; empty: it was too long, or is none that can be read.
+    pub body: Vec<Bytes>,
+}
+
+impl Job {
+    fn size(&self) -> usize {
+        let inputs = self.inputs.iter().flat_map(|i| &i.body);
+        let answer = self.answer.iter().flat_map(|a| &a.body);
+        let bodies: usize = inputs.chain(answer).map(Bytes::len).sum();
+        bodies + self.logged.as_ref().map_or(0, |_| LOGGED)
+    }
 }
 
 /// An answer whose predictions are in the sample.
@@ -72,18 +102,28 @@ pub struct Features {
     recorder: Arc<Recorder>,
 }
 
+/// What the thread gives what it has seen to.
+struct Sinks {
+    recorder: Arc<Recorder>,
+    log: Arc<Log>,
+}
+
 impl Features {
     /// Starts the thread; it ends when this is dropped.
     ///
     /// # Errors
     /// If the system has no thread left.
-    pub fn start(recorder: Arc<Recorder>) -> std::io::Result<Self> {
+    pub fn start(recorder: Arc<Recorder>, log: Arc<Log>) -> std::io::Result<Self> {
         let (queue, jobs) = sync_channel(MAX_WAITING);
         let waiting = Arc::new(AtomicUsize::new(0));
-        let (counter, sink) = (waiting.clone(), recorder.clone());
+        let sinks = Sinks {
+            recorder: recorder.clone(),
+            log,
+        };
+        let counter = waiting.clone();
         std::thread::Builder::new()
             .name("features".into())
-            .spawn(move || work(&jobs, &counter, &sink))?;
+            .spawn(move || work(&jobs, &counter, &sinks))?;
         Ok(Self {
             queue,
             waiting,
@@ -91,60 +131,59 @@ impl Features {
         })
     }
 
-    /// Gives a request to be looked at, never waiting. False: it is dropped, and counted as such.
-    pub fn offer(&self, job: Job) -> bool {
-        let size: usize = job.body.iter().map(Bytes::len).sum();
-        let (slot, what) = (job.slot.clone(), job.what.clone());
+    /// Gives a request and its answer to be looked at, never waiting; what there is no room for, and what is no body, is dropped and counted as such.
+    /// False: that is so of the inputs.
+    pub fn offer(&self, mut job: Job) -> bool {
+        let unread = job.answer.take_if(|answer| answer.body.is_empty());
+        let dropped = job.inputs.take_if(|inputs| inputs.body.is_empty());
+        self.give_up(&job.slot, dropped.as_ref(), unread.as_ref());
+        let (whole, size) = (dropped.is_none(), job.size());
+        if size == 0 {
+            return whole;
+        }
         let fits = self.waiting.fetch_add(size, Ordering::Relaxed) + size <= MAX_WAITING_BYTES;
-        if fits && !job.body.is_empty() {
-            match self.queue.try_send(job) {
-                Ok(()) => return true,
-                Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {}
+        let left = match fits {
+            true => self.queue.try_send(job).err().map(|e| match e {
+                TrySendError::Full(job) | TrySendError::Disconnected(job) => job,
+            }),
+            false => Some(job),
+        };
+        let Some(job) = left else { return whole };
+        self.waiting.fetch_sub(size, Ordering::Relaxed);
+        self.give_up(&job.slot, job.inputs.as_ref(), job.answer.as_ref());
+        if let Some(logged) = &job.logged {
+            log::dropped(&logged.release, 1);
+        }
+        whole && job.inputs.is_none()
+    }
+
+    /// Whether all that was offered was looked at.
+    pub fn is_idle(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) == 0
+    }
+
+    fn give_up(&self, slot: &Slot, inputs: Option<&Inputs>, answer: Option<&Answer>) {
+        if inputs.is_some() {
+            self.recorder.record_dropped(slot);
+        }
+        if let Some(answer) = answer {
+            self.recorder.record_unread(slot);
+            if answer.asked.is_some() {
+                self.recorder.late(|lates| lates.unread(slot));
             }
         }
-        self.waiting.fetch_sub(size, Ordering::Relaxed);
-        match what {
-            What::Inputs(_) => self.recorder.record_dropped(&slot),
-            What::Predictions(..) => self.recorder.late(|lates| lates.unread(&slot)),
-        }
-        false
     }
 }
 
-fn work(jobs: &Receiver<Job>, waiting: &AtomicUsize, recorder: &Recorder) {
+fn work(jobs: &Receiver<Job>, waiting: &AtomicUsize, sinks: &Sinks) {
     while let Ok(first) = jobs.recv() {
-        let mut sums: HashMap<Slot, Inputs> = HashMap::new();
+        let mut sums: HashMap<Slot, record::Inputs> = HashMap::new();
         let deadline = Instant::now() + BATCH_TIME;
         let mut next = Some(first);
         let mut taken = 0;
         while let Some(job) = next {
-            let size: usize = job.body.iter().map(Bytes::len).sum();
-            waiting.fetch_sub(size, Ordering::Relaxed);
-            match &job.what {
-                What::Inputs(signature) => {
-                    let sum = sums.entry(job.slot.clone()).or_default();
-                    let understood = signature.as_ref().and_then(|signature| {
-                        let sketch = sum.rows.get_or_insert_with(|| empty(signature));
-                        add_rows(sketch, &job.body.concat(), signature)
-                    });
-                    sum.unknown += u64::from(understood.is_none());
-                }
-                What::Predictions(asked, at) => {
-                    let rows = late::guesses(&job.body.concat());
-                    recorder.late(|lates| match rows {
-                        Some(rows) => lates.predicted(
-                            &job.slot,
-                            Prediction {
-                                id: asked.id,
-                                caller: asked.caller,
-                                at: *at,
-                                rows,
-                            },
-                        ),
-                        None => lates.unread(&job.slot),
-                    });
-                }
-            }
+            look(&job, sums.entry(job.slot.clone()).or_default(), sinks);
+            waiting.fetch_sub(job.size(), Ordering::Relaxed);
             taken += 1;
             let left = deadline.saturating_duration_since(Instant::now());
             next = (taken < BATCH)
@@ -153,9 +192,73 @@ fn work(jobs: &Receiver<Job>, waiting: &AtomicUsize, recorder: &Recorder) {
         }
         for (slot, mut inputs) in sums {
             inputs.rows = inputs.rows.filter(|rows| rows.rows > 0);
-            recorder.record_inputs(&slot, inputs);
+            if let Some(rows) = &mut inputs.predictions {
+                rows.columns.retain(|_, column| column.samples() > 0);
+            }
+            sinks.recorder.record_inputs(&slot, inputs);
         }
     }
+}
+
+fn look(job: &Job, sum: &mut record::Inputs, sinks: &Sinks) {
+    let signature = job.inputs.as_ref().and_then(|i| i.signature.as_ref());
+    let body: Option<Value> = job
+        .inputs
+        .as_ref()
+        .filter(|_| signature.is_some())
+        .and_then(|inputs| tensors::read(&inputs.body.concat(), inputs.form, Side::Request));
+    let rows = signature
+        .zip(body.as_ref())
+        .and_then(|(signature, body)| Rows::of(body, signature));
+    match (&rows, signature) {
+        (Some(rows), Some(signature)) => {
+            rows.sketch(sum.rows.get_or_insert_with(|| empty(signature)));
+        }
+        _ => sum.unknown += u64::from(job.inputs.is_some()),
+    }
+    let answer = job.answer.as_ref();
+    let predicted = answer
+        .and_then(|answer| tensors::read(&answer.body.concat(), answer.form, Side::Answer))
+        .and_then(|answer| predictions::of(&answer));
+    match &predicted {
+        Some(predicted) => predicted.sketch(
+            sum.predictions
+                .get_or_insert_with(stats::predictions::empty),
+        ),
+        None => sum.unread += u64::from(answer.is_some()),
+    }
+    if let Some(logged) = &job.logged {
+        let revision = &job.slot.revision;
+        sinks
+            .log
+            .add(logged, revision, rows.as_ref(), predicted.as_ref());
+    }
+    if let Some((asked, at)) = answer.and_then(|answer| answer.asked) {
+        await_label(&sinks.recorder, &job.slot, asked, at, predicted);
+    }
+}
+
+/// Keeps what an answer predicts, for the label that may come.
+fn await_label(
+    recorder: &Recorder,
+    slot: &Slot,
+    asked: Asked,
+    at: i64,
+    predicted: Option<Predicted>,
+) {
+    let rows = predicted.and_then(Predicted::sampled);
+    recorder.late(|lates| match rows {
+        Some(rows) => lates.predicted(
+            slot,
+            Prediction {
+                id: asked.id,
+                caller: asked.caller,
+                at,
+                rows,
+            },
+        ),
+        None => lates.unread(slot),
+    });
 }
 
 /// A sketch of no rows yet.
@@ -175,35 +278,83 @@ fn kind(feature_type: &str) -> ColumnKind {
 /// Adds the rows of a request body; `None`: not understood (`FeaturesUnknown`), and nothing was added.
 pub fn add_rows(sketch: &mut RowSketch, body: &[u8], signature: &Signature) -> Option<()> {
     let body: Value = serde_json::from_slice(body).ok()?;
-    let inputs = body.get("inputs")?.as_array()?;
-    let known = |name: &str| signature.features.iter().any(|f| f.name == name);
-    let tensors: Vec<Tensor<'_>> = inputs.iter().map(Tensor::of).collect::<Option<_>>()?;
-    if tensors.iter().any(|t| known(t.name)) {
-        let n = tensors.iter().map(|t| t.rows).max()?;
-        // Columns of different lengths are no table.
-        if n > MAX_ROWS || tensors.iter().any(|t| t.rows != n || t.width() != 1) {
+    Rows::of(&body, signature)?.sketch(sketch);
+    Some(())
+}
+
+/// The rows of a request.
+pub enum Rows<'a> {
+    /// Columns by name, all of one length, some of which the signature may not have.
+    Named(Vec<Tensor<'a>>),
+    /// One tensor, in the signature's order.
+    Matrix(Tensor<'a>, &'a Signature),
+}
+
+impl<'a> Rows<'a> {
+    /// Reads them; `None`: not understood.
+    pub fn of(body: &'a Value, signature: &'a Signature) -> Option<Self> {
+        let inputs = body.get("inputs")?.as_array()?;
+        let known = |name: &str| signature.features.iter().any(|f| f.name == name);
+        let mut tensors: Vec<Tensor<'_>> = inputs.iter().map(Tensor::of).collect::<Option<_>>()?;
+        let rows = tensors.iter().map(|t| t.rows).max()?;
+        if rows > MAX_ROWS {
             return None;
         }
-        for row in 0..n {
-            sketch.add(tensors.iter().map(|t| (t.name, t.cell(row))));
+        if tensors.iter().any(|t| known(t.name)) {
+            // Columns of different lengths are no table.
+            let is_column = |t: &Tensor<'_>| t.rows == rows && t.width() == 1;
+            return tensors
+                .iter()
+                .all(is_column)
+                .then_some(Self::Named(tensors));
         }
-        return Some(());
+        let matrix = tensors.pop()?;
+        let fits = tensors.is_empty() && matrix.width() == signature.features.len();
+        fits.then_some(Self::Matrix(matrix, signature))
     }
-    match tensors.as_slice() {
-        [matrix] if matrix.width() == signature.features.len() && matrix.rows <= MAX_ROWS => {
-            let width = matrix.width();
-            for row in 0..matrix.rows {
-                let cells = signature.features.iter().enumerate();
-                sketch.add(cells.map(|(i, f)| (f.name.as_str(), matrix.cell(row * width + i))));
-            }
-            Some(())
+
+    /// How many they are.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Named(tensors) => tensors.first().map_or(0, |t| t.rows),
+            Self::Matrix(matrix, _) => matrix.rows,
         }
-        _ => None,
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// A feature's value.
+    pub fn cell(&self, feature: &str, row: usize) -> Cell<'a> {
+        match self {
+            Self::Named(tensors) => {
+                let tensor = tensors.iter().find(|t| t.name == feature);
+                tensor.map_or(Cell::Null, |t| t.cell(row))
+            }
+            Self::Matrix(matrix, signature) => {
+                let at = signature.features.iter().position(|f| f.name == feature);
+                at.map_or(Cell::Null, |i| matrix.cell(row * matrix.width() + i))
+            }
+        }
+    }
+
+    fn sketch(&self, sketch: &mut RowSketch) {
+        for row in 0..self.len() {
+            match self {
+                Self::Named(tensors) => sketch.add(tensors.iter().map(|t| (t.name, t.cell(row)))),
+                Self::Matrix(matrix, signature) => {
+                    let (width, cells) = (matrix.width(), signature.features.iter().enumerate());
+                    sketch.add(cells.map(|(i, f)| (f.name.as_str(), matrix.cell(row * width + i))));
+                }
+            }
+        }
     }
 }
 
 /// An input tensor: `[n]`, `[n, 1]` or `[n, width]`.
-struct Tensor<'a> {
+pub struct Tensor<'a> {
     name: &'a str,
     rows: usize,
     values: Vec<&'a Value>,
@@ -361,7 +512,8 @@ mod tests {
     #[test]
     fn requests_are_looked_at_off_the_path_and_counted_where_they_belong() {
         let recorder = Arc::new(Recorder::new("p".into()));
-        let features = Features::start(recorder.clone()).unwrap();
+        let log = Log::new("p", std::path::Path::new("/nowhere"));
+        let features = Features::start(recorder.clone(), log).unwrap();
         let slot = Slot {
             release: "u".into(),
             revision: "r".into(),
@@ -371,8 +523,13 @@ mod tests {
         let body = json!({"inputs": [{"name": "temp", "shape": [2], "data": [1, 2]}]}).to_string();
         let job = |signature: Option<Signature>, body: Vec<Bytes>| Job {
             slot: slot.clone(),
-            what: What::Inputs(signature.map(Arc::new)),
-            body,
+            inputs: Some(Inputs {
+                signature: signature.map(Arc::new),
+                form: Form::Json,
+                body,
+            }),
+            answer: None,
+            logged: None,
         };
         assert!(features.offer(job(Some(signature()), vec![body.clone().into()])));
         assert!(features.offer(job(None, vec![body.into()])));

@@ -20,7 +20,7 @@ use super::{
     Shared,
     answer::{self, Shape},
     body::{Body, empty},
-    late,
+    predictions,
     proxy::{self, Call, Payload},
     record::{Slot, unix_second},
     route::Chosen,
@@ -236,7 +236,7 @@ fn take(shared: &Shared, release: &Release, body: &Map<String, Value>) -> Result
         "id",
         "write the id of the answer, from its header x-perennial-request-id",
     ))?;
-    let label = body.get("label").map(late::labels);
+    let label = body.get("label").map(predictions::labels);
     if label.is_some() && body.contains_key("score") {
         return Err(bad("label", "write score or label, one at a time"));
     }

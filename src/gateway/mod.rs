@@ -7,9 +7,10 @@
 //! | [`keeper`], [`watch`] | the task that takes changes in and swaps the table; the watches that feed it |
 //! | [`listen`], [`proxy`], [`pool`], [`body`] | from a caller's connection to an endpoint's and back, nothing gathered on the way |
 //! | [`policy`], [`breaker`], [`signature`], [`certificates`] | what a release's `spec.traffic` says of its callers and pods |
-//! | [`open_inference`], [`protobuf`] | what is read of gRPC calls |
+//! | [`open_inference`], [`protobuf`], [`tensors`] | what is read of gRPC calls, and of tensors in whatever form |
 //! | [`prompt`] | PromptReleases: an OpenAI-compatible endpoint |
-//! | [`tally`], [`record`], [`features`], [`compare`], [`late`] | measuring, never in the way of a request |
+//! | [`tally`], [`record`], [`features`], [`predictions`], [`compare`], [`late`] | measuring, never in the way of a request |
+//! | [`log`] | requests and answers as files in an object store |
 //! | [`admin`], [`telemetry`] | what the operator and Prometheus read |
 //!
 //! It serves, and restarts, without the API server: the table is on disk. An epoch is reported as served only once callers are
@@ -26,10 +27,12 @@ pub mod feedback;
 pub mod keeper;
 pub mod late;
 pub mod listen;
+pub mod log;
 pub mod objects;
 pub mod open_inference;
 pub mod policy;
 pub mod pool;
+pub mod predictions;
 pub mod prompt;
 pub mod protobuf;
 pub mod proxy;
@@ -39,6 +42,7 @@ pub mod signature;
 pub mod table;
 pub mod tally;
 pub mod telemetry;
+pub mod tensors;
 pub mod watch;
 
 use std::{
@@ -66,6 +70,7 @@ use self::{
     feedback::Feedback,
     keeper::Keeper,
     listen::Listeners,
+    log::Log,
     objects::Change,
     pool::Pool,
     prompt::{Backends, credentials::Credentials, reach::Reach},
@@ -178,6 +183,7 @@ pub struct Shared {
     recorder: Arc<Recorder>,
     feedback: Feedback,
     features: Features,
+    log: Arc<Log>,
     telemetry: Telemetry,
     /// Where the turns of callers without a key begin: elsewhere in each process.
     start: u64,
@@ -271,6 +277,8 @@ impl Gateway {
     /// If a port is taken.
     pub async fn start(settings: Settings) -> Result<Self, Error> {
         let recorder = Arc::new(Recorder::new(process_name()));
+        let log = Log::new(recorder.process(), &settings.credentials);
+        log.start();
         let connector = prompt::connector(settings.limits.connect)?;
         let shared = Arc::new(Shared {
             table: RwLock::default(),
@@ -279,7 +287,8 @@ impl Gateway {
             reach: Reach::new(connector),
             credentials: Credentials::new(&settings.credentials),
             certificates: Certificates::new(&settings.credentials),
-            features: Features::start(recorder.clone())?,
+            features: Features::start(recorder.clone(), log.clone())?,
+            log,
             recorder,
             feedback: Feedback::default(),
             telemetry: Telemetry::new()?,
@@ -345,10 +354,23 @@ impl Gateway {
         if let Ok(listeners) = self.keeper.await {
             listeners.drain(self.settings.drain).await;
         }
-        if self.shared.was_read.load(Ordering::Relaxed) {
-            let read = self.shared.handed_over.notified();
-            let _ = tokio::time::timeout(self.settings.hand_over, read).await;
-        }
+        let longest = self.settings.hand_over;
+        let read = async {
+            if self.shared.was_read.load(Ordering::Relaxed) {
+                let read = self.shared.handed_over.notified();
+                let _ = tokio::time::timeout(longest, read).await;
+            }
+        };
+        let logged = async {
+            let looked_at = async {
+                while !self.shared.features.is_idle() {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            };
+            let _ = tokio::time::timeout(longest / 4, looked_at).await;
+            self.shared.log.flush(longest / 4 * 3).await;
+        };
+        tokio::join!(read, logged);
         self.admin.abort();
     }
 }

@@ -46,13 +46,17 @@ pub struct Sample<'a> {
     pub used: Option<Used>,
 }
 
-/// What was seen of requests' inputs.
+/// What was seen of requests' inputs and of what was predicted from them.
 #[derive(Clone, Debug, Default)]
 pub struct Inputs {
     /// Rows.
     pub rows: Option<RowSketch>,
     /// Requests that were not understood.
     pub unknown: u64,
+    /// What answers predicted.
+    pub predictions: Option<RowSketch>,
+    /// Answers whose predictions weren't read.
+    pub unread: u64,
 }
 
 /// The measurements of this process.
@@ -141,7 +145,12 @@ impl Recorder {
         self.with(slot, |bucket| bucket.traffic.features_dropped += 1);
     }
 
-    /// Counts what was seen of inputs.
+    /// Counts an answer whose predictions weren't read.
+    pub fn record_unread(&self, slot: &Slot) {
+        self.with(slot, |bucket| bucket.traffic.predictions_unread += 1);
+    }
+
+    /// Counts what was seen of inputs and predictions.
     pub fn record_inputs(&self, slot: &Slot, inputs: Inputs) {
         let mut state = self.inputs();
         state.advance(now());
@@ -157,6 +166,11 @@ impl Recorder {
             }
             (rows @ None, more) => *rows = more,
             (_, None) => {}
+        }
+        sum.unread += inputs.unread;
+        if let Some(more) = inputs.predictions {
+            // Columns of a name are of one kind.
+            let _ = sum.predictions.get_or_insert_default().merge(&more);
         }
     }
 
@@ -191,6 +205,8 @@ impl Recorder {
                 .or_insert_with(|| empty(*m, slot));
             bucket.traffic.features_unknown += seen.unknown;
             bucket.features.clone_from(&seen.rows);
+            bucket.traffic.predictions_unread += seen.unread;
+            bucket.predictions.clone_from(&seen.predictions);
         }
         drop(inputs);
         // What comes after this second is in the next answer.

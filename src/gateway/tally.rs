@@ -11,15 +11,21 @@ use super::{
     Shared, answer,
     body::Overheard,
     compare::Kept,
-    features::{Asked, Job, What},
+    features::{Answer, Asked, Inputs, Job},
     feedback,
+    late::mixed,
+    log::{Logged, rows::Entry},
     proxy::mirror::Copy,
     record::{Sample, Slot, unix_second},
     route::{Chosen, Why},
     table::{Backend, Endpoint, Release},
     telemetry::{Count, Meters, Outcome, RevisionMeters},
+    tensors::Form,
 };
-use crate::stats::{bucket::Used, mirror::Answered};
+use crate::{
+    api::{payload_log::PayloadLog, revision::Signature},
+    stats::{bucket::Used, mirror::Answered},
+};
 
 /// How an answer ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,9 +60,11 @@ pub struct Tally {
     pub copied: bool,
     /// A copy for the candidate, sent when this has ended.
     pub mirror: Option<Copy>,
-    inputs: Option<Arc<Overheard>>,
-    /// The answer, if labels are awaited for what it predicts.
-    predictions: Option<(Asked, Kept)>,
+    inputs: Option<(Arc<Overheard>, Form)>,
+    /// The answer, if it predicts something; and which one it is, if labels are awaited for that.
+    predictions: Option<(Option<Asked>, Kept)>,
+    /// What its answer was named by: a number among all of the release, and the header.
+    named: Option<(u64, http::HeaderValue)>,
     endpoint: Option<Arc<Endpoint>>,
     live: bool,
     settled: bool,
@@ -91,6 +99,7 @@ impl Tally {
             mirror: None,
             inputs: None,
             predictions: None,
+            named: None,
             endpoint: None,
             live: counted,
             settled: false,
@@ -157,33 +166,39 @@ impl Tally {
     }
 
     /// Gives the answer its id, by which feedback on it is taken.
-    pub fn name(&self, headers: &mut http::HeaderMap) {
+    pub fn name(&mut self, headers: &mut http::HeaderMap) {
         // Whoever may say what answers are worth, may not say it of others'.
         headers.remove(feedback::ID);
         if self.live {
             let about = self.about();
-            headers.insert(feedback::ID, about.header(&self.release.uid));
+            let header = about.header(&self.release.uid);
+            self.named = Some((about.nonce, header.clone()));
+            headers.insert(feedback::ID, header);
         }
     }
 
-    /// As [`Tally::name`], of an answer that predicts something: it may be one of those that labels are awaited for.
+    /// As [`Tally::name`], of an answer that predicts something, which is looked at when it has ended; it may be one of those that labels are awaited for.
     pub fn name_prediction(&mut self, parts: &mut http::response::Parts) {
-        let terms = self.release.labels.filter(|_| parts.status.is_success());
-        let Some(terms) = terms.filter(|_| self.live) else {
+        // A status before any message: a call that failed.
+        let failed = parts.headers.contains_key("grpc-status");
+        if !self.live || failed || !parts.status.is_success() {
             return self.name(&mut parts.headers);
-        };
+        }
         let mut about = self.about();
         let (release, revision) = (&self.release.uid, &self.chosen.revision.hash);
         let lates = &self.shared.recorder;
-        about.sampled = lates.late(|l| l.wants(release, revision, about.nonce, terms.kept));
-        if about.sampled {
-            let asked = Asked {
-                id: about.nonce,
-                caller: about.caller,
-            };
-            self.predictions = Some((asked, Kept::head(parts)));
-        }
-        parts.headers.insert(feedback::ID, about.header(release));
+        about.sampled = self
+            .release
+            .labels
+            .is_some_and(|of| lates.late(|l| l.wants(release, revision, about.nonce, of.kept)));
+        let asked = about.sampled.then_some(Asked {
+            id: about.nonce,
+            caller: about.caller,
+        });
+        self.predictions = Some((asked, Kept::predicting(parts)));
+        let header = about.header(release);
+        self.named = Some((about.nonce, header.clone()));
+        parts.headers.insert(feedback::ID, header);
     }
 
     fn about(&self) -> feedback::About {
@@ -213,8 +228,8 @@ impl Tally {
     }
 
     /// The body that is to be looked at for input rows.
-    pub fn inputs(&mut self, overheard: Arc<Overheard>) {
-        self.inputs = Some(overheard);
+    pub fn inputs(&mut self, overheard: Arc<Overheard>, form: Form) {
+        self.inputs = Some((overheard, form));
     }
 
     /// The request is open at this endpoint now.
@@ -306,38 +321,75 @@ impl Tally {
             used: self.used(),
         };
         self.shared.recorder.record(&slot, &sample);
-        if let Some((asked, kept)) = self.predictions.take()
-            && ended == Ended::Complete
-        {
-            let job = Job {
-                slot: slot.clone(),
-                what: What::Predictions(asked, unix_second()),
-                body: kept.json(),
-            };
-            // One that there is no time for is counted as unread.
-            self.shared.features.offer(job);
-        }
-        self.look(slot);
+        self.look(slot, ended == Ended::Complete, latency);
     }
 
-    /// Gives the inputs to be looked at, unless they were refused.
-    fn look(&mut self, slot: Slot) {
-        let refused = (400..500).contains(&self.status);
-        let (Some(overheard), false) = (self.inputs.take(), refused) else {
-            return;
-        };
+    /// Gives inputs, unless they were refused, and a whole answer to be looked at.
+    fn look(&mut self, slot: Slot, whole: bool, latency: Duration) {
+        let answer = self.predictions.take().filter(|_| whole);
+        let answer = answer.map(|(asked, kept)| {
+            let (form, body) = kept.body();
+            Answer {
+                asked: asked.map(|asked| (asked, unix_second())),
+                form,
+                body,
+            }
+        });
+        // A call of gRPC that was refused has no message.
+        let said = |a: &Answer| a.form != Form::Message || !a.body.is_empty();
+        let answer = answer.filter(said);
+        let is_call = |i: &(_, Form)| i.1 == Form::Message;
+        let refused = (400..500).contains(&self.status)
+            || (answer.is_none() && self.inputs.as_ref().is_some_and(is_call));
+        let overheard = self.inputs.take().filter(|_| !refused);
         let signature = match &self.chosen.revision.backend {
             Backend::Model { signature, .. } => signature.clone(),
             _ => None,
         };
+        let logged = self.release.log.clone().filter(|_| overheard.is_some());
+        let logged = logged.and_then(|log| self.logged(log, signature.clone(), latency));
+        let inputs = overheard.map(|(overheard, form)| Inputs {
+            signature,
+            form,
+            body: overheard.take(),
+        });
+        if inputs.is_none() && answer.is_none() {
+            return;
+        }
         let job = Job {
             slot,
-            what: What::Inputs(signature),
-            body: overheard.take(),
+            inputs,
+            answer,
+            logged,
         };
         if !self.shared.features.offer(job) {
             self.shared.telemetry.features_dropped.inc();
         }
+    }
+
+    /// What the payload log says of it, if it is in its sample: evenly by the hash of its id, which no replica gives twice.
+    fn logged(
+        &mut self,
+        log: Arc<PayloadLog>,
+        signature: Option<Arc<Signature>>,
+        latency: Duration,
+    ) -> Option<Logged> {
+        let (nonce, id) = self.named.take().unwrap_or_else(|| {
+            let about = self.about();
+            (about.nonce, about.header(&self.release.uid))
+        });
+        let place = (mixed(nonce) >> 11) as f64 / (1u64 << 53) as f64;
+        (place < log.sampling()).then(|| Logged {
+            release: self.release.clone(),
+            log,
+            signature,
+            entry: Entry {
+                time: jiff::Timestamp::now().as_microsecond(),
+                id: id.to_str().unwrap_or_default().to_owned(),
+                status: self.status,
+                latency: latency.as_secs_f64(),
+            },
+        })
     }
 }
 

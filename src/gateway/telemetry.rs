@@ -61,10 +61,14 @@ pub enum Count {
     Feedback,
     /// A label that came for an answer.
     Labelled,
+    /// A request that is in the payload log.
+    Logged,
+    /// A request that should be, and isn't.
+    LogDropped,
 }
 
 impl Count {
-    const ALL: [(Count, &'static str, &'static str); 12] = [
+    const ALL: [(Count, &'static str, &'static str); 14] = [
         (
             Count::Unkeyed,
             "perennial_gateway_unkeyed_total",
@@ -124,6 +128,16 @@ impl Count {
             Count::Labelled,
             "perennial_gateway_labels_total",
             "Labels that came for answers (POST /v1/feedback), also of those outside the sample",
+        ),
+        (
+            Count::Logged,
+            "perennial_gateway_logged_total",
+            "Requests that were written to the payload log (spec.monitoring.payloadLog)",
+        ),
+        (
+            Count::LogDropped,
+            "perennial_gateway_log_dropped_total",
+            "Requests of the sample that are not in the payload log: there was too much to do, or the store took none for too long",
         ),
     ];
 }
@@ -374,8 +388,13 @@ impl Meters {
 
     /// Counts one of these.
     pub fn note(&self, what: Count) {
+        self.add(what, 1);
+    }
+
+    /// Counts several of these.
+    pub fn add(&self, what: Count, several: u64) {
         if let Some(counter) = self.counts.get(what as usize) {
-            counter.inc();
+            counter.inc_by(several);
         }
     }
 }

@@ -13,6 +13,7 @@ use super::{
     asked::Asked,
     labels::{Late, Samples},
     mirror::Mirrored,
+    predictions::Stretches,
     sequential::{self, LatencySide, LatencyStratum, Units},
     sketch::{CallerSketch, LatencyHistogram, RowSketch},
 };
@@ -70,6 +71,18 @@ pub struct ServedEpoch {
     /// Whether that may be another in a moment, as the gateway is looking into it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub looking: bool,
+    /// How the payload log is doing, where there is to be one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log: Option<LogReport>,
+}
+
+/// How the payload log of one release is doing.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LogReport {
+    /// What keeps files from the store, as a CamelCase reason and a sentence (`CredentialsMissing: …`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
 }
 
 /// What one revision of a release answered in one minute under one epoch.
@@ -91,6 +104,9 @@ pub struct Bucket {
     /// Rows of inputs seen, for models whose signature is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub features: Option<RowSketch>,
+    /// What answers predicted, for models whose answers can be read (see [`super::predictions`]).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub predictions: Option<RowSketch>,
     /// Copies of stable's requests that this revision, then the candidate, got; in no other count.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mirrored: Option<Box<Mirrored>>,
@@ -148,6 +164,8 @@ pub struct Traffic {
     pub features_unknown: u64,
     /// Requests whose inputs were not looked at because there was too much to do, or the body was too long.
     pub features_dropped: u64,
+    /// Answers whose predictions weren't read: there was too much to do, the answer was too long, or it says none that we know.
+    pub predictions_unread: u64,
 }
 
 /// What a request used.
@@ -241,6 +259,7 @@ impl Traffic {
         self.completion_tokens += other.completion_tokens;
         self.features_unknown += other.features_unknown;
         self.features_dropped += other.features_dropped;
+        self.predictions_unread += other.predictions_unread;
     }
 
     /// Error rates of callers, and of requests without one, as units of a sequential test.
@@ -315,6 +334,8 @@ pub struct Gateway {
     pub problem: Option<String>,
     /// Why it can't be read, as a sentence that says what to do; `None`: it was read.
     pub unreachable: Option<String>,
+    /// How the payload log is doing there.
+    pub log: Option<LogReport>,
 }
 
 /// Input rows of one revision in one hour.
@@ -328,6 +349,8 @@ pub struct HourlyFeatures {
     pub features: RowSketch,
     /// Requests whose inputs were not understood.
     pub features_unknown: u64,
+    /// What answers predicted.
+    pub predictions: RowSketch,
 }
 
 /// Traffic of both sides under one epoch: the time during which the weight stood still.
@@ -525,6 +548,22 @@ impl ReleaseMeasurements {
         window
     }
 
+    /// What a revision predicted in the minutes `from..to`, of whole hours where the minutes are gone.
+    pub fn predictions(&self, revision: &str, from: i64, to: i64) -> Stretches {
+        let mut all = Stretches::default();
+        for hour in &self.older {
+            if hour.revision == revision && hour.hour * 60 >= from && hour.hour * 60 + 60 <= to {
+                all.add(hour.hour * 60, 60, &hour.predictions);
+            }
+        }
+        for bucket in self.of(revision, from, to) {
+            if let Some(rows) = &bucket.predictions {
+                all.add(bucket.minute, 1, rows);
+            }
+        }
+        all
+    }
+
     fn of(&self, revision: &str, from: i64, to: i64) -> impl Iterator<Item = &Arc<Bucket>> {
         self.buckets
             .iter()
@@ -572,8 +611,7 @@ mod tests {
             minute,
             traffic,
             features: Some(rows),
-            mirrored: None,
-            late: None,
+            ..Bucket::default()
         })
     }
 

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | [`bucket`] | what gateways count of live requests, and what planners read of it |
 //! | [`labels`] | how good live predictions were, by labels that came later |
+//! | [`predictions`] | what live answers predict, and how much windows of them differ |
 //! | [`mirror`] | how the candidate answered copies of stable's requests, beside stable |
 //! | [`sketch`] | what did this column, or these latencies, look like: bounded, mergeable, the same bytes in whatever order |
 //! | [`profile`] | what did the training data look like, and how much do samples of it differ from the whole |
@@ -26,6 +27,7 @@ pub mod labels;
 pub mod mirror;
 pub mod paired;
 pub mod performance;
+pub mod predictions;
 pub mod profile;
 pub mod random;
 pub mod ranking;

@@ -85,6 +85,15 @@ fn places() -> Vec<(&'static str, &'static str, Value)> {
         ),
         (
             "ModelDeployment",
+            "monitoring.payloadLog.credentials.secretName",
+            with(
+                model(),
+                "/monitoring",
+                json!({"payloadLog": {"uri": "s3://b/log", "credentials": secret()}}),
+            ),
+        ),
+        (
+            "ModelDeployment",
             "traffic.tls.secretName",
             with(model(), "/traffic", json!({"tls": secret()})),
         ),

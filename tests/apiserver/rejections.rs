@@ -379,7 +379,13 @@ fn rows() -> Vec<Row> {
             retraining(
                 json!({"triggers": [{"name": "t", "drift": {"share": {"max": 0.5}, "column": "c"}}]}),
             ),
-            "drift is of a share of the columns or of one: write share or column",
+            "drift is of a share of the columns, of one column or of the predictions: write share, column, or prediction: true",
+        ),
+        (
+            MODEL,
+            "/spec/retraining",
+            retraining(json!({"triggers": [{"name": "t", "drift": {"prediction": false}}]})),
+            "drift.prediction: write true, or leave it out",
         ),
         (
             MODEL,
@@ -515,6 +521,18 @@ fn rows() -> Vec<Row> {
             "/spec",
             json!({"server": {"protocol": "HTTP", "template": {"spec": {"containers": [container("server")]}}}, "metrics": [{"name": "a", "labels": {"metric": "accuracy", "horizon": "6h"}}]}),
             "metrics by labels need server.protocol OpenInference: predictions of others can't be read",
+        ),
+        (
+            MODEL,
+            "/spec",
+            json!({"server": {"protocol": "HTTP", "template": {"spec": {"containers": [container("server")]}}}, "monitoring": {"payloadLog": {"uri": "s3://b/log"}}}),
+            "monitoring.payloadLog needs server.protocol OpenInference: requests of others can't be read",
+        ),
+        (
+            MODEL,
+            "/spec/monitoring",
+            json!({"payloadLog": {"uri": "pvc://claim/log"}}),
+            "spec.monitoring.payloadLog.uri in body should match",
         ),
         (
             PROMPT,

@@ -1,6 +1,13 @@
 //! `s3://` against a real S3 server.
 
-use object_store::{ObjectStoreExt, aws::AmazonS3Builder, path::Path};
+use std::time::Duration;
+
+use futures::TryStreamExt;
+use object_store::{
+    ObjectStore, ObjectStoreExt,
+    aws::{AmazonS3, AmazonS3Builder},
+    path::Path,
+};
 use serde_json::json;
 
 use crate::{caller, installation, space::Space};
@@ -33,10 +40,8 @@ fn server() -> String {
     .to_string()
 }
 
-#[tokio::test]
-async fn a_model_is_trained_from_s3_published_to_s3_and_served_from_there() {
-    let _peace = installation::in_peace().await;
-    let space = Space::new("s3").await;
+/// Starts the server, with a data set of two rows.
+async fn store(space: &Space) -> AmazonS3 {
     space.apply(&server()).await;
     space
         .until("Deployment", "s3", 60, "it is available", |d| {
@@ -44,7 +49,7 @@ async fn a_model_is_trained_from_s3_published_to_s3_and_served_from_there() {
         })
         .await;
     let store = AmazonS3Builder::new()
-        .with_endpoint(caller::address(&space, "s3").await)
+        .with_endpoint(caller::address(space, "s3").await)
         .with_allow_http(true)
         .with_region("us-east-1")
         .with_bucket_name("models")
@@ -59,6 +64,14 @@ async fn a_model_is_trained_from_s3_published_to_s3_and_served_from_there() {
         )
         .await
         .unwrap();
+    store
+}
+
+#[tokio::test]
+async fn a_model_is_trained_from_s3_published_to_s3_and_served_from_there() {
+    let _peace = installation::in_peace().await;
+    let space = Space::new("s3").await;
+    let store = store(&space).await;
 
     let credentials = json!({"secretName": "s3"});
     let script = "cat /perennial/inputs/train/words.csv > $PERENNIAL_OUTPUT_DIR/words; echo '{\"loss\": 0.5}' > $PERENNIAL_OUTPUT_DIR/metrics.json";
@@ -107,5 +120,102 @@ async fn a_model_is_trained_from_s3_published_to_s3_and_served_from_there() {
     assert_eq!(
         (status, body.as_ref()),
         (200, b"word,times\nhello,3\nworld,4\n".as_slice())
+    );
+}
+
+/// A TrainingJob of the model `words` on this data set.
+fn training(name: &str, uri: &str, publish: &str) -> serde_json::Value {
+    let credentials = json!({"secretName": "s3"});
+    let script = "echo words > $PERENNIAL_OUTPUT_DIR/words";
+    json!({"apiVersion": "perennial.dev/v1alpha1", "kind": "TrainingJob", "metadata": {"name": name}, "spec": {
+        "model": {"name": "words", "output": "s3://models/words", "credentials": credentials}, "publish": publish,
+        "datasets": [{"name": "train", "uri": uri, "credentials": credentials, "features": ["times"]}],
+        "template": {"spec": {"containers": [{"name": "trainer", "image": "docker.io/perennial/busybox:1", "command": ["sh", "-c", script]}]}},
+    }})
+}
+
+#[tokio::test]
+async fn what_callers_ask_is_logged_to_s3_and_trained_on() {
+    let _peace = installation::in_peace().await;
+    let space = Space::new("payload-log").await;
+    let store = store(&space).await;
+    let first = training("first", "s3://models/data/words.csv", "Candidate");
+    space.apply(&first.to_string()).await;
+    space
+        .until_condition("TrainingJob", "first", 90, "Complete", "True")
+        .await;
+
+    let answer = r#"{\"outputs\": [{\"name\": \"y\", \"datatype\": \"FP64\", \"shape\": [1], \"data\": [0.5]}]}"#;
+    let script = format!(
+        "mkdir -p /www/cgi-bin && echo ok > /www/words && printf '%s\\n' '#!/bin/sh' 'echo Content-Type: application/json; echo; echo \"{answer}\"' > /www/cgi-bin/infer \
+         && chmod +x /www/cgi-bin/infer && exec httpd -f -p 8080 -h /www"
+    );
+    let log = |secret: &str| {
+        json!({"apiVersion": "perennial.dev/v1alpha1", "kind": "ModelDeployment", "metadata": {"name": "words"}, "spec": {
+            "monitoring": {"payloadLog": {"uri": "s3://models/log", "credentials": {"secretName": secret}, "rotate": {"every": "1s"}}},
+            "server": {"template": {"spec": {"terminationGracePeriodSeconds": 1, "volumes": [{"name": "www", "emptyDir": {}}], "containers": [{
+                "name": "server", "image": "docker.io/perennial/busybox:1", "command": ["sh", "-c", script],
+                "volumeMounts": [{"name": "www", "mountPath": "/www"}],
+                "readinessProbe": {"httpGet": {"path": "/words", "port": 8080}, "periodSeconds": 1},
+            }]}}},
+        }})
+    };
+    // A Secret that isn't there keeps nobody from being served.
+    space.apply(&log("elsewhere").to_string()).await;
+    space
+        .until_condition("ModelDeployment", "words", 120, "Ready", "True")
+        .await;
+    space
+        .until(
+            "ModelDeployment",
+            "words",
+            60,
+            "the missing Secret is said",
+            |d| {
+                let conditions = d["status"]["conditions"].as_array();
+                let mut all = conditions.into_iter().flatten();
+                all.any(|c| c["type"] == "PayloadLogged" && c["reason"] == "CredentialsMissing")
+            },
+        )
+        .await;
+    space.apply(&log("s3").to_string()).await;
+    space
+        .until_condition("ModelDeployment", "words", 120, "PayloadLogged", "True")
+        .await;
+
+    let address = caller::address(&space, "words").await;
+    let inputs =
+        json!({"inputs": [{"name": "times", "shape": [1], "datatype": "FP64", "data": [7]}]});
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
+    loop {
+        let url = format!("{address}/cgi-bin/infer");
+        let (status, _, body) = caller::ask(&caller::http(), &url, None, &inputs)
+            .await
+            .unwrap();
+        assert_eq!(status, 200, "{body:?}");
+        let found: Vec<_> = store
+            .list(Some(&Path::from("log")))
+            .try_collect()
+            .await
+            .unwrap();
+        if !found.is_empty() {
+            break;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "nothing is logged");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let again = training("again", "s3://models/log", "None");
+    space.apply(&again.to_string()).await;
+    let job = space
+        .until_condition("TrainingJob", "again", 90, "Complete", "True")
+        .await;
+    assert!(
+        job["status"]["datasets"][0]["rows"].as_i64().unwrap() > 0,
+        "{}",
+        job["status"]
+    );
+    assert_eq!(
+        job["status"]["model"]["signature"]["features"][0]["type"],
+        "Number"
     );
 }

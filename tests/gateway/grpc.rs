@@ -317,3 +317,48 @@ async fn the_inputs_of_grpc_calls_are_compared_with_the_signature_too() {
     }
     assert_eq!(gateway.traffic(STABLE).await.errors, 0);
 }
+
+#[tokio::test]
+async fn inputs_and_predictions_of_calls_are_sketched_like_those_of_json() {
+    let gateway = Harness::start(settings(None)).await;
+    gateway.model(&[echo(Arc::default()).await], &[]).await;
+    gateway.weight(0, 1).await;
+    // `temp` 1.0 and `carrier` "UA": inputs of a request, and, sent back, outputs of an answer.
+    let temp =
+        b"\x2a\x1c\x0a\x04temp\x12\x04FP64\x1a\x02\x01\x01\x2a\x0a\x3a\x08\0\0\0\0\0\0\xf0\x3f";
+    let carrier = b"\x2a\x1a\x0a\x07carrier\x12\x05BYTES\x1a\x02\x01\x01\x2a\x04\x42\x02UA";
+    let call = open_inference::framed(&[&b"\x0a\x01m"[..], &temp[..], &carrier[..]].concat());
+    for status in ["0", "0", "3"] {
+        // What the server refuses is no sample of inputs: it sends nothing back.
+        let body = match status {
+            "0" => vec![Frame::data(Bytes::from(call.clone()))],
+            _ => Vec::new(),
+        };
+        let answer = grpc()
+            .request(message(&gateway, status, frames(body)))
+            .await
+            .unwrap();
+        assert!(answer.headers().contains_key("x-perennial-request-id"));
+        answer.into_body().collect().await.unwrap();
+    }
+    let bucket = until("both are read", || async {
+        let buckets = gateway.buckets().await.buckets;
+        buckets.into_iter().find(|b| {
+            let rows = |rows: &Option<perennial::stats::sketch::RowSketch>| {
+                rows.as_ref().map_or(0, |r| r.rows)
+            };
+            (b.traffic.requests, rows(&b.features), rows(&b.predictions)) == (3, 2, 2)
+        })
+    })
+    .await;
+    let (inputs, said) = (bucket.features.unwrap(), bucket.predictions.unwrap());
+    assert_eq!(inputs.columns["temp"].numeric().unwrap().max(), Some(1.0));
+    let carriers = inputs.columns["carrier"].categorical().unwrap();
+    assert_eq!(carriers.get("UA"), Some(2));
+    assert_eq!(said.columns["number"].numeric().unwrap().max(), Some(1.0));
+    let traffic = bucket.traffic;
+    assert_eq!(
+        (traffic.features_unknown, traffic.predictions_unread),
+        (0, 0)
+    );
+}

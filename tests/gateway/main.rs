@@ -6,6 +6,7 @@ mod feedback;
 mod grpc;
 mod harness;
 mod labels;
+mod log;
 mod measuring;
 mod mirror;
 mod pods;

@@ -115,6 +115,130 @@ async fn input_rows_of_requests_are_sketched_by_revision() {
     );
 }
 
+/// A server that says with which probability, in so many rows.
+async fn saying(probability: f64) -> std::net::SocketAddr {
+    server(move |request| async move {
+        let (status, body) = match request.uri().path() {
+            "/v2/models/text/infer" => (200, "no prediction".to_owned()),
+            "/v2/models/broken/infer" => (500, "{}".to_owned()),
+            _ => {
+                let outputs = json!([
+                    {"name": "predict", "datatype": "INT64", "shape": [2], "data": [1, 0]},
+                    {"name": "predict_proba", "datatype": "FP64", "shape": [2, 2], "data": [[1.0 - probability, probability], [0.5, 0.5]]},
+                ]);
+                (200, json!({"outputs": outputs}).to_string())
+            }
+        };
+        Response::builder()
+            .status(status)
+            .header("content-type", "application/json")
+            .body(body.into())
+            .unwrap()
+    })
+    .await
+}
+
+#[tokio::test]
+async fn what_answers_predict_is_sketched_by_revision() {
+    let gateway = Harness::start(settings(None)).await;
+    gateway
+        .model(&[saying(0.25).await], &[saying(0.75).await])
+        .await;
+    let send = |model: &'static str| {
+        call(
+            &gateway.http,
+            post(gateway.url(&format!("/v2/models/{model}/infer")), &infer(2)),
+        )
+    };
+    for (weight, epoch, requests) in [(0, 1, 3), (100, 2, 2)] {
+        gateway.weight(weight, epoch).await;
+        for _ in 0..requests {
+            assert!(send("arrival").await.text().contains("predict_proba"));
+        }
+    }
+    send("text").await;
+    assert_eq!(send("broken").await.status, 500);
+    let read = |buckets: &[perennial::stats::bucket::Bucket], revision: &str| {
+        let mut rows = perennial::stats::sketch::RowSketch::default();
+        let mut unread = 0;
+        for bucket in buckets.iter().filter(|b| b.revision == revision) {
+            unread += bucket.traffic.predictions_unread;
+            rows.merge(bucket.predictions.as_ref().unwrap_or(&Default::default()))
+                .unwrap();
+        }
+        (rows, unread)
+    };
+    let buckets = until("the predictions are read", || async {
+        let buckets = gateway.buckets().await.buckets;
+        let (stable, _) = read(&buckets, STABLE);
+        let (candidate, unread) = read(&buckets, CANDIDATE);
+        ((stable.rows, candidate.rows, unread) == (6, 4, 1)).then_some(buckets)
+    })
+    .await;
+    for (revision, probability) in [(STABLE, 0.25), (CANDIDATE, 0.75)] {
+        let (rows, _) = read(&buckets, revision);
+        let numbers = rows.columns["probability"].numeric().unwrap();
+        let (low, high) = (numbers.min().unwrap(), numbers.max().unwrap());
+        assert_eq!(
+            (low, high),
+            (f64::min(probability, 0.5), f64::max(probability, 0.5))
+        );
+        let classes = rows.columns["class"].categorical().unwrap();
+        assert_eq!(classes.get("1"), classes.get("0"));
+        assert_eq!(rows.columns.len(), 2, "what nobody said has no column");
+    }
+}
+
+#[tokio::test]
+async fn binary_tensors_are_sketched_like_those_in_json() {
+    let head = |list: &str, name: &str| {
+        let parameters = json!({"binary_data_size": 16});
+        json!({list: [{"name": name, "datatype": "FP64", "shape": [2], "parameters": parameters}]})
+            .to_string()
+    };
+    let body = |list: &str, name: &str| {
+        let mut body = head(list, name).into_bytes();
+        body.extend([1.5f64, -2.0].map(f64::to_le_bytes).concat());
+        body
+    };
+    let length = |list: &str, name: &str| head(list, name).len().to_string();
+    let gateway = Harness::start(settings(None)).await;
+    let (answer, of) = (body("outputs", "y"), length("outputs", "y"));
+    let pod = server(move |_| {
+        let response = Response::builder()
+            .header("content-type", "application/octet-stream")
+            .header("inference-header-content-length", &of)
+            .body(answer.clone().into())
+            .unwrap();
+        async move { response }
+    })
+    .await;
+    gateway.model(&[pod], &[]).await;
+    gateway.weight(0, 1).await;
+    let request = http::Request::post(gateway.url("/v2/models/arrival/infer"))
+        .header("inference-header-content-length", length("inputs", "temp"))
+        .body(body("inputs", "temp").into())
+        .unwrap();
+    let answer = call(&gateway.http, request).await;
+    assert_eq!(
+        answer.body,
+        body("outputs", "y"),
+        "it is passed on as it came"
+    );
+    until("both are read", || async {
+        let buckets = gateway.buckets().await.buckets;
+        let bucket = buckets.into_iter().find(|b| b.predictions.is_some())?;
+        let said = bucket.predictions?;
+        let (inputs, said) = (&bucket.features?.columns["temp"], &said.columns["number"]);
+        let range =
+            |c: &perennial::stats::sketch::ColumnSketch| c.numeric().map(|n| (n.min(), n.max()));
+        assert_eq!(range(inputs), range(said));
+        assert_eq!(range(said), Some((Some(-2.0), Some(1.5))));
+        Some(())
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn the_operator_reads_epochs_and_measurements_and_is_woken_by_them() {
     let gateway = Harness::start(settings(None)).await;

@@ -155,10 +155,10 @@ pub(super) fn column(column: &DriftStatus) -> String {
         .noise
         .map(|n| format!(", noise {}", number(n)))
         .unwrap_or_default();
-    let not_counted = if column.reason == "Calendar" {
-        "; follows the calendar, not counted"
-    } else {
-        ""
+    let not_counted = match column.reason.as_str() {
+        "Calendar" => "; follows the calendar, not counted",
+        _ if column.prediction => "; of answers, not counted",
+        _ => "",
     };
     format!(
         "{mark} {}  {score}  (threshold {}{noise}, n={}{not_counted})",

@@ -356,6 +356,7 @@ fn gateways(known: &HashMap<String, Pod>, uid: &str, pods: &[GatewayPod]) -> Vec
                 waiting: served.and_then(|s| s.waiting.clone()),
                 problem: served.and_then(|s| s.problem.clone()),
                 unreachable: seen.and_then(|p| p.unreachable.clone()),
+                log: served.and_then(|s| s.log.clone()),
             }
         })
         .collect();
@@ -391,6 +392,12 @@ impl Release {
                 }
                 (rows @ None, Some(more)) => *rows = Some(more.clone()),
                 (_, None) => {}
+            }
+            if let Some(more) = &part.predictions {
+                let rows = sum.predictions.get_or_insert_default();
+                if rows.merge(more).is_err() {
+                    sum.traffic.predictions_unread += more.rows;
+                }
             }
         }
         self.merged.insert(key, merged);
@@ -431,6 +438,10 @@ impl Release {
             {
                 total.features_unknown += rows.rows;
             }
+            if let Some(rows) = &bucket.predictions {
+                // Columns of a name are of one kind.
+                let _ = total.predictions.merge(rows);
+            }
         }
         let hours = i64::try_from(keep.as_secs() / 3600).unwrap_or(i64::MAX);
         let oldest = minute.div_euclid(60).saturating_sub(hours + 1);
@@ -453,6 +464,7 @@ impl Release {
                 Arc::new(Bucket {
                     traffic: Traffic::default(),
                     features: None,
+                    predictions: None,
                     mirrored: None,
                     late: None,
                     ..Bucket::clone(bucket)
@@ -462,6 +474,7 @@ impl Release {
             // Rows of input live in the hours.
             all.traffic.features_unknown = 0;
             all.traffic.features_dropped = 0;
+            all.traffic.predictions_unread = 0;
         }
     }
 }
@@ -471,6 +484,7 @@ mod tests {
     use super::*;
     use crate::cluster::measure::ReleaseKind;
     use crate::stats::bucket::ServedEpoch;
+    use crate::stats::labels::Guess;
     use crate::stats::sketch::{Cell, ColumnKind, RowSketch};
 
     fn interest(epoch: i64, interval: Option<u64>) -> Interest {
@@ -500,7 +514,14 @@ mod tests {
     fn bucket(minute: i64, requests: u64) -> Bucket {
         let mut rows = RowSketch::new([("temp", ColumnKind::Numeric)]);
         rows.add([("temp", Cell::Number(1.0))]);
+        let mut predictions = crate::stats::predictions::empty();
+        let guess = Guess {
+            said: Some("yes".into()),
+            ..Guess::default()
+        };
+        crate::stats::predictions::add(&mut predictions, &guess, false);
         Bucket {
+            predictions: Some(predictions),
             release: "u".into(),
             revision: "r".into(),
             epoch: 1,
@@ -629,6 +650,7 @@ mod tests {
             live.features("r", 100, 101).rows.map(|rows| rows.rows),
             Some(3)
         );
+        assert_eq!(live.predictions("r", 100, 101).rows(), 3);
         // The pod is gone; what it measured stays.
         let one = [pod("b", true)];
         ns.finish(vec![], ALL, &one, now);
@@ -698,6 +720,8 @@ mod tests {
         let live = ns.read("u", &pods);
         assert_eq!((live.buckets.len(), live.older.len()), (1, 1));
         assert_eq!(live.features("r", 600, 1000).rows.map(|r| r.rows), Some(2));
+        let predictions = live.predictions("r", 600, 1000);
+        assert_eq!((predictions.rows(), predictions.minutes), (2, 64));
         assert_eq!(live.features("r", 601, 1000).rows.map(|r| r.rows), Some(1));
         ns.finish(vec![answer("a", "p", 1, 3000, vec![])], ALL, &pods, now);
         assert!(ns.read("u", &pods).older.len() <= 1);

@@ -3,84 +3,13 @@
 //! the real ones can't be had without an account: moto (`PERENNIAL_MOTO`), an S3 server that checks no signature, as the XML API of Google's is S3's, and
 //! Microsoft's Azurite (`PERENNIAL_AZURITE`).
 
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
-use super::*;
+use super::{
+    server::{SECRET, Server, environment, free_port},
+    *,
+};
 use crate::data::digest;
-
-const KEY: &str = "perennial-tests";
-const SECRET: &str = "not-a-secret-000";
-
-struct Server {
-    child: Child,
-    root: tempfile::TempDir,
-    endpoint: String,
-}
-
-fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
-}
-
-impl Server {
-    /// Starts a server with the bucket `models`.
-    async fn start() -> Self {
-        let binary = std::env::var("PERENNIAL_VERSITYGW")
-            .expect("PERENNIAL_VERSITYGW names the S3 server's binary");
-        let root = tempfile::tempdir().unwrap();
-        std::fs::create_dir(root.path().join("models")).unwrap();
-        let port = free_port();
-        let mut command = Command::new(binary);
-        command
-            .args(["--port", &format!("127.0.0.1:{port}"), "posix"])
-            .arg(root.path())
-            .envs([("ROOT_ACCESS_KEY", KEY), ("ROOT_SECRET_KEY", SECRET)]);
-        Self::run(command, root, port).await
-    }
-
-    async fn run(mut command: Command, root: tempfile::TempDir, port: u16) -> Self {
-        let child = command.stdout(Stdio::null()).spawn().unwrap();
-        let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
-        while tokio::net::TcpStream::connect(("127.0.0.1", port))
-            .await
-            .is_err()
-        {
-            assert!(
-                tokio::time::Instant::now() < deadline,
-                "the server doesn't start"
-            );
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        Self {
-            child,
-            root,
-            endpoint: format!("http://127.0.0.1:{port}"),
-        }
-    }
-
-    fn environment(&self, secret: &str) -> Environment {
-        environment(&[
-            ("AWS_ACCESS_KEY_ID", KEY),
-            ("AWS_SECRET_ACCESS_KEY", secret),
-            ("AWS_ENDPOINT_URL", &self.endpoint),
-        ])
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn environment(pairs: &[(&str, &str)]) -> Environment {
-    Environment::of(
-        pairs
-            .iter()
-            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned())),
-    )
-}
 
 fn uri(text: &str) -> Uri {
     text.parse().unwrap()

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use self::parse::{release, revision, slice};
 use crate::api::{
     model_deployment::{Protocol, ServerTls},
+    payload_log::PayloadLog,
     revision::{PromptRevision, Signature},
     traffic::Traffic,
 };
@@ -115,6 +116,9 @@ pub struct ReleaseObject {
     /// What late labels are wanted for, if any.
     #[serde(default)]
     pub labels: Option<LabelTerms>,
+    /// `spec.monitoring.payloadLog`.
+    #[serde(default)]
+    pub log: Option<PayloadLog>,
 }
 
 /// How long late labels are taken, and how long they are of use: the longest of all metrics.

@@ -9,7 +9,8 @@ use serde_json::Value;
 
 use super::{Kind, LabelTerms, ModelRevisionObject, ReleaseObject, RevisionObject, Side, Slice};
 use crate::api::{
-    model_deployment::ServerSpec, revision::Signature, rollout::LabelsMetric, traffic::Traffic,
+    model_deployment::ServerSpec, payload_log::PayloadLog, revision::Signature,
+    rollout::LabelsMetric, traffic::Traffic,
 };
 
 /// Label of an EndpointSlice with the name of its Service.
@@ -57,10 +58,13 @@ pub(super) fn release(object: &DynamicObject) -> Result<ReleaseObject, String> {
         _ => Traffic::default(),
     };
     let metrics = object.data.get("spec").and_then(|s| s.get("metrics"));
+    let log = object.data.pointer("/spec/monitoring/payloadLog");
     Ok(ReleaseObject {
         uid,
         traffic,
         labels: metrics.and_then(terms),
+        // One that can't be understood keeps nobody from being served.
+        log: log.and_then(|log| PayloadLog::deserialize(log).ok()),
         port: status.gateway.port.filter(|port| *port > 0),
         stable: status.stable,
         candidate: status.candidate,

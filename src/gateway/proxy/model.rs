@@ -28,6 +28,7 @@ use crate::{
         table::{Backend, Release, Revision, Table},
         tally::{Ended, Tally},
         telemetry::Count,
+        tensors::Form,
     },
 };
 
@@ -83,7 +84,8 @@ pub(super) async fn proxy(
             Some(sentence)
         }
     };
-    let looked_at = call.live && protocol == Protocol::OpenInference && is_inference(&call);
+    let asks = is_inference(&call) || is_rpc_inference(&call);
+    let looked_at = call.live && protocol == Protocol::OpenInference && asks;
     let limit = policy.body(&shared.limits);
     let copied = mirror::is_wanted(release, &call, &chosen);
     let payload = std::mem::replace(&mut call.payload, Payload::nothing());
@@ -102,7 +104,7 @@ pub(super) async fn proxy(
         return refuse(&mut tally, refusal);
     }
     if let Some(heard) = upload.clone().filter(|_| looked_at) {
-        tally.inputs(heard);
+        tally.inputs(heard, Form::of(&call.parts.headers));
     }
     let grpc = shape == Shape::Grpc;
     let Some(request) = forward::request(&call, policy, grpc, body) else {

@@ -107,6 +107,7 @@ fn build_release(
         policy: Policy::of(&object.traffic),
         breakers: HashMap::new(),
         labels: object.labels,
+        log: object.log.clone().map(Arc::new),
         turns: Arc::default(),
         meters: OnceLock::new(),
     };

@@ -23,6 +23,7 @@ use super::{
 use crate::{
     api::{
         model_deployment::{Protocol, ServerTls},
+        payload_log::PayloadLog,
         revision::Signature,
     },
     stats::bucket::{Epochs, ServedEpoch},
@@ -65,6 +66,8 @@ pub struct Release {
     pub breakers: HashMap<Arc<str>, Arc<Breaker>>,
     /// What late labels are wanted for, if any.
     pub labels: Option<LabelTerms>,
+    /// How its requests are logged, if they are.
+    pub log: Option<Arc<PayloadLog>>,
     /// Callers without a key so far.
     pub turns: Arc<AtomicU64>,
     /// Handles of its metrics, made on first use.

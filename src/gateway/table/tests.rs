@@ -59,6 +59,11 @@ pub fn objects(weight: i32, epoch: i64) -> Objects {
     objects
 }
 
+/// The release of [`objects`].
+pub fn release_of(table: &Table) -> Arc<Release> {
+    table.by_port(20001).unwrap().clone()
+}
+
 fn build(objects: &Objects, before: &Table) -> Table {
     Table::build(objects, before, &BTreeSet::new())
 }

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use kube::ResourceExt;
 
 use super::{
-    Observed, Status, children, frozen, health, labelled, lost, model, model::Wanted, monitor,
+    Observed, Status, children, frozen, health, labelled, log, lost, model, model::Wanted, monitor,
     reason, resolve, route, scale, signature,
 };
 use crate::{
@@ -80,6 +80,7 @@ pub fn plan(observed: &Observed, now: Timestamp) -> Plan<Status> {
     scale::condition(observed, &mut status, now);
     plan.check_at = earlier(plan.check_at, route::condition(observed, &mut status, now));
     unmeasurable(observed, &mut status, now);
+    log::condition(observed, &mut status, now);
     let mut running: Vec<_> = decision
         .pods
         .iter()
@@ -99,10 +100,8 @@ pub fn plan(observed: &Observed, now: Timestamp) -> Plan<Status> {
     plan.events.extend(found_out(observed, &status));
     status.metrics = monitor::metrics(observed, &status);
     plan.check_at = earlier(plan.check_at, labelled::check_at(observed, now));
-    plan.check_at = earlier(
-        plan.check_at,
-        monitor::watch_drift(observed, &known, &mut status, now),
-    );
+    let watched = monitor::watch_drift(observed, &known, &mut status, now).unwrap_or_default();
+    plan.check_at = earlier(plan.check_at, watched.check_at);
     let retrained = monitor::retrain(observed, &known, &mut status, now);
     plan.check_at = earlier(plan.check_at, retrained.check_at);
     plan.events.extend(retrained.events.iter().cloned());
@@ -163,6 +162,7 @@ pub fn plan(observed: &Observed, now: Timestamp) -> Plan<Status> {
             .extend(route::route(observed).map(Action::Apply));
     }
     plan.actions.extend(record);
+    plan.actions.extend(watched.keep);
     plan
 }
 

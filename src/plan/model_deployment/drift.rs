@@ -1,4 +1,4 @@
-//! Live drift: windows of stable's inputs, compared with the profile of its training data.
+//! Live drift: windows of stable's inputs, compared with the profile of its training data, and of its predictions, compared with its first window.
 //!
 //! Windows don't overlap. One is full when it has lasted `monitoring.drift.window` *and* has `minSamples` rows, so that a
 //! short window works and a quiet night is no verdict. It ends at the last minute that every gateway has closed.
@@ -6,6 +6,7 @@
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
+use predictions::Reference;
 use recorded::Recorded;
 
 use super::reason;
@@ -18,12 +19,13 @@ use crate::{
         bucket::{ReleaseMeasurements, WindowFeatures},
         drift::{
             Method,
-            live::{self, Drift, Reason, Rule},
+            live::{self, ColumnDrift, Drift, Reason, Rule},
         },
         profile::Profile,
     },
 };
 
+pub mod predictions;
 pub mod recorded;
 
 /// Seven days: a shorter window takes the weekday for drift.
@@ -50,6 +52,8 @@ pub struct Input<'a> {
     pub measurements: &'a ReleaseMeasurements,
     /// What is recorded of the filling window.
     pub recorded: Option<&'a Recorded>,
+    /// What its predictions are compared with.
+    pub reference: Option<&'a Reference>,
 }
 
 /// What is known of drift: parts of the status.
@@ -65,6 +69,8 @@ pub struct Output {
     pub condition: (bool, &'static str, String),
     /// When the filling window may be full.
     pub check_at: Option<Timestamp>,
+    /// What later predictions are compared with: to be kept.
+    pub reference: Option<Reference>,
 }
 
 /// Judges the filling window if it is full; else says what is known.
@@ -77,6 +83,7 @@ pub fn judge(input: &Input<'_>, before: &Output, now: Timestamp) -> Output {
         no_profile,
         measurements,
         recorded,
+        reference,
     } = *input;
     let length = length(Some(monitoring));
     let needed = monitoring
@@ -106,12 +113,6 @@ pub fn judge(input: &Input<'_>, before: &Output, now: Timestamp) -> Output {
         condition: before.condition.clone(),
         ..Output::default()
     };
-    let Some(profile) = profile else {
-        output.summary = Some("no profile".to_owned());
-        output.condition = (false, reason::NO_PROFILE, no_profile.to_owned());
-        output.window = Some(window);
-        return output;
-    };
     // What is neither recorded nor remembered isn't part of the window.
     let recorded = recorded.filter(|r| r.is_of(&window));
     let since = measurements.since.unwrap_or(i64::MIN);
@@ -120,87 +121,127 @@ pub fn judge(input: &Input<'_>, before: &Output, now: Timestamp) -> Output {
     let end = measurements.final_before.unwrap_or(i64::MIN);
     let minutes = recorded.map_or(0, |r| r.measured) + end.saturating_sub(remembered).max(0);
     let lasted = jiff::SignedDuration::from_mins(minutes);
-    let mut features = if end > remembered {
-        measurements.features(revision, remembered, end)
+    let (mut features, mut predicted) = if end > remembered {
+        (
+            measurements.features(revision, remembered, end),
+            measurements.predictions(revision, remembered, end),
+        )
     } else {
-        WindowFeatures::default()
+        Default::default()
     };
     if let Some(recorded) = recorded {
         features.unknown += recorded.unknown;
         features.add(&recorded.rows);
+        predicted.merge(&recorded.predictions);
     }
-    let rows = features.rows.as_ref().map_or(0, |r| r.rows);
-    if rows >= needed && lasted >= length {
-        let seconds = u64::try_from(lasted.as_secs()).ok();
-        let drift = compare(
-            profile,
-            &features,
-            &Rule {
-                seconds,
-                ..rule(monitoring, needed)
-            },
-        );
-        output.columns = columns(&drift);
-        output.summary = Some(summary(&drift));
-        output.condition = condition(&drift, rows);
+    let inputs = features.rows.as_ref().map_or(0, |r| r.rows);
+    // Where inputs can't be compared, predictions alone fill a window.
+    let by_inputs = profile.is_some() && inputs > 0;
+    let rows = if by_inputs { inputs } else { predicted.rows() };
+    let full = rows >= needed && lasted >= length;
+    let rule = Rule {
+        seconds: u64::try_from(lasted.as_secs()).ok(),
+        ..rule(monitoring, needed)
+    };
+    match profile {
+        None => {
+            output.summary = Some("no profile".to_owned());
+            output.condition = (false, reason::NO_PROFILE, no_profile.to_owned());
+        }
+        Some(profile) if full && by_inputs => {
+            let drift = compare(profile, &features, &rule);
+            output.columns = columns(&drift);
+            output.summary = Some(summary(&drift));
+            output.condition = condition(&drift, rows);
+            window.share = drift.share.map(round);
+        }
+        Some(profile) if full || window.end.is_none() => {
+            let filling = filling(monitoring, (inputs, needed), features.unknown);
+            let (why, summary, text) = filling;
+            output.summary = Some(summary.to_owned());
+            output.columns = unknown(monitoring, profile, &rule, why);
+            output.condition = (false, why, text);
+            window.share = None;
+        }
+        Some(_) => {}
+    }
+    if full {
         window.start = Some(Time(minute_time(start)));
         window.end = Some(Time(minute_time(end)));
         window.next = Time(minute_time(end));
         window.rows = i64::try_from(rows).unwrap_or(i64::MAX);
-        window.share = drift.share.map(round);
-    } else if window.end.is_none() {
-        let (why, text) = if rows == 0 && features.unknown > 0 {
-            (
-                reason::FEATURES_UNKNOWN,
-                "the inputs of requests are not understood: send named inputs of the Open Inference Protocol, or one 2-D tensor in the order of the signature"
-                    .to_owned(),
-            )
-        } else {
-            let share = (10 * rows / needed).min(9) * 10; // By tenths, so that status keeps quiet.
-            let window = monitoring
-                .window
-                .as_ref()
-                .map_or("7d".to_owned(), ToString::to_string);
-            let text = if rows >= needed {
-                format!("there are {needed} rows; the first window of {window} is not over yet")
-            } else {
-                format!(
-                    "{share} % of the {needed} rows that a window of {window} needs have been seen"
-                )
-            };
-            (reason::NOT_ENOUGH_SAMPLES, text)
-        };
-        output.summary = Some(
-            if why == reason::FEATURES_UNKNOWN {
-                "features unknown"
-            } else {
-                "not enough samples"
+        output.columns.retain(|c| !c.prediction);
+        if let Some((row, new)) = predictions::judge(&predicted, (start, end), reference, &rule) {
+            if let Some(sentence) = predictions::sentence(&row) {
+                let (detected, why, text) = &mut output.condition;
+                *text = format!("{text}; {sentence}");
+                if !std::mem::replace(detected, true) {
+                    *why = reason::PREDICTIONS_DRIFTED;
+                }
             }
-            .to_owned(),
-        );
-        output.columns = profile
+            output.columns.push(row);
+            output.reference = new;
+        }
+    } else if window.end.is_none() {
+        // By none, so that status keeps quiet.
+        let row = predictions::waiting(&predicted, reference, &rule);
+        output
             .columns
-            .iter()
-            .filter(|c| {
-                monitoring
-                    .columns
-                    .as_ref()
-                    .is_none_or(|only| only.contains(&c.name))
-            })
-            .take(MOST_COLUMNS)
-            .map(|c| DriftStatus {
-                column: c.name.clone(),
-                threshold: rule(monitoring, needed).threshold(&c.name),
-                reason: why.to_owned(),
-                ..DriftStatus::default()
-            })
-            .collect();
-        output.condition = (false, why, text);
+            .extend(row.map(|row| DriftStatus { samples: 0, ..row }));
+    } else if profile.is_none() && before.condition.1 == reason::PREDICTIONS_DRIFTED {
+        // That stands until the next window says something else.
+        output.condition = before.condition.clone();
     }
-    let full = window.next.0 + length;
-    output.check_at = Some(full.max(now + jiff::SignedDuration::from_secs(15)));
+    let over = window.next.0 + length;
+    output.check_at = Some(over.max(now + jiff::SignedDuration::from_secs(15)));
     output.window = Some(window);
     output
+}
+
+/// What is said of inputs while there are too few to compare: reason, summary, sentence.
+fn filling(
+    monitoring: &DriftMonitoring,
+    (rows, needed): (u64, u64),
+    not_understood: u64,
+) -> (&'static str, &'static str, String) {
+    if rows == 0 && not_understood > 0 {
+        let text = "the inputs of requests are not understood: send named inputs of the Open Inference Protocol, or one 2-D tensor in the order of the signature";
+        return (
+            reason::FEATURES_UNKNOWN,
+            "features unknown",
+            text.to_owned(),
+        );
+    }
+    let share = (10 * rows / needed).min(9) * 10; // By tenths, so that status keeps quiet.
+    let window = monitoring.window.as_ref();
+    let window = window.map_or("7d".to_owned(), ToString::to_string);
+    let text = if rows >= needed {
+        format!("there are {needed} rows; the first window of {window} is not over yet")
+    } else {
+        format!("{share} % of the {needed} rows that a window of {window} needs have been seen")
+    };
+    (reason::NOT_ENOUGH_SAMPLES, "not enough samples", text)
+}
+
+/// Columns of which nothing is known, and why.
+fn unknown(
+    monitoring: &DriftMonitoring,
+    profile: &Profile,
+    rule: &Rule,
+    why: &str,
+) -> Vec<DriftStatus> {
+    let only = monitoring.columns.as_ref();
+    let watched = |name: &String| only.is_none_or(|only| only.contains(name));
+    let columns = profile.columns.iter().filter(|c| watched(&c.name));
+    columns
+        .take(MOST_COLUMNS)
+        .map(|c| DriftStatus {
+            column: c.name.clone(),
+            threshold: rule.threshold(&c.name),
+            reason: why.to_owned(),
+            ..DriftStatus::default()
+        })
+        .collect()
 }
 
 /// How long a window is.
@@ -224,34 +265,35 @@ fn compare(profile: &Profile, features: &WindowFeatures, rule: &Rule) -> Drift {
 }
 
 fn columns(drift: &Drift) -> Vec<DriftStatus> {
-    drift
-        .columns
-        .iter()
-        .take(MOST_COLUMNS)
-        .map(|c| DriftStatus {
-            column: c.column.clone(),
-            method: match c.method {
-                Some(Method::Wasserstein) => "Wasserstein".to_owned(),
-                Some(Method::JensenShannon) => "JensenShannon".to_owned(),
-                Some(other) => format!("{other:?}"),
-                None => String::new(),
-            },
-            score: c.score.map(round),
-            threshold: c.threshold,
-            noise: c.noise.map(round),
-            samples: i64::try_from(c.samples).unwrap_or(i64::MAX),
-            drifted: c.drifted,
-            reason: match c.reason {
-                Reason::NotObserved => "NotObserved",
-                Reason::SchemaMismatch => "SchemaMismatch",
-                Reason::NotEnoughSamples => "NotEnoughSamples",
-                Reason::Calendar => "Calendar",
-                Reason::Drifted | Reason::WithinThreshold | Reason::WithinNoise => OBSERVED,
-            }
-            .to_owned(),
-            message: c.message.clone(),
-        })
-        .collect()
+    let columns = drift.columns.iter().take(MOST_COLUMNS);
+    columns.map(column).collect()
+}
+
+fn column(c: &ColumnDrift) -> DriftStatus {
+    DriftStatus {
+        column: c.column.clone(),
+        prediction: false,
+        method: match c.method {
+            Some(Method::Wasserstein) => "Wasserstein".to_owned(),
+            Some(Method::JensenShannon) => "JensenShannon".to_owned(),
+            Some(other) => format!("{other:?}"),
+            None => String::new(),
+        },
+        score: c.score.map(round),
+        threshold: c.threshold,
+        noise: c.noise.map(round),
+        samples: i64::try_from(c.samples).unwrap_or(i64::MAX),
+        drifted: c.drifted,
+        reason: match c.reason {
+            Reason::NotObserved => "NotObserved",
+            Reason::SchemaMismatch => "SchemaMismatch",
+            Reason::NotEnoughSamples => "NotEnoughSamples",
+            Reason::Calendar => "Calendar",
+            Reason::Drifted | Reason::WithinThreshold | Reason::WithinNoise => OBSERVED,
+        }
+        .to_owned(),
+        message: c.message.clone(),
+    }
 }
 
 fn summary(drift: &Drift) -> String {

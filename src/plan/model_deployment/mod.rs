@@ -8,6 +8,7 @@ pub mod drift;
 pub mod frozen;
 pub mod health;
 mod labelled;
+mod log;
 mod lost;
 pub mod model;
 mod monitor;

@@ -4,7 +4,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 
-use super::{Observed, Status, drift, labelled, model, reason, retraining};
+use super::{Observed, Status, drift, labelled, model, reason, retraining, trigger};
 use crate::{
     api::{
         condition::{self, kind},
@@ -121,18 +121,29 @@ fn asked(
     newer.or_else(|| shown.cloned())
 }
 
+/// What comes of watching drift, beside the status.
+#[derive(Default)]
+pub(super) struct Watched {
+    /// When the filling window may be full.
+    pub check_at: Option<Timestamp>,
+    /// Keeps what later predictions are compared with.
+    pub keep: Option<Action<Status>>,
+}
+
 pub(super) fn watch_drift(
     observed: &Observed,
     known: &[Named<ModelRevision>],
     status: &mut Status,
     now: Timestamp,
-) -> Option<Timestamp> {
+) -> Option<Watched> {
     let spec = &observed.deployment.spec;
     let asked = spec.monitoring.as_ref().and_then(|m| m.drift.as_ref());
     let stable = status.stable.clone()?;
     let frozen = known.iter().find(|k| k.hash == stable.revision)?;
     let profile = frozen.revision.model.profile.as_ref();
-    if asked.is_none() && profile.is_none() {
+    let mut triggers = spec.retraining.iter().flat_map(|r| &r.triggers);
+    let wanted = asked.is_some() || triggers.any(trigger::predictions);
+    if !wanted && profile.is_none() {
         return None;
     }
     if let (Some((known, _)), Some(wanted)) = (&observed.profile, profile)
@@ -161,6 +172,7 @@ pub(super) fn watch_drift(
         no_profile: &no_profile,
         measurements: &observed.live,
         recorded: observed.recorded.as_deref(),
+        reference: observed.references.get(&stable.revision),
     };
     let condition = condition::get(&status.conditions, kind::DRIFT_DETECTED);
     let before = drift::Output {
@@ -174,7 +186,7 @@ pub(super) fn watch_drift(
                 c.message.clone(),
             )
         }),
-        check_at: None,
+        ..drift::Output::default()
     };
     let after = drift::judge(&input, &before, now);
     status.drift_window = after.window;
@@ -190,13 +202,18 @@ pub(super) fn watch_drift(
         observed.deployment.metadata.generation,
         now,
     );
-    after.check_at
+    let reference = after.reference.as_ref();
+    Some(Watched {
+        check_at: after.check_at,
+        keep: reference
+            .and_then(|new| drift::predictions::config_map(observed, &stable.revision, new))
+            .map(Action::Apply),
+    })
 }
 
 /// Records what has come of the filling window, once an hour.
 pub(super) fn record(observed: &Observed, status: &Status) -> Option<Action<Status>> {
     let window = status.drift_window.as_ref()?;
-    observed.profile.as_ref()?;
     let monitoring = observed.deployment.spec.monitoring.as_ref();
     let length = drift::length(monitoring.and_then(|m| m.drift.as_ref()));
     let before = observed.recorded.as_deref();
@@ -254,7 +271,7 @@ fn with_retraining<T>(
     let drifted: Vec<&str> = status
         .drift
         .iter()
-        .filter(|d| d.drifted)
+        .filter(|d| d.drifted && !d.prediction)
         .map(|d| d.column.as_str())
         .collect();
     let drifted = drifted.join(", ");

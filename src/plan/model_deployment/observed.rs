@@ -9,7 +9,7 @@ use k8s_openapi::api::{
     core::v1::{ConfigMap, Pod},
 };
 
-use super::drift::recorded::Recorded;
+use super::drift::{predictions::References, recorded::Recorded};
 use crate::{
     api::{Evaluation, ModelDeployment, TrainingJob, serving::HTTPRoute},
     plan::{Reference, claim::Claim},
@@ -53,6 +53,8 @@ pub struct Observed {
     pub profile: Option<(String, Arc<Profile>)>,
     /// What is recorded of the filling window of live inputs.
     pub recorded: Option<Arc<Recorded>>,
+    /// First windows of predictions, by revision.
+    pub references: Arc<References>,
     /// What gateways measured.
     pub live: ReleaseMeasurements,
     /// UIDs and ports of the namespace's other releases, of both kinds.

@@ -20,6 +20,8 @@ pub const EVALUATION_ELSEWHERE: &str = "EvaluationElsewhere";
 pub const METRIC_REFUSED: &str = "MetricRefused";
 /// Columns of live inputs are beyond their thresholds and beyond noise.
 pub const COLUMNS_DRIFTED: &str = "ColumnsDrifted";
+/// What stable predicts differs from its first window beyond threshold and noise, and no column of its inputs does.
+pub const PREDICTIONS_DRIFTED: &str = "PredictionsDrifted";
 /// No column is beyond its threshold.
 pub const WITHIN_THRESHOLDS: &str = "WithinThresholds";
 /// No column of the profile was in requests.
@@ -53,6 +55,7 @@ pub fn known(reason: &str) -> &'static str {
         EVALUATION_ELSEWHERE,
         METRIC_REFUSED,
         COLUMNS_DRIFTED,
+        PREDICTIONS_DRIFTED,
         WITHIN_THRESHOLDS,
         NOTHING_COMPARABLE,
         NOT_ENOUGH_SAMPLES,
@@ -130,4 +133,18 @@ pub mod serving {
     pub const ROUTE_REFUSED: &str = "RouteRefused";
     /// Not every parent has said something of the HTTPRoute yet.
     pub const ROUTE_PENDING: &str = "RoutePending";
+}
+
+/// Reasons of the condition PayloadLogged.
+pub mod log {
+    /// `spec.monitoring.payloadLog` is not set any more.
+    pub const NOT_LOGGED: &str = "NotLogged";
+    /// No gateway has said yet how its log is doing.
+    pub const STARTING: &str = "LogStarting";
+    /// Files reach the store, or none was due yet.
+    pub const LOGGING: &str = "Logging";
+    /// The Secret that the log is written with isn't mounted in a gateway; releases are served all the same.
+    pub const CREDENTIALS_MISSING: &str = "CredentialsMissing";
+    /// The store doesn't take files; the message has its words. What there is no room for is dropped, and callers notice nothing.
+    pub const UNWRITABLE: &str = "LogUnwritable";
 }

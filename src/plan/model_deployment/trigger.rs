@@ -196,6 +196,14 @@ pub fn column(trigger: &Trigger) -> Option<&str> {
     trigger.drift.as_ref()?.column.as_deref()
 }
 
+/// Whether a trigger watches what is predicted.
+pub fn predictions(trigger: &Trigger) -> bool {
+    trigger
+        .drift
+        .as_ref()
+        .is_some_and(|d| d.prediction == Some(true))
+}
+
 /// The metric that a trigger reads, if it reads one.
 pub fn metric(trigger: &Trigger) -> Option<&str> {
     match &trigger.drift {
@@ -274,6 +282,7 @@ fn measured(trigger: &Trigger, facts: &Facts, look: &mut Look, now: Timestamp) {
     let name = match (column(trigger), &trigger.concept) {
         (Some(column), _) => format!("drift of {column}"),
         (None, Some(concept)) => format!("mean loss of {}", concept.metric),
+        (None, None) if predictions(trigger) => "drift of the predictions".to_owned(),
         (None, None) => metric(trigger).unwrap_or_default().to_owned(),
     };
     let Some(reading) = &facts.reading else {

@@ -9,7 +9,9 @@ use super::{
     trigger::{self, Facts, Look, Reading},
 };
 use crate::api::{
-    model_deployment::{DriftWindow, Retraining, RetrainingStatus, Trigger, TriggerStatus},
+    model_deployment::{
+        DriftStatus, DriftWindow, Protocol, Retraining, RetrainingStatus, Trigger, TriggerStatus,
+    },
     rollout::MetricSource,
 };
 
@@ -75,7 +77,10 @@ pub(super) fn look(
 /// The value that a trigger watches, if there is one.
 fn reading(input: &Input<'_>, trigger: &Trigger) -> Option<Reading> {
     if let Some(column) = trigger::column(trigger) {
-        return drift_of(input, column);
+        return drift_of(input, |row| !row.prediction && row.column == column);
+    }
+    if trigger::predictions(trigger) {
+        return drift_of(input, |row| row.prediction);
     }
     let name = trigger::metric(trigger)?;
     if name == DRIFT_SHARE {
@@ -143,10 +148,10 @@ fn over(window: &DriftWindow) -> Option<String> {
     Some(format!("over {} rows from {start} to {end}", window.rows))
 }
 
-/// Drift of one column in the last full window; nothing, if it wasn't compared.
-fn drift_of(input: &Input<'_>, column: &str) -> Option<Reading> {
+/// Drift of one row in the last full window; nothing, if it wasn't compared.
+fn drift_of(input: &Input<'_>, is: impl Fn(&DriftStatus) -> bool) -> Option<Reading> {
     let window = window(input)?;
-    let found = input.columns.iter().find(|c| c.column == column)?;
+    let found = input.columns.iter().find(|row| is(row))?;
     let counted = found.reason == drift::OBSERVED;
     let noise = found
         .noise
@@ -157,6 +162,7 @@ fn drift_of(input: &Input<'_>, column: &str) -> Option<Reading> {
         value: found.score.filter(|_| counted)?,
         context,
         drifted: Some(found.drifted),
+        samples: Some(found.samples),
         ..of_window(input, window)?
     })
 }
@@ -182,6 +188,12 @@ fn doubt_of(input: &Input<'_>, trigger: &Trigger) -> Option<(&'static str, Strin
                 );
                 (reason::METRIC_UNKNOWN, message)
             });
+    }
+    if trigger::predictions(trigger) && spec.server.protocol() != Protocol::OpenInference {
+        let message = format!(
+            "trigger {name} watches predictions, and those of a server that speaks another protocol than OpenInference can't be read: leave it out"
+        );
+        return Some((reason::METRIC_UNKNOWN, message));
     }
     if let Some(concept) = &trigger.concept {
         return concept::doubt(spec, name, concept);

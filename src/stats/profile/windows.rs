@@ -8,10 +8,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::round;
 use super::sample::{Kept, Places};
+use super::{ColumnProfile, round};
 use crate::stats::drift::live::Grid;
 use crate::stats::random::Generator;
+use crate::stats::sketch::ColumnSketch;
 
 /// Of the longest windows this many fit into the reference side by side.
 const FEWEST: u64 = 6;
@@ -111,6 +112,61 @@ impl Windows {
         }
     }
 
+    /// The windows of a column of which only sketches of equal stretches of time are known (`None`: nothing came in one), and their null, which is
+    /// entered into its profile. A window is made of whole stretches.
+    pub(crate) fn of_stretches(
+        column: &mut ColumnProfile,
+        stretches: &[Option<&ColumnSketch>],
+        seconds: u64,
+    ) -> Self {
+        let (n, total) = (stretches.len(), column.count as f64);
+        let rows = |l: usize| total * l as f64 / n.max(1) as f64;
+        let most = n / FEWEST as usize;
+        let lengths: Vec<usize> = std::iter::successors(Some(1), |l| Some(2 * l))
+            .take_while(|&l| l <= most)
+            .filter(|&l| rows(l) >= SMALLEST)
+            .collect();
+        let in_seconds = |l: usize| seconds.saturating_mul(l as u64);
+        let windows = Self {
+            timed: true,
+            total: in_seconds(n),
+            lengths: lengths.iter().map(|&l| in_seconds(l)).collect(),
+            rows: lengths.iter().map(|&l| round(rows(l), 4)).collect(),
+        };
+        if let Some(grid) = Grid::of(column) {
+            let parts: Vec<Vec<f64>> = stretches
+                .iter()
+                .map(|part| part.map_or(vec![0.0; grid.cells()], |p| counts(&grid, column, p)))
+                .collect();
+            let sum = |parts: &[Vec<f64>]| -> Vec<f64> {
+                let cells = 0..grid.cells();
+                cells.map(|c| parts.iter().map(|p| p[c]).sum()).collect()
+            };
+            let moments = lengths.iter().map(|&l| {
+                let scores: Vec<f64> = parts
+                    .windows(l)
+                    .step_by((l / 4).max(1))
+                    .map(sum)
+                    // A night, a gap: no window of live traffic would be judged on that.
+                    .filter(|counts| counts.iter().sum::<f64>() >= rows(l) / 4.0)
+                    .map(|counts| grid.score(&counts))
+                    .collect();
+                Moments::of(&scores)
+            });
+            let windows = moments.collect();
+            let mut ends: Vec<usize> = Vec::with_capacity(grid.cells());
+            for count in sum(&parts) {
+                ends.push(ends.last().copied().unwrap_or(0) + count as usize);
+            }
+            let all = ends.last().copied().unwrap_or(0);
+            column.null = null_of(windows, &grid, |generator| {
+                let drawn = generator.below(all);
+                ends.partition_point(|end| *end <= drawn)
+            });
+        }
+        windows
+    }
+
     /// How many windows of that length fit into the data set side by side.
     #[must_use]
     pub fn fit(&self, length: u64) -> f64 {
@@ -156,29 +212,60 @@ impl Windows {
                 Moments::of(&scores)
             })
             .collect();
-        let mut generator = Generator::new(SEED);
-        let random: Vec<f64> = (0..DRAWS)
-            .map(|_| {
-                counts.iter_mut().for_each(|c| *c = 0.0);
-                for _ in 0..RANDOM_ROWS {
-                    counts[usize::from(present[generator.below(present.len())])] += 1.0;
-                }
-                grid.score(&counts)
-            })
-            .collect();
-        let most = (0..grid.cells())
-            .map(|cell| {
-                counts.iter_mut().for_each(|c| *c = 0.0);
-                counts[cell] = 1.0;
-                grid.score(&counts)
-            })
-            .fold(0.0, f64::max);
-        Some(Null {
-            windows,
-            random: Moments::of(&random)?,
-            most: round(most, 4),
+        null_of(windows, grid, |generator| {
+            usize::from(present[generator.below(present.len())])
         })
     }
+}
+
+/// What windows score, with samples of values whose cells are drawn at random.
+fn null_of(
+    windows: Vec<Option<Moments>>,
+    grid: &Grid,
+    mut draw: impl FnMut(&mut Generator) -> usize,
+) -> Option<Null> {
+    let mut generator = Generator::new(SEED);
+    let random: Vec<f64> = (0..DRAWS)
+        .map(|_| {
+            let mut counts = vec![0f64; grid.cells()];
+            for _ in 0..RANDOM_ROWS {
+                counts[draw(&mut generator)] += 1.0;
+            }
+            grid.score(&counts)
+        })
+        .collect();
+    let most = (0..grid.cells())
+        .map(|cell| {
+            let mut counts = vec![0f64; grid.cells()];
+            counts[cell] = 1.0;
+            grid.score(&counts)
+        })
+        .fold(0.0, f64::max);
+    Some(Null {
+        windows,
+        random: Moments::of(&random)?,
+        most: round(most, 4),
+    })
+}
+
+/// Values of a sketch of the column by cell.
+fn counts(grid: &Grid, column: &ColumnProfile, part: &ColumnSketch) -> Vec<f64> {
+    let mut counts = vec![0f64; grid.cells()];
+    let last = grid.cells() - 1;
+    if let Some(values) = part.numeric() {
+        for (x, count) in values.points() {
+            counts[grid.cell(x)] += count as f64;
+        }
+    }
+    if let Some(values) = part.categorical() {
+        for (name, count) in values.categories() {
+            let named = column.categories.iter().take(last);
+            let cell = named.map(|c| &c.name).position(|n| n == name);
+            counts[cell.unwrap_or(last)] += count as f64;
+        }
+        counts[last] += values.pooled() as f64;
+    }
+    counts
 }
 
 /// Where the data set ends.

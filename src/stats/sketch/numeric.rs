@@ -305,10 +305,15 @@ impl NumericSketch {
         }
     }
 
-    fn shrink(&mut self) {
-        while self.buckets.len() > MAX_BUCKETS && self.level < MAX_LEVEL {
+    /// Keeps at most so many buckets; a later merge may have more again.
+    pub(crate) fn coarsen_to(&mut self, most: usize) {
+        while self.buckets.len() > most && self.level < MAX_LEVEL {
             self.coarsen();
         }
+    }
+
+    fn shrink(&mut self) {
+        self.coarsen_to(MAX_BUCKETS);
     }
 
     fn coarsen(&mut self) {

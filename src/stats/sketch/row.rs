@@ -78,6 +78,15 @@ impl RowSketch {
         Ok(())
     }
 
+    /// Keeps at most so many buckets of each column of numbers.
+    pub(crate) fn coarsen(&mut self, most: usize) {
+        for column in self.columns.values_mut() {
+            if let ColumnSketch::Numeric { values, .. } = column {
+                values.coarsen_to(most);
+            }
+        }
+    }
+
     fn note_unknown(&mut self, name: &str, count: u64) {
         // The first names in order: those kept are counted exactly, whatever the order of arrival.
         if self.unknown.len() >= MAX_UNKNOWN

@@ -16,6 +16,7 @@ use crate::{
     plan::model_deployment::{Observed, children},
     stats::{
         bucket::{MAX_MINUTES, ReleaseMeasurements},
+        predictions::Stretches,
         sketch::RowSketch,
     },
 };
@@ -48,6 +49,9 @@ pub struct Recorded {
     /// Requests whose inputs were not understood.
     #[serde(default)]
     pub unknown: u64,
+    /// What was predicted.
+    #[serde(default)]
+    pub predictions: Stretches,
 }
 
 impl Recorded {
@@ -104,10 +108,16 @@ pub fn update(
         return None;
     }
     let new = measurements.features(&window.revision, from, to);
-    let rows = new.rows?;
+    let predictions = measurements.predictions(&window.revision, from, to);
+    if new.rows.is_none() && predictions.rows() == 0 {
+        return None;
+    }
     record.unknown += new.unknown;
+    record.predictions.merge(&predictions);
     // A column that changed its kind in between: as in memory, the later rows are left out.
-    if record.rows.merge(&rows).is_err() {
+    if let Some(rows) = new.rows
+        && record.rows.merge(&rows).is_err()
+    {
         record.unknown += rows.rows;
     }
     record.measured += to - from;

@@ -66,6 +66,7 @@ fn run(
         no_profile: "",
         measurements,
         recorded: None,
+        reference: None,
     };
     judge(
         &input,
@@ -128,6 +129,7 @@ fn another_stable_starts_its_own_window() {
         no_profile: "",
         measurements: &measurements,
         recorded: None,
+        reference: None,
     };
     let output = judge(&input, &first, minute_time(15));
     assert_eq!(
@@ -153,4 +155,118 @@ fn inputs_that_are_not_understood_are_not_called_no_drift() {
     let output = run(&monitoring("1m", 500), &measurements, &Output::default());
     assert_eq!(output.condition.1, "FeaturesUnknown");
     assert_eq!(output.columns[0].reason, "FeaturesUnknown");
+}
+
+/// As [`traffic`], with a hundred answers in each minute, of which so many are `yes`.
+fn answers(from: i64, minutes: i64, yes: usize, inputs: bool) -> ReleaseMeasurements {
+    let mut measurements = traffic(from, minutes, 0.0);
+    for bucket in &mut measurements.buckets {
+        let bucket = Arc::make_mut(bucket);
+        let mut rows = crate::stats::predictions::empty();
+        for i in 0..100 {
+            let said = if i < yes { "yes" } else { "no" };
+            let guess = crate::stats::labels::Guess {
+                said: Some(said.to_owned()),
+                ..Default::default()
+            };
+            crate::stats::predictions::add(&mut rows, &guess, false);
+        }
+        bucket.predictions = Some(rows);
+        if !inputs {
+            bucket.features = None;
+            bucket.traffic.features_unknown = 100;
+        }
+    }
+    measurements
+}
+
+fn judged(
+    profile: Option<&Profile>,
+    measurements: &ReleaseMeasurements,
+    reference: Option<&Reference>,
+    before: &Output,
+) -> Output {
+    let input = Input {
+        monitoring: &monitoring("5m", 500),
+        revision: "a",
+        since: Some(minute_time(9)),
+        profile,
+        no_profile: "there is none",
+        measurements,
+        recorded: None,
+        reference,
+    };
+    let now = minute_time(measurements.final_before.unwrap());
+    judge(&input, before, now)
+}
+
+#[test]
+fn predictions_drift_beside_the_columns_and_count_in_no_share() {
+    let profile = profile();
+    let filling = judged(
+        Some(&profile),
+        &answers(10, 2, 20, true),
+        None,
+        &Output::default(),
+    );
+    let row = filling.columns.last().unwrap();
+    assert_eq!(
+        (row.column.as_str(), row.reason.as_str(), row.samples),
+        ("prediction", "NotEnoughSamples", 0)
+    );
+    let first = judged(Some(&profile), &answers(10, 5, 20, true), None, &filling);
+    let reference = first.reference.clone().unwrap();
+    assert_eq!((reference.from, reference.to), (10, 15));
+    assert_eq!(first.columns.last().unwrap().reason, "Reference");
+    assert_eq!(first.summary.as_deref(), Some("0/1"));
+    assert_eq!(first.condition.1, "WithinThresholds");
+
+    let kept = Some(&reference);
+    let same = judged(Some(&profile), &answers(15, 5, 21, true), kept, &first);
+    assert_eq!((same.condition.0, &same.reference), (false, &None));
+    let other = judged(Some(&profile), &answers(15, 5, 90, true), kept, &first);
+    assert_eq!(
+        (other.condition.0, other.condition.1),
+        (true, "PredictionsDrifted")
+    );
+    assert!(other.condition.2.contains("what is predicted drifted"));
+    assert_eq!(other.summary.as_deref(), Some("0/1"));
+    assert_eq!(other.window.as_ref().unwrap().share, Some(0.0));
+    let rows: Vec<_> = other
+        .columns
+        .iter()
+        .map(|c| (c.drifted, c.prediction))
+        .collect();
+    assert_eq!(rows, [(false, false), (true, true)]);
+    // Until the next window says something else.
+    let quiet = judged(Some(&profile), &answers(15, 5, 90, true), kept, &other);
+    assert_eq!(quiet.condition, other.condition);
+}
+
+#[test]
+fn predictions_are_watched_where_inputs_can_not_be() {
+    for profile in [None, Some(&profile())] {
+        let first = judged(
+            profile,
+            &answers(10, 5, 20, false),
+            None,
+            &Output::default(),
+        );
+        let reference = first.reference.clone();
+        assert!(reference.is_some(), "{first:?}");
+        assert_eq!(first.window.as_ref().unwrap().share, None);
+        let why = if profile.is_some() {
+            "FeaturesUnknown"
+        } else {
+            "NoProfile"
+        };
+        assert_eq!(first.condition.1, why);
+        let (kept, measured) = (reference.as_ref(), answers(15, 5, 90, false));
+        let other = judged(profile, &measured, kept, &first);
+        assert_eq!(other.condition.1, "PredictionsDrifted", "{why}");
+        let quiet = judged(profile, &measured, kept, &other);
+        assert_eq!(quiet.condition, other.condition, "{why}");
+        let back = judged(profile, &answers(20, 5, 20, false), kept, &other);
+        assert_eq!(back.condition.1, why);
+    }
 }

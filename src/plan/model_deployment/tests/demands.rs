@@ -130,6 +130,35 @@ fn one_column_of_many_can_be_watched() {
 }
 
 #[test]
+fn predictions_can_be_watched_and_their_reference_outlasts_everything_but_the_revision() {
+    let mut world = world(json!({"triggers": [{"name": "says", "drift": {"prediction": true}}]}));
+    world.answers(8, 0.0, Some("no"));
+    let kept = world.object("ConfigMap", "churn-predictions").cloned();
+    assert!(kept.is_some());
+    assert_eq!(trigger(&world).state, "Armed", "{:?}", trigger(&world));
+    world.forget_all_but(0);
+    world.answers(4, 0.0, Some("no"));
+    assert!(
+        trigger(&world)
+            .message
+            .contains("drift of the predictions 0"),
+        "{:?}",
+        trigger(&world)
+    );
+    world.answers(4, 0.0, Some("yes"));
+    assert_eq!(world.condition("DriftDetected").1, "PredictionsDrifted");
+    assert!(world.created.is_empty(), "in two windows, as of columns");
+    world.answers(4, 0.0, Some("yes"));
+    assert_eq!(world.created.len(), 1);
+    let run = world.status().retraining.clone().unwrap().runs[0].clone();
+    assert!(run.message.contains("threshold 0.2"), "{}", run.message);
+    assert_eq!(
+        world.object("ConfigMap", "churn-predictions").cloned(),
+        kept
+    );
+}
+
+#[test]
 fn a_trigger_that_can_not_do_what_it_says_is_a_condition() {
     let trigger = json!({"name": "worse", "metric": "liveAuc", "min": 0.7});
     let mut world = watched(trigger.clone(), json!({}));

@@ -3,9 +3,12 @@ use kube::ResourceExt;
 use serde_json::{Value, json};
 
 use super::world::{World, quick, server};
-use crate::plan::{
-    claim::Claim,
-    model_deployment::{children, refused},
+use crate::{
+    plan::{
+        claim::Claim,
+        model_deployment::{children, refused},
+    },
+    stats::bucket::LogReport,
 };
 
 const V1: &str = "20130401-000000-aaaaaa";
@@ -441,4 +444,46 @@ fn a_volume_that_another_node_holds_is_named_once_a_pod_waits_for_it() {
     world.pods.clear();
     world.settle();
     assert_eq!(world.condition("Ready").0, "True");
+}
+
+#[test]
+fn a_payload_log_that_can_not_be_written_is_a_condition_of_its_own() {
+    let mut world = serving();
+    let said = |world: &World| {
+        let conditions = &world.status().conditions;
+        let said = conditions.iter().find(|c| c.type_ == "PayloadLogged");
+        said.map(|c| (c.status.clone(), c.reason.clone(), c.message.clone()))
+    };
+    assert_eq!(said(&world), None);
+    let log = json!({"payloadLog": {"uri": "s3://logs/churn", "sampling": 0.25}});
+    world.edit(|release| release.spec.monitoring = serde_json::from_value(log).unwrap());
+    let reason = |world: &World| said(world).unwrap().1;
+    world.settle();
+    assert_eq!(reason(&world), "LogStarting");
+    for (problem, expected) in [
+        (
+            Some("CredentialsMissing: Secret s3 isn't mounted"),
+            "CredentialsMissing",
+        ),
+        (
+            Some("LogUnwritable: there is no such bucket"),
+            "LogUnwritable",
+        ),
+        (None, "Logging"),
+    ] {
+        world.log = Some(LogReport {
+            problem: problem.map(str::to_owned),
+        });
+        world.settle();
+        assert_eq!(reason(&world), expected);
+        assert_eq!(world.condition("Ready").0, "True");
+    }
+    let (status, _, message) = said(&world).unwrap();
+    assert_eq!(
+        (status.as_str(), message.as_str()),
+        ("True", "25 % of the requests are logged to s3://logs/churn")
+    );
+    world.edit(|release| release.spec.monitoring = None);
+    world.settle();
+    assert_eq!(reason(&world), "NotLogged");
 }

@@ -14,7 +14,11 @@ use k8s_openapi::{
 use kube::ResourceExt;
 use serde_json::{Value, json};
 
-use super::super::{Observed, Status, drift::recorded, plan};
+use super::super::{
+    Observed, Status,
+    drift::{predictions, recorded},
+    plan,
+};
 use crate::{
     api::{
         Evaluation, ModelDeployment, TrainingJob,
@@ -24,8 +28,8 @@ use crate::{
     plan::{Action, Reference, claim::Claim},
     stats::{
         asked::Asked,
-        bucket::{Bucket, Gateway, ReleaseMeasurements},
-        labels::Late,
+        bucket::{Bucket, Gateway, LogReport, ReleaseMeasurements},
+        labels::{Guess, Late},
         profile::{Profile, ProfileBuilder},
         sketch::{Cell, ColumnKind},
     },
@@ -49,6 +53,8 @@ pub struct World {
     pub asked: Asked,
     /// Predictions and late labels.
     pub late: Late,
+    /// How the gateway's payload log is doing.
+    pub log: Option<LogReport>,
     pub healthy: bool,
     pub knows_routes: bool,
     pub claims: BTreeMap<String, Claim>,
@@ -80,6 +86,7 @@ impl World {
             since: 0,
             asked: Asked::default(),
             late: Late::default(),
+            log: None,
             claims: BTreeMap::new(),
             config_maps: BTreeMap::new(),
             created: Vec::new(),
@@ -162,6 +169,11 @@ impl World {
 
     /// Rows of inputs of stable in the next minutes, shifted by `shift`.
     pub fn traffic(&mut self, minutes: i64, shift: f64) {
+        self.answers(minutes, shift, None);
+    }
+
+    /// As [`World::traffic`], with answers that are all of this class.
+    pub fn answers(&mut self, minutes: i64, shift: f64, said: Option<&str>) {
         let revision = self.status().stable.as_ref().unwrap().revision.clone();
         for _ in 0..minutes {
             self.now += SignedDuration::from_mins(1);
@@ -173,6 +185,15 @@ impl World {
                 revision: revision.clone(),
                 minute: self.now.as_second() / 60 - 1,
                 features: Some(rows),
+                predictions: said.map(|said| {
+                    let mut rows = crate::stats::predictions::empty();
+                    let guess = Guess {
+                        said: Some(said.to_owned()),
+                        ..Guess::default()
+                    };
+                    (0..100).for_each(|_| crate::stats::predictions::add(&mut rows, &guess, false));
+                    rows
+                }),
                 ..Bucket::default()
             }));
             self.settle();
@@ -255,6 +276,11 @@ impl World {
                 .object("ConfigMap", "churn-drift-window")
                 .map(|v| serde_json::from_value(v.clone()).unwrap())
                 .map(|object| Arc::new(recorded::read(&object).unwrap())),
+            references: self
+                .object("ConfigMap", "churn-predictions")
+                .map(|v| serde_json::from_value(v.clone()).unwrap())
+                .map(|object| Arc::new(predictions::read(&object)))
+                .unwrap_or_default(),
             copies: parse("ConfigMap")
                 .into_iter()
                 .filter(|v| v["metadata"]["labels"]["perennial.dev/role"] == "config")
@@ -273,6 +299,7 @@ impl World {
                     pod: "g".to_owned(),
                     ready: true,
                     epoch,
+                    log: self.log.clone(),
                     ..Gateway::default()
                 }],
                 buckets: self.buckets.clone(),
