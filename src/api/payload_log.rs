@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::{Credentials, Duration};
 
 /// Keys of the Secret in `credentials` that are read.
-pub const KEYS: [&str; 9] = [
+pub const KEYS: [&str; 20] = [
     "AWS_ACCESS_KEY_ID",
     "AWS_SECRET_ACCESS_KEY",
     "AWS_SESSION_TOKEN",
@@ -16,14 +16,25 @@ pub const KEYS: [&str; 9] = [
     "AWS_ENDPOINT_URL_S3",
     "AWS_ENDPOINT",
     "AWS_SKIP_SIGNATURE",
+    "GOOGLE_SERVICE_ACCOUNT_KEY",
+    "GOOGLE_BASE_URL",
+    "GOOGLE_SKIP_SIGNATURE",
+    "AZURE_STORAGE_ACCOUNT_NAME",
+    "AZURE_STORAGE_ACCOUNT_KEY",
+    "AZURE_STORAGE_SAS_KEY",
+    "AZURE_STORAGE_ENDPOINT",
+    "AZURE_SKIP_SIGNATURE",
+    "AZURE_CLIENT_ID",
+    "AZURE_CLIENT_SECRET",
+    "AZURE_TENANT_ID",
 ];
 
 /// Sampled requests and what was answered, as Parquet files in an object store, a file for each gateway pod, revision and rotation.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PayloadLog {
-    /// Where the files go: `s3://BUCKET/PREFIX`, below it a folder for each day.
-    #[schemars(length(min = 1, max = 1024), regex(pattern = r"^s3://[^/]+(/.*)?$"))]
+    /// Where the files go: `s3://BUCKET/PREFIX` (`gs://`, `az://`), below it a folder for each day.
+    #[schemars(length(min = 1, max = 1024), regex(pattern = r"^(s3|gs|az)://[^/]+(/.*)?$"))]
     pub uri: String,
     /// Environment for writing them; absent: the gateway's own identity.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -139,6 +139,7 @@ async fn a_tree_goes_to_azure_and_comes_back_the_same() {
             "--blobPort",
             &port.to_string(),
             "--silent",
+            "--disableTelemetry",
             "--skipApiVersionCheck",
             "--location",
         ])

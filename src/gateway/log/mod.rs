@@ -213,7 +213,7 @@ impl Log {
         let secret = &credentials.secret_name;
         let missing = || {
             format!(
-                "{CREDENTIALS_MISSING}: Secret {secret} (spec.monitoring.payloadLog.credentials) isn't mounted here: create it in this namespace with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and it will be within a minute"
+                "{CREDENTIALS_MISSING}: Secret {secret} (spec.monitoring.payloadLog.credentials) isn't mounted here: create it in this namespace with the bucket's keys (for s3:// AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY), and it will be within a minute"
             )
         };
         // A name of a Secret has no slash and isn't `..`: it can't lead elsewhere.
@@ -312,7 +312,7 @@ impl Log {
             .map_err(|e: data::Error| unwritable(e.to_string()))?;
         let folder = Folder::open(&parsed, &environment);
         let folder = folder.map_err(|e| unwritable(e.to_string()))?;
-        let folder = folder.ok_or_else(|| unwritable(format!("{uri} is no s3:// URI")))?;
+        let folder = folder.ok_or_else(|| unwritable(format!("{uri} is no bucket: write s3://…, gs://… or az://…")))?;
         match tokio::time::timeout(UPLOAD, folder.put(&file.name, bytes)).await {
             Ok(done) => done.map_err(|e| unwritable(e.to_string())),
             Err(_) => Err(unwritable(format!(
