@@ -17,7 +17,7 @@ use perennial::{
     },
     evaluate::results,
     gateway::{
-        features, open_inference, predictions,
+        inputs, open_inference, predictions,
         prompt::template::CompiledPrompt,
         protobuf, signature,
         tensors::{self, Form, Side},
@@ -245,7 +245,7 @@ pub(crate) const TARGETS: &[Target] = &[
             let _ = signature::check_message(&body, &signature_of());
             let mut sketch =
                 RowSketch::new([("x", ColumnKind::Numeric), ("c", ColumnKind::Categorical)]);
-            let _ = features::add_rows(&mut sketch, bytes, &signature_of());
+            let _ = inputs::add_rows(&mut sketch, bytes, &signature_of());
             for form in [Form::Json, Form::Message, Form::Binary(bytes.len() / 2)] {
                 for side in [Side::Request, Side::Answer] {
                     let body = tensors::read(bytes, form, side);

@@ -9,7 +9,7 @@
 //! | [`policy`], [`breaker`], [`signature`], [`certificates`] | what a release's `spec.traffic` says of its callers and pods |
 //! | [`open_inference`], [`protobuf`], [`tensors`] | what is read of gRPC calls, and of tensors in whatever form |
 //! | [`prompt`] | PromptReleases: an OpenAI-compatible endpoint |
-//! | [`tally`], [`record`], [`features`], [`predictions`], [`compare`], [`late`] | measuring, never in the way of a request |
+//! | [`tally`], [`record`], [`features`], [`inputs`], [`predictions`], [`compare`], [`late`] | measuring, never in the way of a request |
 //! | [`log`] | requests and answers as files in an object store |
 //! | [`admin`], [`telemetry`] | what the operator and Prometheus read |
 //!
@@ -24,6 +24,7 @@ pub mod certificates;
 pub mod compare;
 pub mod features;
 pub mod feedback;
+pub mod inputs;
 pub mod keeper;
 pub mod late;
 pub mod listen;

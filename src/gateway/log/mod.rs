@@ -19,7 +19,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 
 use self::rows::{Entry, Open};
-use super::{features::Rows, predictions::Predicted, table::Release, telemetry::Count};
+use super::{inputs::Rows, predictions::Predicted, table::Release, telemetry::Count};
 use crate::{
     api::{
         payload_log::{KEYS, PayloadLog},

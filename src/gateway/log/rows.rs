@@ -17,7 +17,7 @@ use crate::{
         payload_log::{PayloadLog, Shown},
         revision::Signature,
     },
-    gateway::{features::Rows, predictions::Predicted},
+    gateway::{inputs::Rows, predictions::Predicted},
     stats::sketch::Cell,
 };
 
