@@ -175,9 +175,12 @@ pub struct RouteCondition {
     /// CamelCase.
     #[serde(default)]
     pub reason: String,
-    /// A sentence.
+    /// A sentence, or nothing.
     #[serde(default)]
     pub message: String,
+    /// The generation of the route that it is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
     /// Everything else.
     #[serde(flatten)]
     pub rest: BTreeMap<String, Value>,

@@ -5,6 +5,10 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::{cache::Kind, kind::Key};
+use crate::api::{
+    evaluation::EvaluationStatus, model_deployment::ModelDeploymentStatus,
+    prompt_release::PromptReleaseStatus, training_job::TrainingJobStatus,
+};
 
 /// What the driver must know of the thing that is reconciled.
 pub trait Subject: Send + Sync + 'static {
@@ -22,12 +26,30 @@ pub trait Subject: Send + Sync + 'static {
     fn deleting(&self) -> bool;
     /// Its status as it was observed.
     fn status(&self) -> Value;
+    /// Whether its spec was edited since its status was written.
+    fn is_unanswered(&self) -> bool;
 }
+
+/// The status of one of the four resources.
+pub trait Answer: Serialize {
+    /// The generation of the spec that it speaks of.
+    fn observed_generation(&self) -> Option<i64>;
+}
+
+macro_rules! answers {
+    ($($status:ty)*) => { $(impl Answer for $status {
+        fn observed_generation(&self) -> Option<i64> {
+            self.observed_generation
+        }
+    })* };
+}
+
+answers!(TrainingJobStatus ModelDeploymentStatus EvaluationStatus PromptReleaseStatus);
 
 impl<K> Subject for K
 where
     K: kube::Resource<DynamicType = ()> + HasStatus + Send + Sync + 'static,
-    K::Status: Serialize,
+    K::Status: Answer,
 {
     fn kind(&self) -> Option<Kind> {
         Kind::find(&K::api_version(&()), &K::kind(&()))
@@ -57,6 +79,11 @@ where
         HasStatus::status(self)
             .and_then(|s| serde_json::to_value(s).ok())
             .unwrap_or(Value::Null)
+    }
+
+    fn is_unanswered(&self) -> bool {
+        let status = HasStatus::status(self);
+        status.and_then(Answer::observed_generation) != self.meta().generation
     }
 }
 
@@ -101,5 +128,9 @@ impl Subject for Place {
 
     fn status(&self) -> Value {
         Value::Null
+    }
+
+    fn is_unanswered(&self) -> bool {
+        false
     }
 }

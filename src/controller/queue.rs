@@ -1,4 +1,5 @@
-//! A queue of keys that coalesces: a key is there once, however often it is pushed; bounded by the number of objects.
+//! A queue of keys that coalesces: a key is there once, however often it is pushed; bounded by the number of objects. What changes goes
+//! before what only waits for a first look by a new leader.
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet, VecDeque},
@@ -10,6 +11,9 @@ use tokio::{sync::Notify, time::Instant};
 
 use crate::cluster::Key;
 
+/// One in so many keys is taken from behind while others wait in front: constant changes keep nobody waiting for ever.
+const FROM_BEHIND: u32 = 4;
+
 /// Keys that wait for a worker, keys with a timer, and keys that are worked on.
 #[derive(Default)]
 pub struct Queue {
@@ -20,11 +24,21 @@ pub struct Queue {
 #[derive(Default)]
 struct State {
     ready: VecDeque<Key>,
-    waiting: HashSet<Key>,
+    /// May hold keys that are in front by now.
+    behind: VecDeque<Key>,
+    waiting: HashMap<Key, Lane>,
+    taken: u32,
     timers: BTreeSet<(Instant, Key)>,
     due: HashMap<Key, Instant>,
     running: HashSet<Key>,
     again: HashSet<Key>,
+}
+
+/// Where a key waits.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Lane {
+    Front,
+    Behind,
 }
 
 impl Queue {
@@ -35,6 +49,13 @@ impl Queue {
     /// This key should be looked at now; if it is just being worked on, once more afterwards.
     pub fn push(&self, key: Key) {
         if self.lock().push(key) {
+            self.wake.notify_one();
+        }
+    }
+
+    /// This key should be looked at when nothing that changed waits.
+    pub fn push_behind(&self, key: Key) {
+        if self.lock().push_behind(key) {
             self.wake.notify_one();
         }
     }
@@ -52,7 +73,7 @@ impl Queue {
             let timer = {
                 let mut state = self.lock();
                 if let Some(key) = state.take(Instant::now()) {
-                    if !state.ready.is_empty() {
+                    if !state.waiting.is_empty() {
                         self.wake.notify_one();
                     }
                     return key;
@@ -80,7 +101,7 @@ impl Queue {
 
     /// Keys that wait for a worker now.
     pub fn depth(&self) -> usize {
-        self.lock().ready.len()
+        self.lock().waiting.len()
     }
 }
 
@@ -91,11 +112,38 @@ impl State {
             self.again.insert(key);
             return false;
         }
-        let new = self.waiting.insert(key.clone());
+        match self.waiting.insert(key.clone(), Lane::Front) {
+            Some(Lane::Front) => false,
+            Some(Lane::Behind) | None => {
+                self.ready.push_back(key);
+                true
+            }
+        }
+    }
+
+    /// Whether a worker is to be woken.
+    fn push_behind(&mut self, key: Key) -> bool {
+        let new = !self.running.contains(&key) && !self.waiting.contains_key(&key);
         if new {
-            self.ready.push_back(key);
+            self.waiting.insert(key.clone(), Lane::Behind);
+            self.behind.push_back(key);
         }
         new
+    }
+
+    fn pop(&mut self) -> Option<Key> {
+        let overtaken = |key: &Key| self.waiting.get(key) != Some(&Lane::Behind);
+        while self.behind.front().is_some_and(overtaken) {
+            self.behind.pop_front();
+        }
+        self.taken = self.taken.wrapping_add(1);
+        let turn = self.taken.is_multiple_of(FROM_BEHIND);
+        let from = match (self.ready.is_empty(), self.behind.is_empty()) {
+            (false, false) if turn => &mut self.behind,
+            (true, false) => &mut self.behind,
+            _ => &mut self.ready,
+        };
+        from.pop_front()
     }
 
     fn push_at(&mut self, key: Key, at: Instant) {
@@ -116,7 +164,7 @@ impl State {
                 self.push(key);
             }
         }
-        let key = self.ready.pop_front()?;
+        let key = self.pop()?;
         self.waiting.remove(&key);
         if let Some(due) = self.due.remove(&key) {
             self.timers.remove(&(due, key.clone()));
@@ -172,6 +220,32 @@ mod tests {
         assert_eq!(state.take(after(11)), Some(key("a")));
         state.done(&key("a"));
         assert_eq!(state.take(after(600)), None, "the timer went with the push");
+    }
+
+    #[test]
+    fn what_changes_overtakes_what_only_waits_for_its_first_look_and_both_get_their_turn() {
+        let (mut state, now) = (State::default(), Instant::now());
+        for name in ["a", "b", "c", "d"] {
+            assert!(state.push_behind(key(name)));
+            assert!(!state.push_behind(key(name)));
+        }
+        assert!(state.push(key("d")));
+        let mut taken = Vec::new();
+        let mut take = |state: &mut State| {
+            let key = state.take(now).unwrap();
+            state.done(&key);
+            taken.push(key.name);
+        };
+        take(&mut state);
+        // However often something changes, one in four is not of that.
+        for _ in 0..7 {
+            state.push(key("x"));
+            take(&mut state);
+        }
+        take(&mut state);
+        take(&mut state);
+        assert_eq!(taken, ["d", "x", "x", "a", "x", "x", "x", "b", "x", "c"]);
+        assert_eq!(state.take(now), None, "each came once");
     }
 
     #[test]

@@ -69,8 +69,15 @@ async fn drive<C: Controller>(driver: Arc<Driver<C>>, stop: CancellationToken) {
             return;
         }
         driver.active.store(true, Ordering::SeqCst);
-        for key in driver.controller.keys(&driver.shell.caches) {
-            driver.queue.push(key);
+        // What was edited while nobody led, and what changes from now on, doesn't wait until all else was looked at.
+        let caches = &driver.shell.caches;
+        for key in driver.controller.keys(caches) {
+            let object = driver.controller.find(caches, &key);
+            if object.is_some_and(|object| object.is_unanswered()) {
+                driver.queue.push(key);
+            } else {
+                driver.queue.push_behind(key);
+            }
         }
         let mut workers = JoinSet::new();
         for _ in 0..driver.shell.settings.concurrency.max(1) {

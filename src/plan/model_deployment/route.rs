@@ -1,5 +1,7 @@
 //! The way in from outside: an HTTPRoute of the Gateway API to the release's Service, where the cluster knows that kind.
 
+use std::collections::BTreeSet;
+
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 use serde_json::{Value, json};
@@ -8,13 +10,14 @@ use super::{Observed, Status, children, reason};
 use crate::{
     api::{
         condition::{self, kind},
-        serving::{HTTPRoute, RouteParent},
+        serving::{HTTPRoute, ParentReference, RouteParent},
     },
     plan::gateway,
 };
 
 /// When to look again whether the kind is there by now, in seconds.
 const LOOK_AGAIN: i64 = 15;
+const GROUP: &str = "gateway.networking.k8s.io";
 
 /// The route that the spec asks for, if the cluster knows routes.
 pub fn route(observed: &Observed) -> Option<Value> {
@@ -26,7 +29,7 @@ pub fn route(observed: &Observed) -> Option<Value> {
         // With the defaults that the API server would put in, so that they are no difference.
         "parentRefs": route.parent_refs.iter().map(|parent| {
             let mut parent = json!(parent);
-            for (key, value) in [("group", "gateway.networking.k8s.io"), ("kind", "Gateway")] {
+            for (key, value) in [("group", GROUP), ("kind", "Gateway")] {
                 if parent[key].is_null() {
                     parent[key] = json!(value);
                 }
@@ -63,8 +66,8 @@ pub fn condition(observed: &Observed, status: &mut Status, now: Timestamp) -> Op
             "spec.route needs the Gateway API, and this cluster doesn't know HTTPRoutes (gateway.networking.k8s.io/v1): install its CRDs (standard-install.yaml of sigs.k8s.io/gateway-api) and an implementation, or leave out spec.route".to_owned(),
         ),
         (Some(route), seen) => {
-            let wanted = route.parent_refs.len();
-            accepted(seen.as_deref(), wanted)
+            let namespace = observed.deployment.namespace().unwrap_or_default();
+            accepted(seen.as_deref(), &route.parent_refs, &namespace)
         }
     };
     condition::set(
@@ -80,32 +83,51 @@ pub fn condition(observed: &Observed, status: &mut Status, now: Timestamp) -> Op
     missing.then(|| now + SignedDuration::from_secs(LOOK_AGAIN))
 }
 
-fn accepted(route: Option<&HTTPRoute>, wanted: usize) -> (bool, &'static str, String) {
+/// What those that are asked for say of the route as it is now: words about another parent, or about an earlier spec, are old.
+fn accepted(
+    route: Option<&HTTPRoute>,
+    wanted: &[ParentReference],
+    namespace: &str,
+) -> (bool, &'static str, String) {
+    let generation = route.and_then(|r| r.metadata.generation);
     let status = route.and_then(|r| r.status.as_ref());
     let parents = status.map_or(&[] as &[RouteParent], |s| &s.parents);
-    let refusal = parents.iter().find_map(|parent| {
-        let condition = parent.conditions.iter().find(|c| {
-            matches!(c.kind.as_str(), "Accepted" | "ResolvedRefs") && c.status == "False"
-        })?;
-        Some(format!(
-            "{} says of {}: {} is False ({}): {}",
-            parent.controller_name,
-            parent.parent_ref.name,
-            condition.kind,
-            condition.reason,
-            condition.message
-        ))
+    let about = |wanted: &ParentReference| {
+        let wanted = full(wanted, namespace);
+        let mut parents = parents.iter();
+        parents.find(|p| full(&p.parent_ref, namespace) == wanted)
+    };
+    let says = |parent: &RouteParent, kinds: &[&str], status: &str| {
+        let mut conditions = parent.conditions.iter();
+        let found = conditions.find(|c| {
+            let current = c.observed_generation.is_none_or(|g| Some(g) >= generation);
+            current && kinds.contains(&c.kind.as_str()) && c.status == status
+        });
+        found.cloned()
+    };
+    let answers: Vec<&RouteParent> = wanted.iter().filter_map(about).collect();
+    let refusal = answers.iter().find_map(|parent| {
+        let condition = says(parent, &["Accepted", "ResolvedRefs"], "False")?;
+        let mut words = format!(
+            "{} says of {}: {} is False ({})",
+            parent.controller_name, parent.parent_ref.name, condition.kind, condition.reason
+        );
+        // Some give the reason alone.
+        if !condition.message.is_empty() {
+            words += &format!(": {}", condition.message);
+        }
+        Some(words)
     });
     if let Some(refusal) = refusal {
         return (false, reason::serving::ROUTE_REFUSED, refusal);
     }
-    let is_accepted = |p: &&RouteParent| {
-        let mut conditions = p.conditions.iter();
-        conditions.any(|c| c.kind == "Accepted" && c.status == "True")
-    };
-    let count = parents.iter().filter(is_accepted).count();
+    let accepting = answers
+        .iter()
+        .filter(|p| says(p, &["Accepted"], "True").is_some());
+    let who: Vec<&str> = accepting.map(|p| p.controller_name.as_str()).collect();
+    let (count, wanted) = (who.len(), wanted.len());
     if count >= wanted {
-        let who: Vec<&str> = parents.iter().map(|p| p.controller_name.as_str()).collect();
+        let who: Vec<&str> = BTreeSet::from_iter(who).into_iter().collect();
         let message = format!("its HTTPRoute is accepted by {}", who.join(", "));
         return (true, reason::serving::ROUTE_ACCEPTED, message);
     }
@@ -113,4 +135,18 @@ fn accepted(route: Option<&HTTPRoute>, wanted: usize) -> (bool, &'static str, St
         "{count} of {wanted} parents have accepted its HTTPRoute: a parent that says nothing is not there, or no implementation looks after it"
     );
     (false, reason::serving::ROUTE_PENDING, message)
+}
+
+/// A reference with the defaults that some write out and some don't.
+fn full(parent: &ParentReference, namespace: &str) -> ParentReference {
+    let or = |field: &Option<String>, default: &str| {
+        let default = || default.to_owned();
+        Some(field.clone().unwrap_or_else(default))
+    };
+    ParentReference {
+        group: or(&parent.group, GROUP),
+        kind: or(&parent.kind, "Gateway"),
+        namespace: or(&parent.namespace, namespace),
+        ..parent.clone()
+    }
 }

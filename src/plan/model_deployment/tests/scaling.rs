@@ -155,20 +155,40 @@ fn a_route_leads_to_the_releases_service_where_the_cluster_knows_routes() {
     assert_eq!(made["spec"]["rules"][0]["backendRefs"][0]["port"], 80);
     assert_eq!(made["spec"]["parentRefs"][0]["kind"], "Gateway");
     assert_eq!(world.condition("Routed").1, "RoutePending");
-    let say = |world: &mut World, status: &str| {
+    let say = |world: &mut World, gateway: &str, generation: i64, status: &str, message: &str| {
         let key = ("HTTPRoute".to_owned(), "churn".to_owned());
-        world.objects.get_mut(&key).unwrap()["status"] = json!({"parents": [{
-            "parentRef": {"name": "web"}, "controllerName": "example.com/controller",
-            "conditions": [{"type": "Accepted", "status": status, "reason": "NotAllowedByListeners", "message": "no listener takes it"}],
+        let route = world.objects.get_mut(&key).unwrap();
+        route["metadata"]["generation"] = json!(2);
+        route["status"] = json!({"parents": [{
+            "parentRef": {"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": gateway, "namespace": "infra"},
+            "controllerName": "example.com/controller",
+            "conditions": [{
+                "type": "Accepted", "status": status, "reason": "NotAllowedByListeners", "message": message, "observedGeneration": generation,
+            }],
         }]});
         world.step(usize::MAX);
+        world.condition("Routed")
     };
-    say(&mut world, "False");
-    let (_, reason, message) = world.condition("Routed");
-    assert_eq!(reason, "RouteRefused");
-    assert!(message.contains("no listener takes it"), "{message}");
-    say(&mut world, "True");
-    assert_eq!(world.condition("Routed").0, "True");
+    for (message, words) in [
+        (
+            "no listener takes it",
+            "(NotAllowedByListeners): no listener takes it",
+        ),
+        ("", "(NotAllowedByListeners)"),
+    ] {
+        let (_, reason, said) = say(&mut world, "web", 2, "False", message);
+        assert_eq!(reason, "RouteRefused");
+        assert!(said.ends_with(words), "{said}");
+    }
+    for (gateway, generation, reason) in [
+        ("web", 2, "RouteAccepted"),
+        // What was said of the route as it was, or of another Gateway, is old.
+        ("web", 1, "RoutePending"),
+        ("other", 2, "RoutePending"),
+    ] {
+        let said = say(&mut world, gateway, generation, "True", "");
+        assert_eq!(said.1, reason, "{gateway} {generation}: {said:?}");
+    }
     world.edit(|r| r.spec.route = None);
     world.pass(1);
     assert!(world.names("HTTPRoute").is_empty());
