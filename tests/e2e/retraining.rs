@@ -95,7 +95,7 @@ async fn drifting_traffic_retrains_once_and_the_new_version_is_promoted_under_it
         .as_array()
         .unwrap()
         .iter()
-        .filter(|column| column["drifted"] == true)
+        .filter(|column| column["drifted"] == true && column["prediction"] != true)
         .map(|column| &column["column"])
         .collect();
     assert_eq!(drifted, ["charge"], "{}", fired["status"]["drift"]);
