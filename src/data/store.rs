@@ -177,11 +177,11 @@ pub fn bucket(name: &str, environment: &Environment) -> Result<Arc<dyn ObjectSto
     Ok(Arc::new(store))
 }
 
-fn key(uri: &Uri, path: &str) -> Result<Key> {
+pub(super) fn key(uri: &Uri, path: &str) -> Result<Key> {
     Key::parse(path).map_err(|e| Error::Invalid(format!("{uri}: {}", chain(&e))))
 }
 
-fn s3_error(what: &str, error: &object_store::Error) -> Error {
+pub(super) fn s3_error(what: &str, error: &object_store::Error) -> Error {
     let text = format!("{what}: {}", chain(error));
     match error {
         object_store::Error::NotFound { .. } => Error::NotFound(format!("{what}: it isn't there")),
@@ -312,7 +312,7 @@ async fn get_object(store: &dyn ObjectStore, at: &Key, file: &Path, uri: &Uri) -
 }
 
 /// Waits before each try: none, then doubling from half a second.
-fn waits() -> impl Iterator<Item = Duration> {
+pub(super) fn waits() -> impl Iterator<Item = Duration> {
     (0..TRIES).map(|n| match n {
         0 => Duration::ZERO,
         n => Duration::from_millis(250 << n),
@@ -338,12 +338,7 @@ async fn get_http(url: &url::Url, environment: &Environment, path: &Path) -> Res
     let mut last = Error::Unavailable(format!("reading {url} failed"));
     for wait in waits() {
         tokio::time::sleep(wait).await;
-        let mut request = client.get(url.clone());
-        if let Some(token) = environment.get("HTTP_TOKEN") {
-            request = request.bearer_auth(token);
-        } else if let Some(user) = environment.get("HTTP_USERNAME") {
-            request = request.basic_auth(user, environment.get("HTTP_PASSWORD"));
-        }
+        let request = authorized(client.get(url.clone()), environment);
         let answer = match request.send().await {
             Ok(answer) => answer,
             Err(e) => {
@@ -370,25 +365,39 @@ async fn get_http(url: &url::Url, environment: &Environment, path: &Path) -> Res
                     Err(e) => return Err(e),
                 }
             }
-            404 | 410 => {
-                return Err(Error::NotFound(format!(
-                    "{url} isn't there: the server answers {status}"
-                )));
-            }
-            401 | 403 => {
-                return Err(Error::Denied(format!(
-                    "{url} may not be read: the server answers {status}; are HTTP_TOKEN, or HTTP_USERNAME and HTTP_PASSWORD, in the Secret that `credentials` names?"
-                )));
-            }
-            408 | 429 | 500..=599 => Error::Unavailable(format!("{url} answers {status}")),
-            _ => {
-                return Err(Error::Invalid(format!(
-                    "{url} answers {status}, which is no file"
-                )));
-            }
+            _ => match http_error(url, status) {
+                e @ Error::Unavailable(_) => e,
+                e => return Err(e),
+            },
         };
     }
     Err(last)
+}
+
+/// A request with what the environment says who asks.
+pub(super) fn authorized(
+    request: reqwest::RequestBuilder,
+    environment: &Environment,
+) -> reqwest::RequestBuilder {
+    if let Some(token) = environment.get("HTTP_TOKEN") {
+        request.bearer_auth(token)
+    } else if let Some(user) = environment.get("HTTP_USERNAME") {
+        request.basic_auth(user, environment.get("HTTP_PASSWORD"))
+    } else {
+        request
+    }
+}
+
+/// What an answer that is no file means.
+pub(super) fn http_error(url: &url::Url, status: reqwest::StatusCode) -> Error {
+    match status.as_u16() {
+        404 | 410 => Error::NotFound(format!("{url} isn't there: the server answers {status}")),
+        401 | 403 => Error::Denied(format!(
+            "{url} may not be read: the server answers {status}; are HTTP_TOKEN, or HTTP_USERNAME and HTTP_PASSWORD, in the Secret that `credentials` names?"
+        )),
+        408 | 429 | 500..=599 => Error::Unavailable(format!("{url} answers {status}")),
+        _ => Error::Invalid(format!("{url} answers {status}, which is no file")),
+    }
 }
 
 /// A prefix of a bucket that is written to.
