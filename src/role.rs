@@ -54,6 +54,8 @@ enum Role {
     },
     /// Inside a server's pod: fetch and verify the model.
     Fetch,
+    /// Look whether a recipe's datasets are what they were.
+    Look,
     /// Beside a server: ask it what its warm-up says, and be ready when it has answered.
     WarmUp,
     /// Copy this program into a directory, for containers that don't have it.
@@ -70,7 +72,7 @@ enum Role {
 }
 
 /// The first argument that makes it a role and not the plugin.
-const ROLES: [&str; 10] = [
+const ROLES: [&str; 11] = [
     "operator",
     "gateway",
     "supervise",
@@ -78,6 +80,7 @@ const ROLES: [&str; 10] = [
     "gather",
     "evaluator",
     "fetch",
+    "look",
     "warm-up",
     "install",
     "crds",
@@ -103,6 +106,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             finish("evaluator", runtime(evaluate::container::run(command)))
         }
         Role::Fetch => finish("fetch", runtime(supervise::fetch::run())),
+        Role::Look => finish("look", runtime(supervise::look::run())),
         Role::WarmUp => finish("warm-up", runtime(supervise::warm_up::run())),
         Role::Install { directory } => {
             finish("install", runtime(supervise::install::run(&directory)))

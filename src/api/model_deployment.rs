@@ -357,12 +357,12 @@ pub struct DatasetOverride {
     pub uri: String,
 }
 
-/// A gate watched in steady state: failing, it starts a retraining. Exactly one of `metric`, `drift`, `concept`, `maxAge`, `schedule`.
+/// A gate watched in steady state: failing, it starts a retraining. Exactly one of `metric`, `drift`, `concept`, `newData`, `maxAge`, `schedule`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = [{
-    "rule": "(has(self.metric) ? 1 : 0) + (has(self.drift) ? 1 : 0) + (has(self.concept) ? 1 : 0) + (has(self.maxAge) ? 1 : 0) + (has(self.schedule) ? 1 : 0) == 1",
-    "message": "a trigger is one thing: write metric, drift, concept, maxAge or schedule"
+    "rule": "(has(self.metric) ? 1 : 0) + (has(self.drift) ? 1 : 0) + (has(self.concept) ? 1 : 0) + (has(self.newData) ? 1 : 0) + (has(self.maxAge) ? 1 : 0) + (has(self.schedule) ? 1 : 0) == 1",
+    "message": "a trigger is one thing: write metric, drift, concept, newData, maxAge or schedule"
 }, {
     "rule": "!has(self.metric) || has(self.min) || has(self.max)",
     "message": "a trigger on a metric needs min or max"
@@ -370,11 +370,14 @@ pub struct DatasetOverride {
     "rule": "!has(self.concept) || !(has(self.min) || has(self.max) || has(self.windows) || has(self.for))",
     "message": "concept needs no min, max, windows or for: the detector decides"
 }, {
+    "rule": "!has(self.newData) || !(has(self.min) || has(self.max) || has(self.windows) || has(self.for))",
+    "message": "newData needs no min, max, windows or for: one change is enough"
+}, {
     "rule": "!has(self.timeZone) || has(self.schedule)",
     "message": "timeZone goes with schedule"
 }, {
     "rule": "!(has(self.minSamples) || has(self.staleAfter) || has(self.clear)) || has(self.metric) || has(self.drift)",
-    "message": "minSamples, staleAfter and clear go with metric or drift: concept, an age and a schedule have no value"
+    "message": "minSamples, staleAfter and clear go with metric or drift: concept, newData, an age and a schedule have no value"
 }, {
     "rule": "!has(self.clear) || (has(self.metric) && has(self.min) != has(self.max)) || (has(self.drift) && has(self.drift.share))",
     "message": "clear goes with one bound: min or max of a metric, or drift.share"
@@ -402,6 +405,9 @@ pub struct Trigger {
     /// Fires when labels that come later show that predictions have become worse than they were.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub concept: Option<ConceptTrigger>,
+    /// Fires when what the recipe reads is not what it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub new_data: Option<NewDataTrigger>,
     /// Fires when stable's training ended so long ago.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_age: Option<Duration>,
@@ -465,6 +471,19 @@ pub struct ConceptTrigger {
     /// Which detector (default ADWIN).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detector: Option<ConceptDetector>,
+}
+
+/// New data: a pod looks at the recipe's datasets, and compares with what was there before.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NewDataTrigger {
+    /// Names of the recipe's datasets (default: all whose digest isn't pinned).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 32), inner(length(min = 1, max = 40)))]
+    pub datasets: Option<Vec<String>>,
+    /// How often it looks (default 1h; 10s at least).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub every: Option<Duration>,
 }
 
 /// Detectors of changes, with the settings of river.
@@ -763,10 +782,26 @@ pub struct TriggerStatus {
     /// For `concept`: the detector's state after the last window that was counted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detector: Option<String>,
-    /// For `schedule`: the next time.
+    /// For `newData`: what was seen of each dataset.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub datasets: Vec<DatasetSeen>,
+    /// For `schedule` the next time, for `newData` the next look.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_time: Option<Time>,
     /// One sentence.
     #[serde(default)]
     pub message: String,
+}
+
+/// What was seen of a dataset, in listings: digests of what tells one content from another.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DatasetSeen {
+    /// Its name.
+    pub name: String,
+    /// What was there at the first look, or when the last run started.
+    pub known: String,
+    /// What is there now, if that is something else: no run has started since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub changed: Option<String>,
 }

@@ -390,6 +390,9 @@ pub struct Summary {
     /// Digest of an evaluation's dataset.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dataset_digest: Option<String>,
+    /// What a look saw of each dataset, as [`LookRun`] asked: another listing says that the data is another.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub listings: BTreeMap<String, String>,
 }
 
 /// `manifest.json`, written last: the version exists once it does.
@@ -437,4 +440,22 @@ pub struct FetchRun {
     pub digest: Option<String>,
     /// Directory to put it into.
     pub target: String,
+}
+
+/// What `perennial look` looks at. Claims are mounted at `/perennial/volumes/<name>`, as for a training run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LookRun {
+    /// The datasets. Credentials of dataset *i*: environment with the prefix `PERENNIAL_CRED_<i>_`.
+    pub datasets: Vec<LookSource>,
+}
+
+/// One dataset that is looked at.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LookSource {
+    /// Its name.
+    pub name: String,
+    /// Where it is.
+    pub uri: String,
 }

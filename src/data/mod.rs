@@ -4,12 +4,14 @@
 //! | --- | --- |
 //! | [`uri`] | where is it |
 //! | [`digest`] | is it what it should be |
+//! | [`listing`] | is it what it was |
 //! | [`store`] | get it, put it |
 //! | [`table`] | rows and columns of Parquet, Arrow, CSV and JSONL |
 //! | [`profile`] | what do the columns look like |
 //! | [`sample`] | columns as drift compares them |
 
 pub mod digest;
+pub mod listing;
 pub mod profile;
 pub mod sample;
 pub mod store;

@@ -5,7 +5,7 @@
 //! `gs://`; `AZURE_STORAGE_ACCOUNT_NAME`, `AZURE_STORAGE_ACCOUNT_KEY` … for `az://`; `HTTP_TOKEN`, or `HTTP_USERNAME` and `HTTP_PASSWORD`, for
 //! `http(s)://`.
 
-mod clouds;
+pub(super) mod clouds;
 
 use std::{
     collections::BTreeMap,
@@ -127,7 +127,7 @@ pub fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-fn key(uri: &Uri, path: &str) -> Result<Key> {
+pub(super) fn key(uri: &Uri, path: &str) -> Result<Key> {
     Key::parse(path).map_err(|e| Error::Invalid(format!("{uri}: {}", chain(&e))))
 }
 
@@ -241,7 +241,7 @@ async fn get_object(store: &dyn ObjectStore, at: &Key, file: &Path, uri: &Uri) -
 }
 
 /// Waits before each try: none, then doubling from half a second.
-fn waits() -> impl Iterator<Item = Duration> {
+pub(super) fn waits() -> impl Iterator<Item = Duration> {
     (0..TRIES).map(|n| match n {
         0 => Duration::ZERO,
         n => Duration::from_millis(250 << n),
@@ -267,12 +267,7 @@ async fn get_http(url: &url::Url, environment: &Environment, path: &Path) -> Res
     let mut last = Error::Unavailable(format!("reading {url} failed"));
     for wait in waits() {
         tokio::time::sleep(wait).await;
-        let mut request = client.get(url.clone());
-        if let Some(token) = environment.get("HTTP_TOKEN") {
-            request = request.bearer_auth(token);
-        } else if let Some(user) = environment.get("HTTP_USERNAME") {
-            request = request.basic_auth(user, environment.get("HTTP_PASSWORD"));
-        }
+        let request = authorized(client.get(url.clone()), environment);
         let answer = match request.send().await {
             Ok(answer) => answer,
             Err(e) => {
@@ -299,25 +294,39 @@ async fn get_http(url: &url::Url, environment: &Environment, path: &Path) -> Res
                     Err(e) => return Err(e),
                 }
             }
-            404 | 410 => {
-                return Err(Error::NotFound(format!(
-                    "{url} isn't there: the server answers {status}"
-                )));
-            }
-            401 | 403 => {
-                return Err(Error::Denied(format!(
-                    "{url} may not be read: the server answers {status}; are HTTP_TOKEN, or HTTP_USERNAME and HTTP_PASSWORD, in the Secret that `credentials` names?"
-                )));
-            }
-            408 | 429 | 500..=599 => Error::Unavailable(format!("{url} answers {status}")),
-            _ => {
-                return Err(Error::Invalid(format!(
-                    "{url} answers {status}, which is no file"
-                )));
-            }
+            _ => match http_error(url, status) {
+                e @ Error::Unavailable(_) => e,
+                e => return Err(e),
+            },
         };
     }
     Err(last)
+}
+
+/// A request with what the environment says who asks.
+pub(super) fn authorized(
+    request: reqwest::RequestBuilder,
+    environment: &Environment,
+) -> reqwest::RequestBuilder {
+    if let Some(token) = environment.get("HTTP_TOKEN") {
+        request.bearer_auth(token)
+    } else if let Some(user) = environment.get("HTTP_USERNAME") {
+        request.basic_auth(user, environment.get("HTTP_PASSWORD"))
+    } else {
+        request
+    }
+}
+
+/// What an answer that is no file means.
+pub(super) fn http_error(url: &url::Url, status: reqwest::StatusCode) -> Error {
+    match status.as_u16() {
+        404 | 410 => Error::NotFound(format!("{url} isn't there: the server answers {status}")),
+        401 | 403 => Error::Denied(format!(
+            "{url} may not be read: the server answers {status}; are HTTP_TOKEN, or HTTP_USERNAME and HTTP_PASSWORD, in the Secret that `credentials` names?"
+        )),
+        408 | 429 | 500..=599 => Error::Unavailable(format!("{url} answers {status}")),
+        _ => Error::Invalid(format!("{url} answers {status}, which is no file")),
+    }
 }
 
 /// A prefix of a bucket that is written to.

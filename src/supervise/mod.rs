@@ -17,6 +17,7 @@ pub mod fetch;
 pub mod first_process;
 pub mod inputs;
 pub mod install;
+pub mod look;
 pub mod output;
 pub mod progress;
 pub mod trainer;

@@ -319,7 +319,7 @@ fn rows() -> Vec<Row> {
             MODEL,
             "/spec/retraining",
             retraining(json!({"triggers": [{"name": "t"}]})),
-            "a trigger is one thing: write metric, drift, concept, maxAge or schedule",
+            "a trigger is one thing: write metric, drift, concept, newData, maxAge or schedule",
         ),
         (
             MODEL,
@@ -327,7 +327,7 @@ fn rows() -> Vec<Row> {
             retraining(
                 json!({"triggers": [{"name": "t", "maxAge": "1d", "schedule": "0 0 * * *"}]}),
             ),
-            "a trigger is one thing: write metric, drift, concept, maxAge or schedule",
+            "a trigger is one thing: write metric, drift, concept, newData, maxAge or schedule",
         ),
         (
             MODEL,
@@ -348,6 +348,26 @@ fn rows() -> Vec<Row> {
         (
             MODEL,
             "/spec/retraining",
+            retraining(
+                json!({"triggers": [{"name": "t", "newData": {}, "schedule": "0 0 * * *"}]}),
+            ),
+            "a trigger is one thing: write metric, drift, concept, newData, maxAge or schedule",
+        ),
+        (
+            MODEL,
+            "/spec/retraining",
+            retraining(json!({"triggers": [{"name": "t", "newData": {}, "windows": 2}]})),
+            "newData needs no min, max, windows or for: one change is enough",
+        ),
+        (
+            MODEL,
+            "/spec/retraining",
+            retraining(json!({"triggers": [{"name": "t", "newData": {"datasets": []}}]})),
+            "should have at least 1 items",
+        ),
+        (
+            MODEL,
+            "/spec/retraining",
             retraining(json!({"triggers": [{"name": "t", "metric": "rocAuc"}]})),
             "a trigger on a metric needs min or max",
         ),
@@ -355,7 +375,7 @@ fn rows() -> Vec<Row> {
             MODEL,
             "/spec/retraining",
             retraining(json!({"triggers": [{"name": "t", "maxAge": "1d", "clear": 0.1}]})),
-            "minSamples, staleAfter and clear go with metric or drift: concept, an age and a schedule have no value",
+            "minSamples, staleAfter and clear go with metric or drift: concept, newData, an age and a schedule have no value",
         ),
         (
             MODEL,

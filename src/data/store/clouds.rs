@@ -19,7 +19,7 @@ use crate::data::{
 ///
 /// # Errors
 /// If the environment makes no sense.
-pub(super) fn open(
+pub(in crate::data) fn open(
     cloud: Cloud,
     name: &str,
     environment: &Environment,
@@ -128,7 +128,7 @@ fn azure(
 }
 
 /// What went wrong with a bucket, and what to write under `credentials` where that is it.
-pub(super) fn error(uri: &Uri, what: &str, error: &object_store::Error) -> Error {
+pub(in crate::data) fn error(uri: &Uri, what: &str, error: &object_store::Error) -> Error {
     let text = format!("{what}: {}", chain(error));
     let (keys, public) = match uri {
         Uri::Bucket {

@@ -9,8 +9,8 @@ use jiff::Timestamp;
 use kube::ResourceExt;
 
 use super::{
-    Observed, Status, children, frozen, health, labelled, log, lost, model, model::Wanted, monitor,
-    reason, resolve, route, scale, signature,
+    Observed, Status, children, frozen, health, labelled, log, look, lost, model, model::Wanted,
+    monitor, reason, resolve, route, scale, signature,
 };
 use crate::{
     api::{
@@ -148,6 +148,7 @@ pub fn plan(observed: &Observed, now: Timestamp) -> Plan<Status> {
     let (gone, again) = resolve::clean(observed, job.as_deref(), now);
     plan.actions.extend(gone);
     plan.check_at = earlier(plan.check_at, again);
+    plan.actions.extend(look::clean(observed, &retrained.looks));
     if let Wanted::Resolve { model, .. } = &wanted {
         plan.actions
             .push(Action::Create(resolve::job(observed, model)));
@@ -163,6 +164,8 @@ pub fn plan(observed: &Observed, now: Timestamp) -> Plan<Status> {
     }
     plan.actions.extend(record);
     plan.actions.extend(watched.keep);
+    let looks = retrained.looks.iter().map(|l| look::job(observed, l));
+    plan.actions.extend(looks.map(Action::Create));
     plan
 }
 

@@ -241,14 +241,16 @@ fn followed(
     (stable.cloned(), chosen.or(first))
 }
 
-/// The version that a release which follows a model is to try, now or when what goes on has ended.
+/// The version that a release which follows a model is to try, now or when what goes on has ended. Only what was superseded asks for it.
 pub fn next(
     observed: &Observed,
     status: &ModelDeploymentStatus,
     known: &[Named<ModelRevision>],
 ) -> Option<String> {
     let source = source(&observed.deployment);
-    if source.uri.is_some() || source.version.is_some() {
+    let mut history = status.history.iter();
+    let superseded = history.any(|h| h.outcome == Outcome::Superseded);
+    if !superseded || source.uri.is_some() || source.version.is_some() {
         return None;
     }
     let (stable, newest) = followed(observed, status, known, &source);

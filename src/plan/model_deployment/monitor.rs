@@ -4,7 +4,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 
-use super::{Observed, Status, drift, labelled, model, reason, retraining, trigger};
+use super::{Observed, Status, drift, labelled, look, model, reason, retraining, trigger};
 use crate::{
     api::{
         condition::{self, kind},
@@ -314,6 +314,10 @@ fn with_retraining<T>(
         late: &observed.live.late,
         since: stable.and_then(|s| Some(s.since.as_ref()?.0)),
         jobs: &observed.training_jobs,
+        looks: look::Seen {
+            jobs: &observed.resolves,
+            pods: &observed.pods,
+        },
         rollout: status.rollout.as_ref().map(|r| r.state).unwrap_or_default(),
         candidate: status.candidate.as_ref().and_then(|c| c.version.as_deref()),
         next,

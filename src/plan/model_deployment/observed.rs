@@ -41,7 +41,7 @@ pub struct Observed {
     pub others: Vec<Reference>,
     /// Server pods and resolve pods of the release.
     pub pods: Vec<Arc<Pod>>,
-    /// Resolve Jobs owned by the release.
+    /// Jobs owned by the release: they pin digests, or look for new data.
     pub resolves: Vec<Arc<Job>>,
     /// ConfigMaps that the server's template names, by name, where they are there.
     pub config_maps: BTreeMap<String, Arc<ConfigMap>>,

@@ -4,6 +4,7 @@ use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 
 use super::{
+    new_data,
     reason::retraining as reason,
     recipe::{self, Recipe},
     retraining::{Input, Output, result},
@@ -11,7 +12,7 @@ use super::{
 };
 use crate::{
     api::{
-        model_deployment::{Retraining, RetrainingRun, RetrainingStatus, RunLimit},
+        model_deployment::{Retraining, RetrainingRun, RetrainingStatus, RunLimit, TriggerStatus},
         rollout::{Outcome, RolloutState},
         training_job::TrainingPhase,
     },
@@ -98,7 +99,7 @@ pub(super) fn follow(
                 // What was tried is what its job says, whatever the recipe is by now.
                 let tried = ours.map(|job| recipe::key(&job.spec));
                 for trigger in status.triggers.iter_mut().filter(|t| t.name == name) {
-                    trigger::disarm(trigger, tried.as_deref(), "NoNewData: the last run read the same data with the same recipe; disarmed until the recipe changes, the value is within the bound, or someone says `retrain`".to_owned());
+                    trigger::disarm(trigger, tried.as_deref(), "NoNewData: the last run read the same data with the same recipe; disarmed until the recipe or its data changes, the value is within the bound, or someone says `retrain`".to_owned());
                 }
             }
         }
@@ -280,7 +281,7 @@ pub(super) fn condition(
     if let Err((reason, message)) = recipe {
         return (false, reason, message.clone());
     }
-    let waits = |t: &&crate::api::model_deployment::TriggerStatus| t.message.starts_with("due (");
+    let waits = |t: &&TriggerStatus| t.message.starts_with("due (");
     if let Some(trigger) = status.triggers.iter().find(waits) {
         return (
             false,
@@ -306,6 +307,14 @@ pub(super) fn condition(
     }
     if let Some((reason, message)) = doubt {
         return (false, reason, message);
+    }
+    let unseen = |t: &&TriggerStatus| t.message.starts_with(new_data::UNSEEN);
+    if let Some(trigger) = status.triggers.iter().find(unseen) {
+        return (
+            false,
+            reason::DATA_UNREADABLE,
+            format!("trigger {} {}", trigger.name, trigger.message),
+        );
     }
     let last = status.runs.last();
     match last {

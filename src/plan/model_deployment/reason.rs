@@ -93,6 +93,10 @@ pub mod retraining {
     pub const METRIC_UNKNOWN: &str = "MetricUnknown";
     /// A trigger watches a metric that has one value for each stable revision.
     pub const METRIC_NEVER_CHANGES: &str = "MetricNeverChanges";
+    /// A trigger on new data watches what the recipe pins by digest.
+    pub const DATA_NEVER_CHANGES: &str = "DataNeverChanges";
+    /// A trigger on new data can't look at it; the message says why.
+    pub const DATA_UNREADABLE: &str = "DataUnreadable";
     /// A version that passes the gate on a metric can fire the trigger on it at once, and so for ever.
     pub const STRICTER_THAN_GATE: &str = "StricterThanGate";
     /// A run would read, or has read, what was trained on already, with the same recipe: the trigger is disarmed.

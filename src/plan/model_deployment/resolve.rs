@@ -5,10 +5,10 @@ use k8s_openapi::api::{batch::v1::Job, core::v1::Pod};
 use kube::{Resource, ResourceExt};
 use serde_json::{Value, json};
 
-use super::{Observed, children, reason};
+use super::{Observed, children, look, reason};
 use crate::{
     api::{
-        label,
+        PodTemplate, label,
         revision::ModelReference,
         run::{FetchRun, Summary},
     },
@@ -59,19 +59,7 @@ pub fn job(observed: &Observed, model: &ModelReference) -> Value {
         "containers": [container],
         "volumes": children::fetch_volumes(model),
     });
-    // Where and as whom the servers run, so that it can read what they can.
-    for field in [
-        "serviceAccountName",
-        "imagePullSecrets",
-        "nodeSelector",
-        "tolerations",
-        "affinity",
-        "automountServiceAccountToken",
-    ] {
-        if let Some(value) = deployment.spec.server.template.spec.rest.get(field) {
-            spec[field] = value.clone();
-        }
-    }
+    place(&mut spec, &deployment.spec.server.template);
     json!({
         "apiVersion": "batch/v1", "kind": "Job",
         "metadata": {
@@ -87,6 +75,22 @@ pub fn job(observed: &Observed, model: &ModelReference) -> Value {
     })
 }
 
+/// Where and as whom the pods of this template run, so that it can read what they can.
+pub(super) fn place(spec: &mut Value, template: &PodTemplate) {
+    for field in [
+        "serviceAccountName",
+        "imagePullSecrets",
+        "nodeSelector",
+        "tolerations",
+        "affinity",
+        "automountServiceAccountToken",
+    ] {
+        if let Some(value) = template.spec.rest.get(field) {
+            spec[field] = value.clone();
+        }
+    }
+}
+
 /// Deletes Jobs that nobody waits for any more, and a failed one after a while, so that the next try begins.
 pub fn clean(
     observed: &Observed,
@@ -95,7 +99,7 @@ pub fn clean(
 ) -> (Vec<Action<super::Status>>, Option<Timestamp>) {
     let mut check_at = None;
     let mut actions = Vec::new();
-    for job in &observed.resolves {
+    for job in observed.resolves.iter().filter(|job| !look::is_look(job)) {
         let again = failed_at(job).map(|t| t + jiff::SignedDuration::from_secs(RETRY_SECONDS));
         let unwanted = wanted != Some(job.name_any().as_str());
         if (unwanted && observed.complete) || again.is_some_and(|t| t <= now) {

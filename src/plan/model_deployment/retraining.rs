@@ -11,7 +11,7 @@ use kube::ResourceExt;
 use serde_json::Value;
 
 use super::{
-    demand, model, past,
+    demand, look, model, new_data, past,
     reason::retraining as reason,
     recipe::{self, Recipe},
     trigger, triggers,
@@ -22,7 +22,7 @@ use crate::{
         command::HandledCommand,
         model_deployment::{
             DriftMonitoring, DriftStatus, DriftWindow, Promotion, Retraining, RetrainingRun,
-            RetrainingStatus,
+            RetrainingStatus, TriggerStatus,
         },
         revision::ModelReference,
         rollout::{HistoryEntry, RejectedRevision, RolloutState},
@@ -104,6 +104,8 @@ pub struct Input<'a> {
     pub evaluations: &'a BTreeMap<String, Arc<Evaluation>>,
     /// The namespace's TrainingJobs.
     pub jobs: &'a [Arc<TrainingJob>],
+    /// Looks for new data.
+    pub looks: look::Seen<'a>,
     /// Where the rollout is.
     pub rollout: RolloutState,
     /// The version that is tried.
@@ -125,6 +127,8 @@ pub struct Output {
     pub status: Option<RetrainingStatus>,
     /// TrainingJob to create, after the status is recorded.
     pub create: Option<Value>,
+    /// Looks for new data that are due.
+    pub looks: Vec<look::Wanted>,
     /// Condition Retraining: status, reason, message. `None`: there is nothing to say.
     pub condition: Option<(bool, &'static str, String)>,
     /// The `retrain` command, handled.
@@ -170,7 +174,7 @@ pub fn decide(input: &Input<'_>, before: Option<&RetrainingStatus>, now: Timesta
     };
     let mut status = before.cloned().unwrap_or_default();
     let recipe = recipe::resolve(retraining, input.jobs, &mut status);
-    let key = recipe.as_ref().map(|r| r.key.clone()).ok();
+    let resolved = recipe.as_ref().ok().cloned();
     let recipe = recipe.and_then(|recipe| {
         demand::windows(retraining)?;
         demand::improvement(input.deployment, retraining)?;
@@ -179,8 +183,8 @@ pub fn decide(input: &Input<'_>, before: Option<&RetrainingStatus>, now: Timesta
     for index in 0..status.runs.len() {
         past::follow(input, &mut status, index, &mut output);
     }
-    let key = key.as_deref();
-    let looks = triggers::look(input, retraining, &mut status, key, now, &mut output);
+    let resolved = resolved.as_ref();
+    let looks = triggers::look(input, retraining, &mut status, resolved, now, &mut output);
     output.check_at = earlier(output.check_at, trigger::check_at(&looks));
     let mut due: Vec<(String, String)> = looks
         .iter()
@@ -198,13 +202,7 @@ pub fn decide(input: &Input<'_>, before: Option<&RetrainingStatus>, now: Timesta
                     now,
                     &mut output,
                 );
-                // It is a new chance for what was disarmed.
-                for trigger in &mut status.triggers {
-                    if trigger.state == trigger::DISARMED {
-                        trigger.state = trigger::ARMED.to_owned();
-                        trigger.disarmed_for = None;
-                    }
-                }
+                arm(&mut status);
                 output.handled = Some(answer(value, "Done"));
             }
             Err(why) => output.handled = Some(answer(value, &format!("refused: {why}"))),
@@ -234,7 +232,7 @@ pub fn decide(input: &Input<'_>, before: Option<&RetrainingStatus>, now: Timesta
     ) {
         output.create = Some(recipe::job(input.deployment, recipe, run));
     }
-    let doubt = triggers::doubt(input, retraining);
+    let doubt = triggers::doubt(input, retraining, resolved);
     output.condition = Some(past::condition(&status, &recipe, doubt));
     status.message = output
         .condition
@@ -327,6 +325,15 @@ fn start(
     fire(input, status, name, why, now, output);
 }
 
+/// A new chance for what was disarmed: someone said so, or there is new data.
+fn arm(status: &mut RetrainingStatus) {
+    let disarmed = |t: &&mut TriggerStatus| t.state == trigger::DISARMED;
+    for trigger in status.triggers.iter_mut().filter(disarmed) {
+        trigger.state = trigger::ARMED.to_owned();
+        trigger.disarmed_for = None;
+    }
+}
+
 fn hold(status: &mut RetrainingStatus, name: &str, why: &str, why_not: &str) {
     for trigger in status.triggers.iter_mut().filter(|t| t.name == name) {
         trigger.state = trigger::PENDING.to_owned();
@@ -357,8 +364,15 @@ fn fire(
         inputs: None,
         promotion: model::is_manual(input.deployment).then_some(Promotion::Manual),
     };
-    for trigger in status.triggers.iter_mut().filter(|t| t.name == name) {
-        trigger::fired(trigger, firing);
+    let mut is_new = false;
+    for trigger in &mut status.triggers {
+        if trigger.name == name {
+            trigger::fired(trigger, firing);
+        }
+        is_new |= new_data::read(trigger, firing);
+    }
+    if is_new {
+        arm(status);
     }
     output.events.push(Event {
         warning: false,

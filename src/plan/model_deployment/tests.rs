@@ -5,6 +5,7 @@ mod frozen;
 mod labels;
 mod loops;
 mod lost;
+mod new_data;
 mod scaling;
 mod serving;
 mod world;

@@ -3,8 +3,9 @@
 use jiff::Timestamp;
 
 use super::{
-    concept, drift, past,
+    concept, drift, new_data, past,
     reason::retraining as reason,
+    recipe::Recipe,
     retraining::{DRIFT_SHARE, Input, Output, result},
     trigger::{self, Facts, Look, Reading},
 };
@@ -20,7 +21,7 @@ pub(super) fn look(
     input: &Input<'_>,
     retraining: &Retraining,
     status: &mut RetrainingStatus,
-    key: Option<&str>,
+    recipe: Option<&Recipe>,
     now: Timestamp,
     output: &mut Output,
 ) -> Vec<Look> {
@@ -28,7 +29,7 @@ pub(super) fn look(
         status.triggers.clear();
         return Vec::new();
     };
-    // Another stable starts anew; what a schedule waits for stays.
+    // Another stable starts anew; what a schedule waits for stays, and what is known of data.
     let anew = status.revision.as_deref() != Some(revision);
     if anew {
         status.revision = Some(revision.to_owned());
@@ -36,6 +37,7 @@ pub(super) fn look(
             *trigger = TriggerStatus {
                 name: trigger.name.clone(),
                 next_time: trigger.next_time.clone(),
+                datasets: std::mem::take(&mut trigger.datasets),
                 ..Default::default()
             };
         }
@@ -47,6 +49,13 @@ pub(super) fn look(
         .triggers
         .iter()
         .map(|t| {
+            if let Some(new_data) = &t.new_data {
+                let name = &t.name;
+                let trigger = new_data::Trigger { name, new_data };
+                let (look, wanted) = trigger.look(input, status, recipe, now);
+                output.looks.extend(wanted);
+                return look;
+            }
             let before = status.triggers.iter().find(|s| s.name == t.name);
             let (reading, detector) = match &t.concept {
                 Some(concept) => concept::reading(input, concept, before).unzip(),
@@ -57,7 +66,7 @@ pub(super) fn look(
                 unread: unread(input, t),
                 detector,
                 trained: model.trained_time.as_ref().map(|t| t.0),
-                recipe: key.map(str::to_owned),
+                recipe: recipe.map(|r| r.key.clone()),
                 retrained: made_by.is_some_and(|i| status.runs[i].trigger == t.name),
             };
             trigger::look(t, before, &facts, now)
@@ -168,16 +177,28 @@ fn drift_of(input: &Input<'_>, is: impl Fn(&DriftStatus) -> bool) -> Option<Read
 }
 
 /// What keeps a trigger from doing what its author may think: reason and sentence.
-pub(super) fn doubt(input: &Input<'_>, retraining: &Retraining) -> Option<(&'static str, String)> {
+pub(super) fn doubt(
+    input: &Input<'_>,
+    retraining: &Retraining,
+    recipe: Option<&Recipe>,
+) -> Option<(&'static str, String)> {
     retraining
         .triggers
         .iter()
-        .find_map(|trigger| doubt_of(input, trigger))
+        .find_map(|trigger| doubt_of(input, trigger, recipe))
 }
 
-fn doubt_of(input: &Input<'_>, trigger: &Trigger) -> Option<(&'static str, String)> {
+fn doubt_of(
+    input: &Input<'_>,
+    trigger: &Trigger,
+    recipe: Option<&Recipe>,
+) -> Option<(&'static str, String)> {
     let spec = &input.deployment.spec;
     let name = &trigger.name;
+    if let Some(new_data) = &trigger.new_data {
+        let (reason, message) = new_data::watched(new_data, &recipe?.spec).err()?;
+        return Some((reason, format!("trigger {name}: {message}")));
+    }
     if let Some(column) = trigger::column(trigger) {
         let watched = input.monitoring.and_then(|m| m.columns.as_ref());
         return watched
