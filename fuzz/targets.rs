@@ -13,6 +13,7 @@ use perennial::{
     cluster::prometheus::held_to,
     data::{
         table::{Format, Kind, Source},
+        training_rows,
         uri::Uri,
     },
     evaluate::results,
@@ -372,6 +373,29 @@ pub(crate) const TARGETS: &[Target] = &[
             "<![CDATA[",
             "&#0;",
             "<!DOCTYPE a [<!ENTITY b \"&b;\">]>",
+        ],
+    },
+    Target {
+        name: "rows",
+        run: |bytes| {
+            if let Ok(sets) = training_rows::parse(bytes) {
+                let written = training_rows::write(&sets).expect("what was read is written");
+                let again = training_rows::parse(&written).expect("and read again");
+                assert_eq!(sets, again);
+            }
+        },
+        examples: || {
+            let head = r#"{"format":1,"sets":[{"dataset":"train","by":"Row","columns":["a","b"],"rows":3,"zeros":0,"hashes":2},{"dataset":"train","by":"Key","columns":["a"],"rows":3,"zeros":1,"hashes":1}]}"#;
+            let hashes = [1u64, 2, 3].iter().flat_map(|hash| hash.to_le_bytes());
+            vec![format!("{head}\n").bytes().chain(hashes).collect()]
+        },
+        words: &[
+            "\n",
+            "\"hashes\":18446744073709551615",
+            "\"zeros\":64",
+            "\"format\":2",
+            "\"by\":\"Key\"",
+            "\"sets\":[]",
         ],
     },
     Target {

@@ -69,7 +69,7 @@ const KINDS: [(&str, &str); 4] = [
     ("TrainingJob", "src/api/training_job.rs"),
     ("ModelDeployment", "src/api/model_deployment.rs"),
     ("PromptRelease", "src/api/prompt_release.rs"),
-    ("Evaluation", "src/api/evaluation.rs"),
+    ("Evaluation", "src/api/evaluation/status.rs"),
 ];
 
 fn read(path: &str) -> String {

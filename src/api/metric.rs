@@ -61,6 +61,8 @@ pub enum LabelledMetric {
     Brier,
     /// Expected calibration error, of two classes.
     Ece,
+    /// Area under the ROC curve, of two classes.
+    RocAuc,
     /// Mean absolute error.
     Mae,
     /// Root of the mean squared error.

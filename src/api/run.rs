@@ -13,7 +13,10 @@ use serde_json::Value;
 use super::{
     Duration,
     container::ContainerResults,
-    evaluation::{EndpointProtocol, Evaluator, Predictions, Requests, Sampling, TableSource},
+    evaluation::{
+        BaselinePredictions, EndpointProtocol, Evaluator, Predictions, Requests, Sampling,
+        StopWhen, TableSource,
+    },
     gate::{Gate, MetricValue},
     model_deployment::Protocol,
     prompt_release::Prices,
@@ -138,6 +141,12 @@ pub struct EvaluationRunSpec {
     pub time: Option<String>,
     /// Reference for drift (dataset index 1).
     pub reference: Option<TableSource>,
+    /// What is compared with instead of stable (dataset index 4).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub baseline: Option<BaselinePredictions>,
+    /// What the model was trained on, of which the dataset must have no row.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub training: Option<TrainedOn>,
     /// Evaluators; empty: by the label's type.
     pub evaluators: Vec<Evaluator>,
     /// Which rows are asked and compared; absent: all.
@@ -149,6 +158,9 @@ pub struct EvaluationRunSpec {
     /// Share of rows that may stay without an answer.
     #[serde(default = "default_item_errors")]
     pub max_item_errors: f64,
+    /// When no more rows are asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop_when: Option<StopWhen>,
     /// Gates: they are judged for the report; the verdict is the planner's.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub gates: Vec<Gate>,
@@ -165,6 +177,27 @@ pub struct EvaluationRunSpec {
     /// How long to wait at the end for the operator to have read the report.
     pub acknowledge_timeout: Duration,
 }
+
+/// A version whose training is looked into. Credentials of its artifact have the index 5; a claim is mounted as `training`, at the artifact itself.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TrainedOn {
+    /// The version, for people.
+    pub version: String,
+    /// Where its artifact is.
+    pub uri: String,
+    /// The artifact's digest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
+    /// The Secret that it is read with, where the Evaluation names no such one: its author may not be allowed to read it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unnamed_secret: Option<String>,
+}
+
+/// Name of the mount of a version's artifact.
+pub const TRAINING: &str = "training";
+/// Index of the credentials of a version's artifact.
+pub const TRAINING_INDEX: usize = 5;
 
 /// An evaluator's container, for `perennial evaluator -- COMMAND ARGS…`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -381,6 +414,9 @@ pub struct Summary {
     /// Rows measured, for an evaluation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rows: Option<i64>,
+    /// Rows that weren't asked, as fewer were enough.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_asked: Option<i64>,
     /// Tokens that an evaluation used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tokens: Option<i64>,
@@ -395,7 +431,10 @@ pub struct Summary {
     pub listings: BTreeMap<String, String>,
 }
 
-/// `manifest.json`, written last: the version exists once it does.
+/// Says that a version is there, and what it is.
+pub const MANIFEST: &str = "manifest.json";
+
+/// [`MANIFEST`], written last: the version exists once it does.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Manifest {

@@ -110,6 +110,10 @@ pub struct ModelOutput {
 /// Something the run reads: a file or a tree.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [{
+    "rule": "!has(self.key) || has(self.label) || has(self.features)",
+    "message": "datasets: key says which row is which of those that a model learns from: write label or features, too"
+}]))]
 pub struct Dataset {
     /// Name; the data is read at `/perennial/inputs/<name>/`.
     #[schemars(
@@ -141,10 +145,15 @@ pub struct Dataset {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 128))]
     pub label: Option<String>,
-    /// The columns that the model takes, in order; all but the label and the time when absent.
+    /// The columns that the model takes, in order; all but label, key and time when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 200), inner(length(min = 1, max = 128)))]
     pub features: Option<Vec<String>>,
+    /// The columns that identify a row: by them an Evaluation with the same `dataset.key` and `disjointFrom` finds rows that the model was trained on
+    /// (without: by the whole row).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 16), inner(length(min = 1, max = 128)))]
+    pub key: Option<Vec<String>>,
     /// The column that says when a row happened.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub time: Option<TimeColumn>,

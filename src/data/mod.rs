@@ -9,6 +9,7 @@
 //! | [`table`] | rows and columns of Parquet, Arrow, CSV and JSONL |
 //! | [`profile`] | what do the columns look like |
 //! | [`sample`] | columns as drift compares them |
+//! | [`training_rows`] | is this a row that a model was trained on |
 
 pub mod digest;
 pub mod listing;
@@ -16,6 +17,7 @@ pub mod profile;
 pub mod sample;
 pub mod store;
 pub mod table;
+pub mod training_rows;
 pub mod uri;
 
 /// Why data could not be read or written. The text is a sentence that names what and says what to do.

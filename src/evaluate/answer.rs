@@ -1,9 +1,8 @@
 //! Answers: what a model, or a file, predicts for each row.
 
-use super::{column, input_failure, prediction_columns, rows::Rows, truth::canonical};
+use super::{input_failure, truth::canonical};
 use crate::{
-    api::evaluation::Predictions,
-    data::table::{Cell, Values},
+    data::table::{Cell, Table, Values},
     supervise::failure::Failure,
 };
 
@@ -34,29 +33,28 @@ impl Answers {
         self.rows.iter().filter(|answer| answer.is_none()).count()
     }
 
-    /// From the columns of a file.
+    /// From the columns of a file: what was predicted, and with which probability. `what` is the file.
     ///
     /// # Errors
     /// If a score is no probability.
-    pub fn of_file(rows: &Rows, target: &Predictions) -> Result<Self, Failure> {
-        let (prediction, score) = prediction_columns(target);
-        let prediction = rows.table.column(prediction);
-        let score = match rows.table.column(score) {
-            Some(_) => Some(column(&rows.table, score)?),
-            None => None,
-        };
+    pub fn of_table(
+        table: &Table,
+        (prediction, score): (&str, &str),
+        what: &str,
+    ) -> Result<Self, Failure> {
+        let (prediction, score) = (table.column(prediction), table.column(score));
         if let Some(score) = score {
             if !matches!(score.values, Values::Number(_) | Values::Integer(_)) {
                 return Err(input_failure(
                     "InputUnreadable",
                     format!(
-                        "predictions: column `{}` holds {}, not the probability of the positive class",
+                        "{what}: column `{}` holds {}, not the probability of the positive class",
                         score.name,
                         score.values.kind()
                     ),
                 ));
             }
-            let wrong = (0..rows.count).find(|&row| {
+            let wrong = (0..table.rows).find(|&row| {
                 score
                     .values
                     .cell(row)
@@ -67,7 +65,7 @@ impl Answers {
                 return Err(input_failure(
                     "InputUnreadable",
                     format!(
-                        "predictions: `{}` in row {} is {}, not a probability between 0 and 1",
+                        "{what}: `{}` in row {} is {}, not a probability between 0 and 1",
                         score.name,
                         row + 1,
                         score.values.cell(row)
@@ -88,7 +86,7 @@ impl Answers {
             })
         };
         Ok(Self {
-            rows: (0..rows.count).map(answer).collect(),
+            rows: (0..table.rows).map(answer).collect(),
             classes: Vec::new(),
         })
     }

@@ -3,6 +3,7 @@
 
 use super::{
     details::{Details, Example},
+    paired::Draws,
     texts::Texts,
 };
 use crate::{
@@ -24,7 +25,7 @@ const SHOWN: usize = 300;
 pub fn run(
     evaluator: &GroundednessEvaluator,
     texts: &Texts,
-    seed: u64,
+    seed: Draws,
     details: &mut Details,
 ) -> Vec<MetricValue> {
     let contexts = |row: usize| -> Vec<&str> {
@@ -85,7 +86,7 @@ pub fn run(
 fn measure(
     name: &str,
     texts: &Texts,
-    seed: u64,
+    seed: Draws,
     score: impl Fn(usize, &str) -> Option<f64>,
 ) -> Vec<MetricValue> {
     let excuse = "no answer says anything that could be looked up";

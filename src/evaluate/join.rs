@@ -17,7 +17,7 @@ pub fn keys(spec: &EvaluationRunSpec) -> Result<Vec<&str>, Failure> {
     let Some(key) = spec.key.as_deref().filter(|key| !key.is_empty()) else {
         return Err(input_failure(
             "InputUnreadable",
-            "predictions and labels are in two files: write dataset.key, the columns that say which row is which".to_owned(),
+            "what belongs to a row is in two files: write dataset.key, the columns that say which row is which".to_owned(),
         ));
     };
     Ok(key.iter().map(String::as_str).collect())
@@ -51,20 +51,28 @@ fn places(table: &Table, name: &str, keys: &[&str]) -> Result<HashMap<String, us
     Ok(places)
 }
 
+/// For each row of `left` (the dataset) the row of `right` with the same key; `None` where there is none.
+///
+/// # Errors
+/// If a key is there twice on one side.
+pub fn order(
+    left: &Table,
+    (right, name): (&Table, &str),
+    keys: &[&str],
+) -> Result<Vec<Option<usize>>, Failure> {
+    places(left, "dataset", keys)?;
+    let places = places(right, name, keys)?;
+    let place = |row: usize| Ok(places.get(&row_key(left, keys, row)?).copied());
+    (0..left.rows).map(place).collect()
+}
+
 /// Adds the columns of `right` (the predictions) to `left` (the dataset), row by row of the same key.
 ///
 /// # Errors
 /// If a key is there twice on one side, or a row of the dataset has no prediction.
 pub fn join(mut left: Table, right: &Table, keys: &[&str]) -> Result<Table, Failure> {
-    places(&left, "dataset", keys)?;
-    let places = places(right, "predictions", keys)?;
-    let mut order = Vec::with_capacity(left.rows);
-    let mut missing = 0u64;
-    for row in 0..left.rows {
-        let place = places.get(&row_key(&left, keys, row)?).copied();
-        missing += u64::from(place.is_none());
-        order.push(place);
-    }
+    let order = order(&left, (right, "predictions"), keys)?;
+    let missing = order.iter().filter(|place| place.is_none()).count();
     if missing > 0 {
         return Err(input_failure(
             "InputUnreadable",

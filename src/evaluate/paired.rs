@@ -6,6 +6,7 @@ use crate::{
     stats::{
         paired::{mcnemar, wilcoxon},
         performance::bootstrap,
+        sequential::{Bound, Stratum, Units, scores},
     },
 };
 
@@ -32,6 +33,53 @@ pub struct Values {
     pub stable: Option<Vec<f64>>,
 }
 
+/// How intervals are made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Draws {
+    /// Of the bootstrap.
+    pub seed: u64,
+    /// Whether somebody looked at the values before all were there, and might have stopped: then intervals are those that hold at every look at once, of means
+    /// of values in 0…1, and other values have none.
+    pub peeked: bool,
+}
+
+impl From<u64> for Draws {
+    fn from(seed: u64) -> Self {
+        Self {
+            seed,
+            peeked: false,
+        }
+    }
+}
+
+/// 95 % confidence sequences of the means of both sides and of their difference, row by row.
+fn at_every_look(values: &Values) -> Vec<Option<(f64, f64)>> {
+    let bounded = |all: &[f64]| all.iter().all(|x| (0.0..=1.0).contains(x));
+    let stable = values.stable.as_deref();
+    if !bounded(&values.own) || !stable.is_none_or(bounded) {
+        return Vec::new();
+    }
+    let ends = |all: &mut dyn Iterator<Item = f64>| {
+        let mut units = Units::default();
+        all.for_each(|x| units.add(x, 1));
+        let one = Stratum {
+            candidate: units,
+            ..Stratum::default()
+        };
+        let found = scores(&[one], Bound::Min(0.0), 1.0 - LEVEL);
+        found.lower.zip(found.upper)
+    };
+    let mut all = vec![ends(&mut values.own.iter().copied())];
+    if let Some(stable) = stable {
+        all.push(ends(&mut stable.iter().copied()));
+        // From −1…1 to 0…1 and back.
+        let pairs = values.own.iter().zip(stable);
+        let moved = ends(&mut pairs.map(|(a, b)| f64::midpoint(1.0, a - b)));
+        all.push(moved.map(|(low, high)| (2.0 * low - 1.0, 2.0 * high - 1.0)));
+    }
+    all
+}
+
 /// `<name>`, and beside stable `stable.<name>` and `difference.<name>`; without rows no value, and `excuse`. `days` is a group for each row there is:
 /// whole days are drawn.
 #[must_use]
@@ -40,8 +88,9 @@ pub fn measure(
     values: &Values,
     days: Option<&[usize]>,
     statistic: Statistic,
-    (seed, excuse): (u64, &str),
+    (draws, excuse): (impl Into<Draws>, &str),
 ) -> Vec<MetricValue> {
+    let draws: Draws = draws.into();
     let own = Prepared::of(&values.own, statistic);
     let stable = values.stable.as_ref();
     let stable = stable.map(|stable| Prepared::of(stable, statistic));
@@ -64,16 +113,17 @@ pub fn measure(
         distinct.len() < FEWEST_DAYS
     });
     let count = values.rows.len();
-    let ends = match few || count == 0 {
-        // Too few days: no interval is better than one that is too narrow.
-        true => Vec::new(),
-        false => bootstrap(count, days.as_deref(), DRAWS, LEVEL, seed, |weights| {
-            all(Some(weights))
+    let ends = match (few || count == 0, draws.peeked, statistic) {
+        (false, true, Statistic::Mean) => at_every_look(values),
+        // No interval is better than one that is too narrow: of too few days, or for a look that wasn't the first.
+        (true, ..) | (_, true, _) => Vec::new(),
+        (false, false, _) => bootstrap(count, days.as_deref(), DRAWS, LEVEL, draws.seed, |w| {
+            all(Some(w))
         }),
     };
     let prefixes = ["", "stable.", "difference."];
     // Rows of one day are no independent trials, which the tests take them for.
-    let tested = statistic == Statistic::Mean && days.is_none() && count > 0;
+    let tested = statistic == Statistic::Mean && days.is_none() && count > 0 && !draws.peeked;
     let p_value = values.stable.as_ref().filter(|_| tested);
     let p_value = p_value.map(|stable| p_value_of(&values.own, stable));
     let points = all(None).into_iter().zip(prefixes).enumerate();

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use super::{
     client::{Client, Trouble},
     column, enough, input_failure,
-    paired::{self, Statistic, Values as Paired},
+    paired::{self, Draws, Statistic, Values as Paired},
     protocol::{
         open_inference::Manner,
         openai::{self, Reply},
@@ -315,7 +315,12 @@ impl Replies {
 
     /// What the answers took and cost, over rows that both sides answered.
     #[must_use]
-    pub fn measure(&self, sides: Sides<'_>, days: Option<&[usize]>, seed: u64) -> Vec<MetricValue> {
+    pub fn measure(
+        &self,
+        sides: Sides<'_>,
+        days: Option<&[usize]>,
+        draws: Draws,
+    ) -> Vec<MetricValue> {
         let mut metrics = Vec::new();
         let time = |reply: &Reply, _: &PromptSide| Some(reply.time.as_secs_f64());
         let taken = self.values(sides, time);
@@ -325,7 +330,7 @@ impl Replies {
             ("latencyP99", 0.99),
         ] {
             let how = Statistic::Quantile(share);
-            metrics.extend(paired::measure(name, &taken, days, how, (seed, NO_ANSWER)));
+            metrics.extend(paired::measure(name, &taken, days, how, (draws, NO_ANSWER)));
         }
         let tokens = |reply: &Reply, _: &PromptSide| {
             let (prompt, completion) = reply.usage?;
@@ -342,7 +347,7 @@ impl Replies {
                 &values,
                 days,
                 Statistic::Mean,
-                (seed, excuse),
+                (draws, excuse),
             ));
         }
         metrics

@@ -6,11 +6,14 @@ use std::{
 };
 
 use super::{
-    Chat, Places, chat_endpoint,
+    Chat, Places,
+    answer::Answers,
+    baseline, chat_endpoint,
     container::{self, Inputs},
     input_failure,
     join::{join, keys, pick},
     prediction_columns, prompt, prompt_sides,
+    text::Column as TextColumn,
     texts::{Texts, inputs, labelled},
     wants_drift, wants_quality, wants_text, wants_truth,
     watched::Watched,
@@ -143,6 +146,10 @@ pub struct Loaded {
     pub labelled: BTreeMap<usize, Table>,
     /// Rows that a prompt is asked with.
     pub asked: Option<Rows>,
+    /// What a file to compare with predicts for `rows`.
+    pub baseline: Option<Answers>,
+    /// What it says to `asked`.
+    pub said: Option<TextColumn>,
     /// What drift is measured on: the dataset, or the file of predictions.
     pub current: Option<Ready>,
     /// What it is measured against.
@@ -173,6 +180,8 @@ pub async fn load(spec: &EvaluationRunSpec, places: &Places) -> Result<Loaded, F
         texts: None,
         labelled: BTreeMap::new(),
         asked: None,
+        baseline: None,
+        said: None,
         current: None,
         reference: None,
         gathered: match container::places(spec).next() {
@@ -205,6 +214,11 @@ pub async fn load(spec: &EvaluationRunSpec, places: &Places) -> Result<Loaded, F
         | EvaluationTarget::Prompt { .. }
         | EvaluationTarget::Endpoint { .. } => None,
     };
+    let mut baseline = None;
+    if let Some(from) = &spec.baseline {
+        let file = fetch(4, "baseline", &from.source, places, &mut loaded).await?;
+        baseline = Some((from.clone(), file));
+    }
     let mut calibrations = Vec::new();
     for (place, evaluator) in spec.evaluators.iter().enumerate() {
         if let Some(judge) = &evaluator.judge
@@ -233,7 +247,9 @@ pub async fn load(spec: &EvaluationRunSpec, places: &Places) -> Result<Loaded, F
             });
         }
         if let (true, Some((target, file))) = (wants_text(&owned), &predictions) {
-            loaded.texts = Some(Texts::of_file(&owned, dataset.as_ref(), target, file)?);
+            let beside = baseline.as_ref().map(|(from, file)| (from, file));
+            let files = (dataset.as_ref(), file, beside);
+            loaded.texts = Some(Texts::of_file(&owned, files, target)?);
         }
         for (place, judge, name, source) in &calibrations {
             let table = labelled(judge, name, source)?;
@@ -243,6 +259,14 @@ pub async fn load(spec: &EvaluationRunSpec, places: &Places) -> Result<Loaded, F
         let sides = prompt_sides(&owned.target).or_else(|| chat.as_ref().map(Chat::sides));
         if let (Some(sides), Some(dataset)) = (sides, &dataset) {
             loaded.asked = Some(for_prompt(&owned, dataset, sides)?);
+        }
+        if let Some((from, file)) = &baseline {
+            if let Some(rows) = &loaded.rows {
+                loaded.baseline = Some(baseline::answers(&owned, (from, file), &rows.table)?);
+            }
+            if let Some(rows) = &loaded.asked {
+                loaded.said = Some(baseline::texts(&owned, (from, file), &rows.table)?);
+            }
         }
         loaded.current = predictions
             .map(|(_, source)| source)
@@ -269,6 +293,7 @@ pub(super) fn sources(spec: &EvaluationRunSpec) -> Vec<(usize, &'static str, &Ta
         (0, "dataset", spec.dataset.as_ref()),
         (1, "reference", spec.reference.as_ref()),
         (2, "predictions", predictions),
+        (4, "baseline", spec.baseline.as_ref().map(|b| &b.source)),
     ];
     all.into_iter()
         .filter_map(|(index, name, source)| Some((index, name, source?)))
@@ -432,6 +457,9 @@ fn for_prompt(
     columns.extend(spec.text_reference.as_deref());
     columns.extend(inputs(&spec.evaluators));
     columns.extend(spec.time.as_deref());
+    if spec.baseline.is_some() {
+        columns.extend(keys(spec)?);
+    }
     finish(spec, read("dataset", source, &columns)?, Vec::new())
 }
 
@@ -451,6 +479,40 @@ fn finish(spec: &EvaluationRunSpec, table: Table, features: Vec<String>) -> Resu
     sampled(spec, rows)
 }
 
+/// The columns of a file that say what was predicted, and with which probability: those that it has; one that was `said` must be there.
+///
+/// # Errors
+/// If it has none of them.
+pub(super) fn predicted<'a>(
+    what: &str,
+    file: &Source,
+    columns: [(&'a str, bool); 2],
+) -> Result<Vec<&'a str>, Failure> {
+    let has = |name: &str| file.fields().iter().any(|f| f.name == name);
+    let mut own = Vec::new();
+    for (name, said) in columns {
+        if has(name) {
+            own.push(name);
+        } else if said {
+            file.field(name).map_err(|e| unreadable(what, &e))?;
+        }
+    }
+    if own.is_empty() {
+        let [(prediction, _), (score, _)] = columns;
+        let at = match what {
+            "baseline" => "baseline.predictions",
+            _ => "target.predictions",
+        };
+        return Err(input_failure(
+            "InputUnreadable",
+            format!(
+                "{what}: the file has neither a column `{prediction}` nor `{score}`: name them under {at}"
+            ),
+        ));
+    }
+    Ok(own)
+}
+
 /// The rows of a file of predictions with their labels: its own, or those of the dataset, joined by key.
 fn for_predictions(
     spec: &EvaluationRunSpec,
@@ -459,33 +521,17 @@ fn for_predictions(
     file: &Source,
 ) -> Result<Rows, Failure> {
     let (prediction, score) = prediction_columns(target);
-    let mut own: Vec<&str> = Vec::new();
-    let has = |name: &str| file.fields().iter().any(|f| f.name == name);
-    for (name, said) in [
-        (prediction, target.prediction.is_some()),
-        (score, target.score.is_some()),
-    ] {
-        if has(name) {
-            own.push(name);
-        } else if said {
-            file.field(name)
-                .map_err(|e| unreadable("predictions", &e))?;
-        }
-    }
-    if own.is_empty() {
-        return Err(input_failure(
-            "InputUnreadable",
-            format!(
-                "predictions: the file has neither a column `{prediction}` nor `{score}`: name them under target.predictions"
-            ),
-        ));
-    }
+    let said = (target.prediction.is_some(), target.score.is_some());
+    let mut own = predicted("predictions", file, [(prediction, said.0), (score, said.1)])?;
     let label = spec.label.as_deref().unwrap_or_default();
     let mut labelled: Vec<&str> = vec![label];
     labelled.extend(spec.time.as_deref());
     labelled.extend(grouping(spec));
     let Some(dataset) = dataset else {
         own.extend(labelled);
+        if spec.baseline.is_some() {
+            own.extend(keys(spec)?);
+        }
         own.extend(beside(spec, file, &own));
         let table = read("predictions", file, &own)?;
         return finish(spec, table, Vec::new());

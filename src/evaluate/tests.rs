@@ -1,8 +1,11 @@
 //! Whole evaluations, with real files and a real HTTP server that speaks the Open Inference Protocol.
 
+mod baseline;
 mod classes;
 mod container;
+mod early;
 mod evaluators;
+mod holdout;
 mod judges;
 mod prompts;
 mod rankings;
@@ -25,6 +28,10 @@ use axum::{
 use serde_json::{Value, json};
 
 use super::*;
+use crate::api::{
+    gate::MetricValue,
+    run::{Report, Summary},
+};
 
 /// A model with known answers: the probability is `x`, of classes false and true.
 #[derive(Clone, Default)]

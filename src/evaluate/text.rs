@@ -12,7 +12,7 @@ use super::{
     column,
     details::{Details, Example},
     grounded, input_failure,
-    paired::{self, Statistic, Values},
+    paired::{self, Draws, Statistic, Values},
     texts::Texts,
 };
 use crate::{
@@ -57,7 +57,7 @@ pub fn run(
     texts: &Texts,
     details: &mut Details,
 ) -> Result<(Vec<MetricValue>, usize), Failure> {
-    let (seed, subject) = (spec.seed, texts.subject());
+    let (seed, subject) = (draws(spec), texts.subject());
     let mut metrics = Vec::new();
     for evaluator in &spec.evaluators {
         if let Some(evaluator) = &evaluator.text {
@@ -102,6 +102,15 @@ pub fn run(
     Ok((metrics, subject.answered().count()))
 }
 
+/// How this run's intervals are made.
+#[must_use]
+pub fn draws(spec: &EvaluationRunSpec) -> Draws {
+    Draws {
+        seed: spec.seed,
+        peeked: spec.stop_when.is_some(),
+    }
+}
+
 /// The texts of a column of a table.
 ///
 /// # Errors
@@ -144,7 +153,7 @@ impl<'a> Subject<'a> {
     }
 
     /// The mean of a score of single answers.
-    fn mean(&self, name: &str, seed: u64, score: impl Fn(&str) -> f64) -> Vec<MetricValue> {
+    fn mean(&self, name: &str, seed: Draws, score: impl Fn(&str) -> f64) -> Vec<MetricValue> {
         self.mean_where(name, (seed, NO_ANSWER), |_, answer| Some(score(answer)))
     }
 
@@ -152,7 +161,7 @@ impl<'a> Subject<'a> {
     pub(super) fn mean_where(
         &self,
         name: &str,
-        (seed, excuse): (u64, &str),
+        (seed, excuse): (Draws, &str),
         score: impl Fn(usize, &str) -> Option<f64>,
     ) -> Vec<MetricValue> {
         let mut values = self.none();
@@ -182,7 +191,7 @@ impl<'a> Subject<'a> {
         &self,
         metric: TextMetric,
         evaluator: &TextEvaluator,
-        seed: u64,
+        seed: Draws,
         details: &mut Details,
     ) -> Result<Vec<MetricValue>, Failure> {
         if metric == TextMetric::Regex {
@@ -265,7 +274,7 @@ impl<'a> Subject<'a> {
     fn schema(
         &self,
         evaluator: &JsonSchemaEvaluator,
-        seed: u64,
+        seed: Draws,
     ) -> Result<Vec<MetricValue>, Failure> {
         let schema = Value::Object(evaluator.schema.0.clone());
         let validator = jsonschema::validator_for(&schema).map_err(|e| {
@@ -285,7 +294,7 @@ impl<'a> Subject<'a> {
         &self,
         name: &str,
         what: &str,
-        seed: u64,
+        seed: Draws,
         rule: impl Fn(&str) -> Finding,
         details: &mut Details,
     ) -> Vec<MetricValue> {
@@ -302,7 +311,7 @@ impl<'a> Subject<'a> {
         self.mean(name, seed, |answer| yes(rule(answer).is_found()))
     }
 
-    fn personal(&self, seed: u64, details: &mut Details) -> Vec<MetricValue> {
+    fn personal(&self, seed: Draws, details: &mut Details) -> Vec<MetricValue> {
         let found: Vec<(usize, Found, Option<Found>)> = self
             .answered()
             .map(|(row, own, stable)| (row, pii::entities(own), stable.map(pii::entities)))

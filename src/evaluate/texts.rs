@@ -1,14 +1,14 @@
 //! Texts to look at: a target's answers, stable's beside them, and the columns that evaluators hold them against.
 
 use super::{
-    column, enough, input_failure,
+    baseline, column, enough, input_failure,
     join::{join, keys},
     prediction_columns,
     text::{Column, Subject, cells},
 };
 use crate::{
     api::{
-        evaluation::{Evaluator, Predictions},
+        evaluation::{BaselinePredictions, Evaluator, Predictions},
         run::EvaluationRunSpec,
     },
     data::table::{Source, Table},
@@ -73,15 +73,18 @@ impl Texts {
         })
     }
 
-    /// Those of a file, with what the file itself has or the dataset, joined by key.
+    /// Those of a file, with what the file itself has or the dataset, and what a file to compare with says, joined by key.
     ///
     /// # Errors
     /// If a column isn't there, no row has an answer (`EmptyData`), or more than `maxItemErrors` have none (`TooManyUnanswered`).
     pub fn of_file(
         spec: &EvaluationRunSpec,
-        dataset: Option<&Source>,
+        (dataset, file, beside): (
+            Option<&Source>,
+            &Source,
+            Option<(&BaselinePredictions, &Source)>,
+        ),
         target: &Predictions,
-        file: &Source,
     ) -> Result<Self, Failure> {
         let (answer, _) = prediction_columns(target);
         let reference = spec.text_reference.as_deref();
@@ -112,7 +115,12 @@ impl Texts {
                 let right = super::rows::read("predictions", file, &right)?;
                 join(left, &right, &keys)?
             }
-            None => super::rows::read("predictions", file, &right)?,
+            None => {
+                if beside.is_some() {
+                    right.extend(keys(spec)?);
+                }
+                super::rows::read("predictions", file, &right)?
+            }
         };
         let own = cells(&table, answer)?;
         let (count, missing) = (own.len(), own.iter().filter(|a| a.is_none()).count());
@@ -123,7 +131,8 @@ impl Texts {
             ));
         }
         enough(missing, count, spec.max_item_errors, "the file", "").map_err(Failure::permanent)?;
-        Self::of_rows(spec, &table, (own, None))
+        let said = beside.map(|beside| baseline::texts(spec, beside, &table));
+        Self::of_rows(spec, &table, (own, said.transpose()?))
     }
 }
 

@@ -17,6 +17,7 @@ use crate::{
         self, digest, profile,
         store::{self, Environment},
         table::{self, Kind, Source},
+        training_rows::{self, RowSet},
         uri::Uri,
     },
 };
@@ -30,6 +31,8 @@ pub struct Inputs {
     pub signature: Option<Signature>,
     /// Its profile.
     pub profile: Option<serde_json::Value>,
+    /// The rows of every dataset with a label or features.
+    pub rows: Vec<RowSet>,
 }
 
 /// Gets all datasets of a run; `found` has what was read also when it fails.
@@ -41,6 +44,8 @@ pub async fn gather(
     places: &Places,
     found: &mut Inputs,
 ) -> Result<(), Failure> {
+    let learnt = training.datasets.iter().filter(|d| described(d)).count();
+    let most = training_rows::MOST / learnt.max(1);
     for (index, dataset) in training.datasets.iter().enumerate() {
         let environment = Environment::prefixed(&format!("PERENNIAL_CRED_{index}_"));
         let target = match &dataset.mount_path {
@@ -54,10 +59,12 @@ pub async fn gather(
         let status = identify(dataset, path.clone()).await?;
         found.datasets.push(status);
         let wants_profile = found.signature.is_none();
-        let (own, rows) = {
+        let understood = {
             let dataset = dataset.clone();
-            blocking(move || understand(&dataset, &path, wants_profile)).await??
+            blocking(move || understand(&dataset, &path, (wants_profile, most))).await??
         };
+        let Understood { own, rows, sets } = understood;
+        found.rows.extend(sets);
         if let Some(last) = found.datasets.last_mut() {
             last.rows = rows;
             tracing::info!(
@@ -168,16 +175,31 @@ pub fn table_format(format: Option<Format>) -> Option<table::Format> {
     })
 }
 
-type Understood = (Option<(Signature, serde_json::Value)>, Option<i64>);
+/// What is known of a dataset.
+#[derive(Default)]
+struct Understood {
+    own: Option<(Signature, serde_json::Value)>,
+    rows: Option<i64>,
+    sets: Vec<RowSet>,
+}
 
-/// Reads a dataset as a table where it must be one or looks like one.
-fn understand(dataset: &Dataset, path: &Path, wants_profile: bool) -> Result<Understood, Failure> {
-    let described = dataset.label.is_some() || dataset.features.is_some();
+/// Whether a model learns from it, as far as anybody says.
+fn described(dataset: &Dataset) -> bool {
+    dataset.label.is_some() || dataset.features.is_some()
+}
+
+/// Reads a dataset as a table where it must be one or looks like one; at most so many of its rows are told apart.
+fn understand(
+    dataset: &Dataset,
+    path: &Path,
+    (wants_profile, most): (bool, usize),
+) -> Result<Understood, Failure> {
+    let described = described(dataset);
     let must = described || !dataset.checks.is_empty() || dataset.format.is_some();
     let source = match Source::open(path, table_format(dataset.format)) {
         Ok(source) => source,
         Err(error) if must => return Err(unreadable(dataset, &error)),
-        Err(_) => return Ok((None, None)),
+        Err(_) => return Ok(Understood::default()),
     };
     let skipped = source.skipped();
     if let Some(first) = &skipped.first {
@@ -191,12 +213,19 @@ fn understand(dataset: &Dataset, path: &Path, wants_profile: bool) -> Result<Und
     if let Some(message) = check::sentence(&dataset.name, &failures) {
         return Err(Failure::new("CheckFailed", message, EXIT_INPUT).permanent());
     }
-    let rows = i64::try_from(source.rows()).ok();
-    if !(described && wants_profile) {
-        return Ok((None, rows));
+    let mut understood = Understood {
+        rows: i64::try_from(source.rows()).ok(),
+        ..Understood::default()
+    };
+    if described && wants_profile {
+        understood.own = describe(dataset, &source).map_err(|e| unreadable(dataset, &e))?;
     }
-    let own = describe(dataset, &source).map_err(|e| unreadable(dataset, &e))?;
-    Ok((own, rows))
+    if described {
+        understood.sets =
+            training_rows::record(&dataset.name, &source, dataset.key.as_deref(), most)
+                .map_err(|e| unreadable(dataset, &e))?;
+    }
+    Ok(understood)
 }
 
 /// Signature and profile: the features in order, then the label.
@@ -217,6 +246,7 @@ fn describe(
             .filter(|f| f.kind != Kind::Other)
             .map(|f| f.name.as_str())
             .filter(|name| Some(*name) != label && Some(*name) != time)
+            .filter(|name| !dataset.key.iter().flatten().any(|key| key == name))
             .collect(),
     };
     let mut features = Vec::with_capacity(names.len());

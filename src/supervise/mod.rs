@@ -26,7 +26,7 @@ pub mod warm_up;
 use std::{
     ffi::OsString,
     net::{Ipv6Addr, SocketAddr},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
     time::Duration,
@@ -41,7 +41,11 @@ use crate::{
         revision::{ModelReference, Signature},
         run::{self, Manifest, Report, Summary, TrainingRun},
     },
-    data::{store::Environment, uri::Uri},
+    data::{
+        store::Environment,
+        training_rows::{self, RowSet},
+        uri::Uri,
+    },
 };
 use board::Board;
 use failure::{Failure, Stop};
@@ -209,6 +213,9 @@ async fn work(
         inputs::gather(training, places, &mut found.inputs),
     )
     .await?;
+    // Put down, so that nobody's memory holds them while the model is trained.
+    let rows = places.progress.with_file_name(training_rows::FILE);
+    put_aside(&rows, std::mem::take(&mut found.inputs.rows)).await?;
     board.stage("Running");
     let task = Task {
         who: "the trainer",
@@ -221,8 +228,8 @@ async fn work(
     };
     trainer::run(&task, board, &mut stop).await?;
     board.stage("Publishing");
-    let manifest =
-        failure::until_stopped(&mut stop, publish(training, &output, &found.inputs)).await?;
+    let publishing = publish(training, &output, &found.inputs, &rows);
+    let manifest = failure::until_stopped(&mut stop, publishing).await?;
     let model = manifest.model.clone();
     let message = format!(
         "version {} of {} is published with digest {}",
@@ -261,13 +268,40 @@ fn environment(training: &TrainingRun, places: &Places) -> Vec<(String, OsString
     .collect()
 }
 
+/// Writes what the model is trained on to a file; none where nobody says what that is.
+async fn put_aside(path: &Path, sets: Vec<RowSet>) -> Result<(), Failure> {
+    let path = path.to_owned();
+    let put = move || -> crate::data::Result<()> {
+        let done = match sets.is_empty() {
+            true if path.exists() => std::fs::remove_file(&path),
+            true => Ok(()),
+            false => {
+                let bytes = training_rows::write(&sets)?;
+                let made = path.parent().map_or(Ok(()), std::fs::create_dir_all);
+                made.and_then(|()| std::fs::write(&path, bytes))
+            }
+        };
+        done.map_err(|e| crate::data::Error::file("writing", &path, &e))
+    };
+    failure::blocking(put).await?.map_err(|e| {
+        Failure::of(
+            "OutputUnwritable",
+            "what the model is trained on",
+            &e,
+            run::EXIT_OUTPUT,
+        )
+    })
+}
+
 async fn publish(
     training: &TrainingRun,
     output: &output::Output,
     inputs: &inputs::Inputs,
+    rows: &Path,
 ) -> Result<Manifest, Failure> {
     let now = Time(jiff::Timestamp::now());
     let metrics = output.metrics(&now).await;
+    output.add_rows(rows).await?;
     let content = output.digest().await?;
     let datasets = inputs
         .datasets

@@ -18,12 +18,13 @@ use crate::{
         self, Error,
         digest::{self, Content},
         store::{Environment, Folder},
+        training_rows,
         uri::Uri,
     },
 };
 
-/// Says that the version is there, and what it is.
-pub const MANIFEST: &str = "manifest.json";
+pub use crate::api::run::MANIFEST;
+
 /// What the trainer measured.
 const METRICS: &str = "metrics.json";
 /// Metrics that are kept.
@@ -121,6 +122,23 @@ impl Output {
         }
     }
 
+    /// Puts what the model was trained on beside it; without such a file there is none, also if the trainer copied one of another version.
+    ///
+    /// # Errors
+    /// If it can't be written.
+    pub async fn add_rows(&self, rows: &Path) -> Result<(), Failure> {
+        let (from, to) = (rows.to_owned(), self.directory.join(training_rows::FILE));
+        let put = move || -> data::Result<()> {
+            let done = match from.exists() {
+                true => std::fs::copy(&from, &to).map(|_| ()),
+                false if to.exists() => std::fs::remove_file(&to),
+                false => Ok(()),
+            };
+            done.map_err(|e| Error::file("writing", &to, &e))
+        };
+        blocking(put).await?.map_err(|e| unwritable(&e))
+    }
+
     /// Digests of all that was written; makes it readable for all, and lasting.
     ///
     /// # Errors
@@ -133,7 +151,8 @@ impl Output {
         })
         .await?
         .map_err(|e| unwritable(&e))?;
-        if content.files.iter().all(|file| file.path == METRICS) {
+        let ours = |path: &str| matches!(path, METRICS | training_rows::FILE);
+        if content.files.iter().all(|file| ours(&file.path)) {
             return Err(Failure::new(
                 "OutputEmpty",
                 "the trainer ended well but wrote no file to $PERENNIAL_OUTPUT_DIR, so that there is no model".to_owned(),

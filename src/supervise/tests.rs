@@ -92,7 +92,10 @@ async fn a_run_publishes_what_the_trainer_wrote_with_digests_metrics_signature_a
     let manifest = pod.manifest();
     assert_eq!(summary.digest, manifest.model.digest);
     let paths: Vec<&str> = manifest.files.iter().map(|f| f.path.as_str()).collect();
-    assert_eq!(paths, ["metrics.json", "sub/model.txt"]);
+    assert_eq!(
+        paths,
+        ["metrics.json", "perennial-rows.bin", "sub/model.txt"]
+    );
     let content =
         crate::data::digest::of_path(&pod.places.output, |p| p == "manifest.json").unwrap();
     assert_eq!(
@@ -466,4 +469,50 @@ async fn an_artifact_is_copied_verified_and_readable_for_all() {
         .await
         .unwrap_err();
     assert_eq!(failure.reason, "InputUnreadable");
+}
+
+#[tokio::test]
+async fn a_version_has_the_rows_it_was_trained_on_beside_it_and_never_those_of_another() {
+    let mut pod = pod();
+    pod.training.datasets[0].key = Some(vec!["id".to_owned()]);
+    let (code, summary) = pod.run(&trainer(&pod)).await;
+    assert_eq!(code, 0, "{summary:?}");
+    let manifest = pod.manifest();
+    let signature = manifest.model.signature.unwrap();
+    let features: Vec<&str> = signature.features.iter().map(|f| f.name.as_str()).collect();
+    assert_eq!(features, ["temp", "origin"], "a key is no feature");
+    let file = pod.places.output.join("perennial-rows.bin");
+    let sets = training_rows::parse(&std::fs::read(&file).unwrap()).unwrap();
+    let columns: Vec<_> = sets
+        .iter()
+        .map(|set| (set.columns.join(" "), set.rows))
+        .collect();
+    assert_eq!(
+        columns,
+        [("id late origin temp".to_owned(), 3), ("id".to_owned(), 3)]
+    );
+    let seen = pod.root.path().join("seen.csv");
+    std::fs::write(&seen, "id\n9\n3\n").unwrap();
+    let seen = crate::data::table::Source::open(&seen, None).unwrap();
+    assert_eq!(sets[1].overlap(&seen).unwrap().first, Some(2));
+
+    // Of data that nobody describes, nothing is known; a trainer that goes on from another version must not bring that one's.
+    let copied = std::fs::read(&file).unwrap();
+    let mut plain = self::pod();
+    plain.training.datasets = vec![dataset(
+        json!({"name": "train", "uri": "pvc://flights/q1.csv"}),
+    )];
+    std::fs::write(plain.root.path().join("old.bin"), copied).unwrap();
+    let script = format!(
+        "cp {}/old.bin \"$PERENNIAL_OUTPUT_DIR/perennial-rows.bin\"\n{}",
+        plain.root.path().display(),
+        trainer(&plain)
+    );
+    let (code, summary) = plain.run(&script).await;
+    assert_eq!(code, 0, "{summary:?}");
+    let listed = plain.manifest().files;
+    assert!(
+        listed.iter().all(|f| f.path != "perennial-rows.bin"),
+        "{listed:?}"
+    );
 }

@@ -137,6 +137,15 @@ fn places() -> Vec<(&'static str, &'static str, Value)> {
         ),
         (
             "Evaluation",
+            "baseline.predictions.credentials.secretName",
+            with(
+                with(evaluation(), "/dataset/key", json!(["id"])),
+                "/baseline",
+                json!({"predictions": {"uri": "s3://b/before", "credentials": secret()}}),
+            ),
+        ),
+        (
+            "Evaluation",
             "outputCredentials.secretName",
             with(
                 with(evaluation(), "/output", json!("s3://b/o")),

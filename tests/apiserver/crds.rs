@@ -71,6 +71,29 @@ fn the_example_of_a_whole_model_deployment_applies_as_it_is() {
 }
 
 #[test]
+fn the_examples_of_whole_evaluations_apply_as_they_are() {
+    on_cluster(|place| async move {
+        let file = root().join("docs/examples/evaluation.yaml");
+        let text = std::fs::read_to_string(file).unwrap();
+        let mut names = Vec::new();
+        for document in serde_yaml::Deserializer::from_str(&text) {
+            let mut object: Value = serde::Deserialize::deserialize(document).unwrap();
+            object["metadata"]["namespace"] = json!(place.namespace);
+            place.create(&object).await.unwrap();
+            names.push(object["metadata"]["name"].as_str().unwrap().to_owned());
+        }
+        assert_eq!(
+            names,
+            [
+                "arrival-delay-quality",
+                "october-against-september",
+                "support-reply-quality"
+            ]
+        );
+    });
+}
+
+#[test]
 fn every_manifest_of_the_quickstart_applies() {
     on_cluster(|place| async move {
         let mut files: Vec<PathBuf> = std::fs::read_dir(root().join("manifests/quickstart"))

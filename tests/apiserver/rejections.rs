@@ -53,6 +53,9 @@ fn rows() -> Vec<Row> {
     let pending =
         "limits: pending are those that wait when there are too many; write concurrent too";
     let one_target = "target is one thing: write modelDeployment, promptRelease, trainingJob, endpoint or predictions";
+    let spares = "stopWhen spares answers that cost: write target.promptRelease or an endpoint of protocol OpenAI, gates to decide, and no dataset.time, as rows of a day resemble each other";
+    let keyed = "datasets: key says which row is which of those that a model learns from: write label or features, too";
+    let twice = "evaluators: two of a kind would give the same metrics: keep one classification, calibration, featureImportance, retrieval, drift, jsonSchema and one text with a pattern";
     let variables = "dataset has the prompt's variables as columns of their names: write its uri, and reference for the column that answers are compared with; label and features are for models";
     let contained = |more: Value, container: Value| {
         let mut one = json!({"name": "e", "image": "x", "command": ["c"]});
@@ -107,6 +110,12 @@ fn rows() -> Vec<Row> {
             "/spec/template/spec/containers",
             json!([container("a"), container("b")]),
             trainer,
+        ),
+        (
+            TRAINING,
+            "/spec/datasets",
+            json!([{"name": "d", "uri": "s3://b/d", "key": ["id"]}]),
+            keyed,
         ),
         (
             TRAINING,
@@ -436,6 +445,12 @@ fn rows() -> Vec<Row> {
         (
             MODEL,
             "/spec/retraining",
+            recipe(json!({"datasets": [{"name": "d", "uri": "s3://b/d", "key": ["id"]}]})),
+            keyed,
+        ),
+        (
+            MODEL,
+            "/spec/retraining",
             recipe(json!({"datasets": dataset(json!({}))})),
             check,
         ),
@@ -527,7 +542,7 @@ fn rows() -> Vec<Row> {
         (
             MODEL,
             "/spec/metrics",
-            json!([{"name": "a", "labels": {"metric": "rocAuc", "horizon": "6h"}}]),
+            json!([{"name": "a", "labels": {"metric": "prAuc", "horizon": "6h"}}]),
             "spec.metrics[0].labels.metric: Unsupported value",
         ),
         (
@@ -707,6 +722,65 @@ fn rows() -> Vec<Row> {
             "/spec",
             json!({"target": {"predictions": {"uri": "pvc://a/p.csv"}}, "evaluators": [{"featureImportance": {}}]}),
             "featureImportance asks the model again with a column shuffled: its target is a modelDeployment, not a file",
+        ),
+        (
+            EVALUATION,
+            "/spec/evaluators",
+            json!([{"classification": {"threshold": 0.5}}, {"classification": {"threshold": 0.7}}]),
+            twice,
+        ),
+        (
+            EVALUATION,
+            "/spec/evaluators",
+            json!([{"calibration": {}}, {"calibration": {"bins": 20}}]),
+            twice,
+        ),
+        (
+            EVALUATION,
+            "/spec",
+            of_prompt(
+                json!({}),
+                json!([{"text": {"metrics": ["regex"], "pattern": "a"}}, {"text": {"metrics": ["regex"], "pattern": "b"}}]),
+            ),
+            twice,
+        ),
+        (
+            EVALUATION,
+            "/spec",
+            json!({"target": {"predictions": {"uri": "pvc://a/p.csv", "label": "y"}}, "dataset": {"uri": "pvc://a/d.csv", "key": ["id"], "disjointFrom": "Training"}}),
+            "dataset.disjointFrom: what a model was trained on is known of the versions that a ModelDeployment serves: write target.modelDeployment, or take it out",
+        ),
+        (
+            EVALUATION,
+            "/spec/stopWhen",
+            json!({"precision": 0.02}),
+            spares,
+        ),
+        (
+            EVALUATION,
+            "/spec",
+            json!({"target": {"promptRelease": {"name": "p"}}, "dataset": {"uri": "s3://b/d", "time": {"column": "t"}},
+                   "gates": [{"metric": "exact", "min": 0.5}], "stopWhen": {"precision": 0.02}}),
+            spares,
+        ),
+        (
+            EVALUATION,
+            "/spec/dataset/disjointFrom",
+            json!("Evaluation"),
+            "spec.dataset.disjointFrom",
+        ),
+        (
+            EVALUATION,
+            "/spec/baseline",
+            json!({"predictions": {"uri": "s3://b/before.csv"}}),
+            "baseline: its predictions are joined with the rows by key: write dataset.key, the columns that say which row is which",
+        ),
+        (
+            EVALUATION,
+            "/spec",
+            json!({"target": {"modelDeployment": {"name": "m"}}, "dataset": {"uri": "s3://b/d", "key": ["id"]},
+                   "baseline": {"predictions": {"uri": "s3://b/before.csv"}}, "evaluators": [contained(json!({}), json!({}))]}),
+            "baseline: evaluators that are containers compare by themselves: take it out",
         ),
         (
             EVALUATION,

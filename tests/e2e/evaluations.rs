@@ -36,6 +36,16 @@ fn nightly() -> String {
     .to_string()
 }
 
+/// On rows that the version was trained on, which are said to be held out.
+fn leaky() -> String {
+    json!({"apiVersion": "perennial.dev/v1alpha1", "kind": "Evaluation", "metadata": {"name": "leaky"}, "spec": {
+        "target": {"modelDeployment": {"name": "churn"}},
+        "dataset": {"uri": "pvc://data/churn.parquet", "label": "churned", "disjointFrom": "Training"},
+        "gates": [{"metric": "rocAuc", "min": 0.6}],
+    }})
+    .to_string()
+}
+
 /// A metric of a run.
 fn metric(run: &Value, name: &str) -> f64 {
     let metrics = run["metrics"].as_array().expect("metrics");
@@ -77,6 +87,18 @@ async fn an_evaluation_is_repeated_on_its_schedule_and_leaves_reports() {
     assert!(metric(run, "demographicParityDifference.contract") > 0.1);
     assert_eq!(metric(run, "insufficientGroups.contract"), 0.0);
     assert_eq!(metric(run, "driftedColumns"), 0.0, "drawn alike");
+
+    space.apply(&leaky()).await;
+    let refused = space
+        .until("Evaluation", "leaky", 120, "it was looked at", |e| {
+            e["status"]["verdict"] == "Error"
+        })
+        .await;
+    let message = refused["status"]["message"].as_str().unwrap_or_default();
+    assert!(
+        message.contains("TrainedOnRows: 3000 of 3000 rows of the dataset"),
+        "{message}"
+    );
 
     let repeated = space
         .until(

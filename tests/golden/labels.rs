@@ -140,6 +140,7 @@ fn predictions_that_turn_out_as_well_as_stables_are_promoted_and_worse_ones_take
         ("logLoss", "maxDifference: 0.1"),
         ("accuracy", "minDifference: -0.05"),
         ("ece", "max: 0.2"),
+        ("rocAuc", "minDifference: -0.1"),
     ] {
         let mut good = world(metric, bound);
         until_idle(&mut good, 3600, 20, GOOD, GOOD);

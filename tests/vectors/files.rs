@@ -295,6 +295,135 @@ fn an_evaluation_of_a_file_is_measured_without_a_cluster() {
     assert_eq!((exit, &value["verdict"]), (1, &"Failed".into()));
 }
 
+/// An Evaluation of the golden file's data, with these evaluators and this beside `target`.
+fn written(place: &Path, evaluators: &str, more: &str) -> String {
+    let text = format!(
+        "apiVersion: perennial.dev/v1alpha1\nkind: Evaluation\nmetadata: {{name: binary}}\nspec:\n  \
+         target: {{predictions: {{uri: pvc://vectors/binary_0.csv, label: y_true, prediction: y_pred, score: y_score}}}}\n  \
+         evaluators: {evaluators}\n{more}"
+    );
+    let path = place.join("e.yaml");
+    std::fs::write(&path, text).expect("it can be written");
+    path.to_str().expect("a name").to_owned()
+}
+
+#[test]
+fn what_needs_a_model_or_a_cluster_is_an_error_and_left_out_only_when_that_is_asked_for() {
+    let place = tempfile::tempdir().expect("a folder");
+    let container = "{container: {template: {spec: {containers: [{name: e, image: x, command: [c]}]}}, results: {path: r.json, format: Json}}}";
+    let holdout =
+        "  dataset: {uri: pvc://a/b.csv, label: y_true, key: [id], disjointFrom: Training}\n";
+    let both = format!("[{{featureImportance: {{}}}}, {container}, {{classification: {{}}}}]");
+    for (evaluators, more, without, exit, words) in [
+        (
+            "[{featureImportance: {repeats: 2}}]",
+            "",
+            "",
+            2,
+            "needs a model to call",
+        ),
+        (
+            "[{featureImportance: {}}]",
+            "",
+            "featureImportance",
+            2,
+            "no evaluator is left",
+        ),
+        (
+            &format!("[{container}, {{classification: {{}}}}]"),
+            "",
+            "",
+            2,
+            "need a cluster to run in",
+        ),
+        (&both, "", "container", 2, "--without featureImportance"),
+        (
+            &both,
+            "",
+            "container,featureImportance",
+            0,
+            "container is left out",
+        ),
+        (
+            "[{classification: {}}]",
+            holdout,
+            "",
+            2,
+            "dataset.disjointFrom looks into",
+        ),
+        (
+            "[{classification: {}}]",
+            holdout,
+            "disjointFrom",
+            0,
+            "disjointFrom is left out",
+        ),
+        (
+            "[{classification: {threshold: 0.5}}, {classification: {threshold: 0.9}}]",
+            "",
+            "",
+            2,
+            "two evaluators are classification",
+        ),
+        ("[{drift: {}}]", "", "", 2, "write reference.uri"),
+        ("[{classification: {}}]", "", "drift", 2, "invalid value"),
+    ] {
+        let file = written(place.path(), evaluators, more);
+        let mut arguments = vec!["eval", "-f", &file, "--predictions", "data/binary_0.csv"];
+        if !without.is_empty() {
+            arguments.extend(["--without", without]);
+        }
+        let output = perennial(&arguments);
+        let said = text(&output.stderr);
+        assert_eq!(code(&output), exit, "{evaluators}: {said}");
+        assert!(said.contains(words), "{evaluators}: {said}");
+        assert_eq!(output.stdout.is_empty(), exit != 0, "{evaluators}");
+    }
+}
+
+#[test]
+fn two_files_of_predictions_are_compared_on_the_same_rows() {
+    let place = tempfile::tempdir().expect("a folder");
+    let (mut now, mut before) = ("id,y_true,y_pred\n".to_owned(), "id,was\n".to_owned());
+    for id in 0..200 {
+        let truth = id % 2;
+        now += &format!("{id},{truth},{}\n", if id < 20 { 1 - truth } else { truth });
+        before += &format!("{},{}\n", 199 - id, (199 - id) % 2);
+    }
+    let put = |name: &str, text: &str| {
+        let path = place.path().join(name);
+        std::fs::write(&path, text).expect("it can be written");
+        path.to_str().expect("a name").to_owned()
+    };
+    let (now, before) = (put("now.csv", &now), put("before.csv", &before));
+    let more = "  dataset: {uri: pvc://a/b.csv, key: [id]}\n  baseline: {predictions: {uri: pvc://a/before.csv, prediction: was}}\n  gates: [{metric: accuracy, minDifference: -0.05}]\n";
+    let file = written(place.path(), "[{classification: {}}]", more);
+    let file = std::fs::read_to_string(file).expect("it is there");
+    let file = put("f.yaml", &file.replace(", score: y_score", ""));
+    let arguments = ["eval", "-f", &file, "--predictions", &now];
+    let without = perennial(&arguments);
+    assert_eq!(code(&without), 2);
+    let said = text(&without.stderr);
+    assert!(said.contains("write --baseline FILE"), "{said}");
+    let (exit, value) =
+        measured(&[&arguments[..], &["--baseline", &before, "-o", "json"]].concat());
+    assert_eq!(
+        (exit, &value["verdict"]),
+        (1, &"Failed".into()),
+        "{value:#}"
+    );
+    let number = |name: &str| {
+        let metrics = value["metrics"].as_array().expect("metrics");
+        metrics
+            .iter()
+            .find(|m| m["name"] == name)
+            .map(|m| m["value"].clone())
+    };
+    assert_eq!(number("accuracy"), Some(0.9.into()));
+    assert_eq!(number("stable.accuracy"), Some(1.0.into()));
+    assert_eq!(value["gates"][0]["stable"], 1.0);
+}
+
 #[test]
 fn a_field_that_there_is_not_or_of_another_type_is_an_error_that_names_it() {
     let place = tempfile::tempdir().expect("a folder");

@@ -24,6 +24,27 @@ pub(super) struct Rule {
     most_open: AtomicUsize,
 }
 
+impl Rule {
+    /// One that has no answer to these questions.
+    pub(super) fn failing(questions: &[&'static str]) -> Self {
+        Self {
+            fails: questions.iter().map(|question| (*question, 500)).collect(),
+            ..Self::default()
+        }
+    }
+
+    /// How often it was asked.
+    pub(super) fn asked(&self) -> usize {
+        self.asked.lock().unwrap().len()
+    }
+
+    /// Whether no other revision was asked.
+    pub(super) fn asked_only(&self, revision: &str) -> bool {
+        let asked = self.asked.lock().unwrap();
+        !asked.is_empty() && asked.iter().all(|(who, _)| who == revision)
+    }
+}
+
 async fn answer(
     State(rule): State<Arc<Rule>>,
     Route(revision): Route<String>,

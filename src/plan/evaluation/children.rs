@@ -8,14 +8,15 @@ use serde_json::{Map, Value, json};
 use super::{Content, Observed, Release, container};
 use crate::{
     api::{
-        Duration, Evaluation, GATEWAY_INTERNAL_PORT, SUPERVISOR_PORT,
+        Credentials, Duration, Evaluation, GATEWAY_INTERNAL_PORT, SUPERVISOR_PORT,
         container::EvaluatorTemplate,
         evaluation::{EvaluationRun, Evaluator, Predictions, TableSource},
         judge::JudgeEvaluator,
         label,
         run::{
-            CALIBRATION_INDEX, ENDPOINT_KEY, EvaluationRunSpec, EvaluationTarget, MAX_ITEM_ERRORS,
-            OUTPUT_DIR, PROGRAM, PromptSide, REPORT_FILE, RUN_DIR, RUN_ENV, calibration, judge_key,
+            CALIBRATION_INDEX, ENDPOINT_KEY, EvaluationRunSpec, EvaluationTarget, MANIFEST,
+            MAX_ITEM_ERRORS, OUTPUT_DIR, PROGRAM, PromptSide, REPORT_FILE, RUN_DIR, RUN_ENV,
+            TRAINING, TRAINING_INDEX, TrainedOn, calibration, judge_key,
         },
     },
     plan::{pod, prompt_release::template},
@@ -43,7 +44,10 @@ pub fn sources(evaluation: &Evaluation) -> Vec<(usize, String, &TableSource)> {
         .predictions
         .as_ref()
         .map(|p| (2, "predictions", &p.source));
-    let own = [dataset, reference, predictions].into_iter().flatten();
+    let baseline = spec.baseline.as_ref();
+    let baseline = baseline.map(|b| (4, "baseline", &b.predictions.source));
+    let all = [dataset, reference, predictions, baseline];
+    let own = all.into_iter().flatten();
     let own = own.map(|(index, name, source)| (index, name.to_owned(), source));
     let calibrations = judges(evaluation).filter_map(|(place, judge)| {
         let source = &judge.calibration.as_ref()?.dataset;
@@ -111,6 +115,38 @@ fn target(observed: &Observed, run: &EvaluationRun) -> Option<EvaluationTarget> 
     }
 }
 
+/// What the measured version was trained on, where the dataset must have none of it; with the credentials that its pod may have.
+fn trained_on(
+    observed: &Observed,
+    run: &EvaluationRun,
+) -> Option<(TrainedOn, Option<Credentials>)> {
+    let spec = &observed.evaluation.spec;
+    spec.dataset.as_ref()?.disjoint_from?;
+    let Content::Model(content) = observed.revisions.get(run.revision.as_ref()?)? else {
+        return None;
+    };
+    let model = &content.model;
+    // Who made the Evaluation may read the Secrets that it names, and these alone.
+    let tables = [
+        spec.dataset.as_ref().map(|d| &d.source),
+        spec.reference.as_ref(),
+    ];
+    let tables = tables.into_iter().flatten().map(|t| t.credentials.as_ref());
+    let mut named = tables.chain([spec.output_credentials.as_ref()]).flatten();
+    let wanted = model.credentials.as_ref();
+    let allowed = wanted.filter(|wanted| named.any(|one| one == *wanted));
+    let trained = TrainedOn {
+        version: model.version.clone().unwrap_or_else(|| model.uri.clone()),
+        uri: model.uri.clone(),
+        digest: model.digest.clone(),
+        unnamed_secret: match allowed {
+            Some(_) => None,
+            None => wanted.map(|c| c.secret_name.clone()),
+        },
+    };
+    Some((trained, allowed.cloned()))
+}
+
 /// What a pod of this Evaluation does with this target.
 fn run_spec(owner: &Evaluation, target: EvaluationTarget) -> EvaluationRunSpec {
     let spec = &owner.spec;
@@ -135,10 +171,13 @@ fn run_spec(owner: &Evaluation, target: EvaluationTarget) -> EvaluationRunSpec {
             .and_then(|d| d.time.as_ref())
             .map(|t| t.column.clone()),
         reference: spec.reference.clone(),
+        baseline: spec.baseline.as_ref().map(|b| b.predictions.clone()),
+        training: None,
         evaluators: spec.evaluators.iter().map(told).collect(),
         sampling: spec.sampling.clone(),
         requests: spec.requests.clone().unwrap_or_default(),
         max_item_errors: spec.max_item_errors.unwrap_or(MAX_ITEM_ERRORS),
+        stop_when: spec.stop_when.clone(),
         gates: spec.gates.clone(),
         subject: String::new(),
         output: spec.output.clone(),
@@ -222,6 +261,18 @@ pub fn run_job(observed: &Observed, run: &EvaluationRun, start: Timestamp) -> Op
     for (volume, path) in [("perennial-run", RUN_DIR), ("perennial-tmp", "/tmp")] {
         volumes.push(json!({"name": volume, "emptyDir": {}}));
         mounts.push(json!({"name": volume, "mountPath": path}));
+    }
+    if let Some((trained, credentials)) = trained_on(observed, run) {
+        // What is mounted is the directory around what a URI names: here the version's own.
+        let inside = format!("{}/{MANIFEST}", trained.uri.trim_end_matches('/'));
+        if let Some((volume, mount)) = pod::input_mount(TRAINING, &inside) {
+            volumes.push(volume);
+            mounts.push(mount);
+        }
+        env_from.extend(credentials.map(|credentials| {
+            pod::credentials_env(&format!("PERENNIAL_CRED_{TRAINING_INDEX}_"), &credentials)
+        }));
+        run_spec.training = Some(trained);
     }
     let mut claims = Vec::new();
     for (index, name, source) in sources(owner) {

@@ -222,7 +222,7 @@ impl Decider<'_> {
         }
         let baseline = stable
             .map(|s| s.revision)
-            .filter(|s| candidate && *s != side.revision);
+            .filter(|s| candidate && *s != side.revision && spec.baseline.is_none());
         let needed = std::iter::once(&side.revision).chain(&baseline);
         for revision in needed {
             if !self.observed.revisions.contains_key(revision) {

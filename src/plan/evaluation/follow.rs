@@ -103,6 +103,7 @@ impl Decider<'_> {
     pub(super) fn judged(&mut self, mut run: EvaluationRun, report: &Report) {
         run.metrics = record::kept(&report.metrics, &self.observed.evaluation.spec.gates);
         run.rows = report.summary.rows;
+        run.not_asked = report.summary.not_asked;
         run.tokens = report.summary.tokens;
         run.cost = report.summary.cost;
         run.report = report.page.as_ref().map(|page| self.report(&run, page));
@@ -128,6 +129,14 @@ impl Decider<'_> {
             }
             (_, Some(worst)) => format!("{}: {worst}", run.target),
             (_, None) => format!("{} is measured; there are no gates", run.target),
+        };
+        let message = match run.not_asked {
+            Some(left) => format!("{message}; {left} rows weren't asked, as fewer were enough"),
+            None => message,
+        };
+        let message = match self.use_holdout(&run) {
+            Some(worn) => format!("{message}; {worn}"),
+            None => message,
         };
         let reason = match verdict {
             Verdict::Failed => reason::FAILED,

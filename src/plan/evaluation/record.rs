@@ -1,11 +1,12 @@
 //! What is kept of finished runs: bounded, as status is.
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 
 use super::decide::{Decider, same_key};
 use crate::{
     api::{
-        evaluation::{EvaluationRecord, EvaluationRun, NamedValue},
+        evaluation::{EvaluationRecord, EvaluationRun, HoldoutStatus, NamedValue},
         gate::{Gate, MetricValue},
     },
     plan::{Action, Reference},
@@ -48,6 +49,9 @@ pub(super) fn kept(metrics: &[MetricValue], gates: &[Gate]) -> Vec<MetricValue> 
         .collect()
 }
 
+/// Revisions on one holdout from which on its verdicts are said to mean less: at 95 % one in twenty that is no better looks so.
+pub const WORN: i64 = 20;
+
 /// Reports kept in ConfigMaps: the latest. Those before are where `spec.output` says.
 const REPORTS: usize = 2;
 
@@ -80,6 +84,40 @@ impl Decider<'_> {
                 report.config_map = None;
             }
         }
+    }
+
+    /// Counts the revisions that were measured on a holdout; says so once there are many. Before the run is entered.
+    pub(super) fn use_holdout(&mut self, run: &EvaluationRun) -> Option<String> {
+        self.observed
+            .evaluation
+            .spec
+            .dataset
+            .as_ref()?
+            .disjoint_from?;
+        let digest = run.dataset_digest.as_ref()?;
+        run.revision.as_ref()?;
+        let same = |before: &EvaluationRun| {
+            before.release == run.release
+                && before.revision == run.revision
+                && before.dataset_digest.as_ref() == Some(digest)
+        };
+        let known = self.status.runs.iter().any(same);
+        let before = self.status.holdout.take();
+        let mut holdout = before
+            .filter(|h| h.digest == *digest)
+            .unwrap_or_else(|| HoldoutStatus {
+                digest: digest.clone(),
+                revisions: 0,
+                since: Some(Time(self.now)),
+            });
+        if !known || holdout.revisions == 0 {
+            holdout.revisions += 1;
+        }
+        let count = holdout.revisions;
+        self.status.holdout = Some(holdout);
+        (count >= WORN).then(|| {
+            format!("{count} revisions have been measured on this holdout, so that what passes may only fit it: take fresh rows")
+        })
     }
 
     /// Enters a finished run.

@@ -1,6 +1,7 @@
 //! Lives of an Evaluation, decision by decision.
 
 mod container;
+mod holdout;
 mod schedule;
 mod training;
 

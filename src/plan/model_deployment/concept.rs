@@ -163,11 +163,17 @@ pub(super) fn doubt(
         );
         return Some((reason::METRIC_UNKNOWN, message));
     };
-    if of.metric != LabelledMetric::Ece {
-        return None;
-    }
+    let what = match of.metric {
+        LabelledMetric::Ece => "a calibration error",
+        LabelledMetric::RocAuc => "an area under a curve",
+        LabelledMetric::Accuracy
+        | LabelledMetric::LogLoss
+        | LabelledMetric::Brier
+        | LabelledMetric::Mae
+        | LabelledMetric::Rmse => return None,
+    };
     let message = format!(
-        "trigger {name} watches {metric} for concept drift, but a calibration error is of many rows and not of one: take logLoss or brier"
+        "trigger {name} watches {metric} for concept drift, but {what} is of many rows and not of one: take logLoss or brier"
     );
     Some((reason::METRIC_UNKNOWN, message))
 }

@@ -39,6 +39,7 @@ pub fn computed(metric: LabelledMetric) -> Metric {
         LabelledMetric::LogLoss => Metric::LogLoss,
         LabelledMetric::Brier => Metric::Brier,
         LabelledMetric::Ece => Metric::Ece,
+        LabelledMetric::RocAuc => Metric::RocAuc,
         LabelledMetric::Mae => Metric::Mae,
         LabelledMetric::Rmse => Metric::Rmse,
     }

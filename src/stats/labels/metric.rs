@@ -1,10 +1,10 @@
 //! What labels say of predictions: row by row, by caller, and as units of a sequential test.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Cohort, Guess, word};
 use crate::stats::{
-    performance::{calibration, surprise},
+    performance::{Binary, calibration, surprise},
     sequential::{
         Bound, Finding, LatencySide, LatencyStratum, Stratum, Units, judge as verdict, means,
         scores,
@@ -30,6 +30,8 @@ pub enum Metric {
     Brier,
     /// Expected calibration error over ten bins of equal width.
     Ece,
+    /// Area under the ROC curve: how likely a positive row has a higher probability than a negative one, ties half.
+    RocAuc,
     /// Mean absolute error.
     Mae,
     /// Root of the mean squared error.
@@ -146,6 +148,7 @@ impl Outcomes {
                     self.scored.iter().map(|(_, truth, p)| (*truth, *p)).unzip();
                 calibration(&truth, &scores, BINS).ece
             }
+            Metric::RocAuc => return self.roc_auc(),
             _ => mean,
         })
     }
@@ -197,6 +200,37 @@ impl Outcomes {
     fn means(&self) -> impl Iterator<Item = (f64, u64)> + '_ {
         let labelled = self.callers.values().filter(|unit| unit.rows > 0);
         labelled.map(|unit| (unit.sum / unit.rows as f64, unit.rows))
+    }
+
+    /// `None` where all rows are of one class.
+    fn roc_auc(&self) -> Option<f64> {
+        let (truth, scores): (Vec<bool>, Vec<f64>) =
+            self.scored.iter().map(|(_, truth, p)| (*truth, *p)).unzip();
+        let found = Binary::from_scores(&truth, &scores, 0.5).measure(None);
+        Some(found.roc_auc).filter(|x| x.is_finite())
+    }
+
+    /// The area as a share of so many trials as the rarer class has callers. It is the mean, over all ways to pair them, of such shares, so that bounds on a share of
+    /// independent trials hold for it (Hoeffding 1963, section 5), at all times at once, as it is a reverse martingale (Manole, Ramdas 2023).
+    fn ranked(&self) -> Units {
+        let callers = |class: bool| {
+            let those = self.scored.iter().filter(|(_, truth, _)| *truth == class);
+            those
+                .map(|(caller, ..)| caller)
+                .collect::<BTreeSet<_>>()
+                .len()
+        };
+        let Some(area) = self.roc_auc() else {
+            return Units::default();
+        };
+        let pairs = callers(true).min(callers(false)) as u64;
+        let sum = area * pairs as f64;
+        Units {
+            callers: pairs,
+            sum,
+            sum_squares: sum,
+            requests: self.rows,
+        }
     }
 
     /// Each caller's mean, in so many parts of one.
@@ -261,6 +295,7 @@ pub fn judge(
     };
     Ok(match (metric, bound) {
         (Metric::Accuracy | Metric::Brier, _) => scores(&of(Outcomes::shares), bound, alpha),
+        (Metric::RocAuc, _) => scores(&of(Outcomes::ranked), bound, alpha),
         (Metric::LogLoss | Metric::Mae, _) => averages(bound),
         (Metric::Rmse, Bound::MaxDifference(_) | Bound::MinDifference(_)) => {
             return Err("differences of rmse have no test: write maxRatio, or take mae");
@@ -402,7 +437,7 @@ impl Classes {
                     Err(Trouble::Label) => continue 'requests,
                     Err(Trouble::Model(why)) => return Err(why),
                 }
-                if metric == Metric::Ece {
+                if matches!(metric, Metric::Ece | Metric::RocAuc) {
                     let p = self.chance(guess).map_err(|t| t.sentence())?;
                     scored.push((prediction.caller, *truth == self.positive, p));
                 }
@@ -451,11 +486,13 @@ impl Classes {
                 let p = self.chance(guess)?;
                 Ok(surprise(if truth_is_positive { p } else { 1.0 - p }))
             }
-            Metric::Brier | Metric::Ece if several => Err(Trouble::Model(format!(
-                "the model gives {} probabilities a row, and this metric is of two classes: take logLoss or accuracy",
-                guess.probabilities.len()
-            ))),
-            Metric::Brier | Metric::Ece => {
+            Metric::Brier | Metric::Ece | Metric::RocAuc if several => {
+                Err(Trouble::Model(format!(
+                    "the model gives {} probabilities a row, and this metric is of two classes: take logLoss or accuracy",
+                    guess.probabilities.len()
+                )))
+            }
+            Metric::Brier | Metric::Ece | Metric::RocAuc => {
                 let error = self.chance(guess)? - f64::from(u8::from(truth_is_positive));
                 Ok(error * error)
             }
@@ -524,5 +561,45 @@ impl Trouble {
             Self::Label => String::new(),
             Self::Model(why) => why,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stats::random::Generator;
+
+    #[test]
+    fn the_interval_of_an_area_holds_the_truth_at_every_look_at_once() {
+        // A score is uniform, and as likely as it says: ∫∫ 2x · 2(1 − y) over x > y.
+        let (truth, alpha) = (5.0 / 6.0, 0.05);
+        let (mut wrong, mut widest) = (0, 0.0);
+        for run in 0..200 {
+            let mut generator = Generator::new(run);
+            let (mut seen, mut left) = (Outcomes::default(), false);
+            for look in 1..=15u64 {
+                for row in 0..40 {
+                    let p = generator.unit();
+                    let positive = generator.unit() < p;
+                    seen.scored.push((look * 40 + row, positive, p));
+                    seen.rows += 1;
+                }
+                let none = Outcomes::default();
+                let found = judge(
+                    Metric::RocAuc,
+                    std::slice::from_ref(&seen),
+                    &[none],
+                    Bound::Min(0.5),
+                    alpha,
+                );
+                let found = found.unwrap();
+                let (low, high) = (found.lower.unwrap(), found.upper.unwrap());
+                left |= low > truth || high < truth;
+                widest = high - low;
+            }
+            wrong += u32::from(left);
+        }
+        assert!(wrong <= 19, "{wrong} of 200"); // 10 + 3 sigma
+        assert!(widest < 0.2, "{widest} with 600 callers");
     }
 }

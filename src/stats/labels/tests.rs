@@ -163,6 +163,7 @@ fn values_are_those_of_evaluations() {
         (Metric::LogLoss, "logLoss"),
         (Metric::Brier, "brier"),
         (Metric::Ece, "ece"),
+        (Metric::RocAuc, "rocAuc"),
     ] {
         let expected = match name {
             "ece" => crate::stats::performance::calibration(&truth, &scores, 10).ece,
@@ -323,6 +324,11 @@ fn a_worse_side_is_told_by_every_metric_and_one_that_is_alike_is_not() {
         (Metric::Mae, Bound::Max(0.3), Some(Bound::MaxRatio(1.2))),
         (Metric::Rmse, Bound::Max(0.5), Some(Bound::MaxRatio(1.1))),
         (Metric::Ece, Bound::Max(0.1), None),
+        (
+            Metric::RocAuc,
+            Bound::Min(0.7),
+            Some(Bound::MinDifference(-0.05)),
+        ),
     ] {
         let (good, also_good) = (side(metric, 1, 3000, 0.8), side(metric, 2, 3000, 0.8));
         let bad = side(metric, 3, 3000, 0.6);

@@ -18,6 +18,7 @@
 mod callers;
 mod category;
 mod column;
+mod hashes;
 mod latency;
 mod numeric;
 mod row;
@@ -25,6 +26,7 @@ mod row;
 pub use callers::{CallerSketch, MAX_CALLERS};
 pub use category::{CategorySketch, MAX_CATEGORIES};
 pub use column::{Cell, ColumnKind, ColumnSketch, KindMismatch};
+pub use hashes::HashSketch;
 pub use latency::LatencyHistogram;
 pub use numeric::{MAX_BUCKETS, NumericSketch};
 pub use row::{MAX_COLUMNS, MAX_UNKNOWN, RowSketch};

@@ -290,6 +290,7 @@ fn a_detector_on_what_it_can_not_look_at_is_said() {
             "no metric by labels",
         ),
         ("ece", json!({"metric": "live"}), "calibration error"),
+        ("rocAuc", json!({"metric": "live"}), "area under a curve"),
     ] {
         let mut world = watched();
         world.edit(|release| {
