@@ -1,5 +1,5 @@
 //! Very many objects at once, on a control plane that nobody else waits for: `hack/test apiserver_many`. What takes longer is run when it
-//! is asked for: `hack/test apiserver_many -- --ignored --nocapture operations`.
+//! is asked for: `hack/test apiserver_many -- --ignored --nocapture restart`, likewise `operations`.
 
 #[path = "../harness/mod.rs"]
 mod harness;
@@ -8,6 +8,7 @@ mod harness;
 mod process;
 
 mod operations;
+mod restart;
 
 use std::{
     sync::atomic::{AtomicBool, Ordering},
