@@ -146,6 +146,9 @@ impl<C: Controller> Driver<C> {
                 self.queue.push_after(key.clone(), next);
             }
             self.queue.done(&key);
+            // A look that finds nothing to do never waits: a worker would keep its thread until no key is left, and the other controllers,
+            // the watches and the lease would wait for that.
+            tokio::task::yield_now().await;
         }
     }
 

@@ -1,5 +1,7 @@
 //! The operator as a process of its own.
 
+#![allow(dead_code, reason = "each suite uses its own part")]
+
 use std::{
     net::TcpListener,
     process::{Child, Command, ExitStatus, Stdio},
@@ -20,6 +22,15 @@ pub struct Process {
 impl Process {
     /// Starts one that works in the place's namespace.
     pub fn start(place: &Place, name: &'static str) -> Self {
+        Self::with(place, name, &["--namespaces", &place.namespace])
+    }
+
+    /// Starts one that works in the whole cluster; its lease is in the place's namespace.
+    pub fn everywhere(place: &Place, name: &'static str) -> Self {
+        Self::with(place, name, &[])
+    }
+
+    fn with(place: &Place, name: &'static str, arguments: &[&str]) -> Self {
         // Free a moment ago; should it be taken since, the test says so.
         let port = TcpListener::bind("127.0.0.1:0")
             .unwrap()
@@ -29,12 +40,8 @@ impl Process {
         let child = Command::new(env!("CARGO_BIN_EXE_perennial"))
             .args(["operator", "--lease-name", "l", "--log-format", "json"])
             .args(["--listen", &format!("127.0.0.1:{port}")])
-            .args([
-                "--namespaces",
-                &place.namespace,
-                "--lease-namespace",
-                &place.namespace,
-            ])
+            .args(["--lease-namespace", &place.namespace])
+            .args(arguments)
             .env("POD_NAME", name)
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -57,6 +64,33 @@ impl Process {
             .await
             .ok()?;
         Some((answer.status().as_u16(), answer.text().await.ok()?))
+    }
+
+    /// Its present and highest resident memory in MiB.
+    pub fn memory(&self) -> (u64, u64) {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let of = |field: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(field));
+            let kib: u64 = line
+                .unwrap()
+                .trim()
+                .trim_end_matches(" kB")
+                .parse()
+                .unwrap();
+            kib / 1024
+        };
+        (of("VmRSS:"), of("VmHWM:"))
+    }
+
+    /// The sum of the series of this name that it shows.
+    pub async fn sum(&self, metric: &str) -> f64 {
+        let (_, text) = self.get("/metrics").await.unwrap();
+        let series = text.lines().filter(|line| {
+            let rest = line.strip_prefix(metric);
+            rest.is_some_and(|rest| rest.starts_with(['{', ' ']))
+        });
+        let value = |line: &str| line.rsplit(' ').next()?.parse::<f64>().ok();
+        series.filter_map(value).sum()
     }
 
     /// Waits until it is ready.

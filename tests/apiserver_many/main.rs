@@ -1,11 +1,14 @@
-//! Very many objects at once, on a control plane that nobody else waits for: `hack/test apiserver_many`.
+//! Very many objects at once, on a control plane that nobody else waits for: `hack/test apiserver_many`. What takes longer is run when it
+//! is asked for: `hack/test apiserver_many -- --ignored --nocapture restart`, likewise `operations`.
 
 #[path = "../harness/mod.rs"]
 mod harness;
 
-#[allow(dead_code, reason = "the other suite uses the rest of it")]
 #[path = "../apiserver/process.rs"]
 mod process;
+
+mod operations;
+mod restart;
 
 use std::{
     sync::atomic::{AtomicBool, Ordering},
@@ -19,6 +22,12 @@ use perennial::cluster::lease;
 
 use harness::{eventually, on_cluster};
 use process::{Process, holder};
+
+/// A number of the environment, or this one.
+fn number(name: &str, default: usize) -> usize {
+    let given = std::env::var(name).ok();
+    given.map_or(default, |text| text.parse().expect(name))
+}
 
 /// flagger#638: fifty canaries took half an hour, and leadership was lost in a loop.
 #[test]
