@@ -119,6 +119,16 @@ async fn drifting_traffic_retrains_once_and_the_new_version_is_promoted_under_it
     ] {
         assert!(shown.contains(word), "`{word}` isn't in:\n{shown}");
     }
+    // What was predicted meanwhile is what later predictions are compared with.
+    space
+        .until(
+            "ConfigMap",
+            "churn-predictions",
+            60,
+            "predictions are kept",
+            |kept| kept["binaryData"].is_object() || kept["data"].is_object(),
+        )
+        .await;
     let run = &fired["status"]["retraining"]["runs"][0];
     let job = run["job"].as_str().unwrap().to_owned();
     let second = version(&space, &job).await;

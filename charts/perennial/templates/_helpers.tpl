@@ -48,10 +48,10 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 - apiGroups: [""]
   resources: [services, serviceaccounts]
   verbs: [get, list, watch, create, patch, delete]
-# Profiles of models and frozen copies are made once and never changed.
+# Profiles of models and frozen copies are made once and never changed; what drift windows and predictions are compared with is written on.
 - apiGroups: [""]
   resources: [configmaps]
-  verbs: [get, list, watch, create, delete]
+  verbs: [get, list, watch, create, patch, delete]
 - apiGroups: [""]
   resources: [pods, persistentvolumeclaims]
   verbs: [list, watch]
