@@ -45,6 +45,7 @@ fn resource(kind: &str) -> ApiResource {
         "HTTPRoute" => ("gateway.networking.k8s.io", "v1", "httproutes"),
         "Pod" => ("", "v1", "pods"),
         "Service" => ("", "v1", "services"),
+        "ConfigMap" => ("", "v1", "configmaps"),
         "Namespace" => ("", "v1", "namespaces"),
         "Event" => ("events.k8s.io", "v1", "events"),
         "RoleBinding" => ("rbac.authorization.k8s.io", "v1", "rolebindings"),
