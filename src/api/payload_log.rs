@@ -34,7 +34,10 @@ pub const KEYS: [&str; 20] = [
 #[serde(rename_all = "camelCase")]
 pub struct PayloadLog {
     /// Where the files go: `s3://BUCKET/PREFIX` (`gs://`, `az://`), below it a folder for each day.
-    #[schemars(length(min = 1, max = 1024), regex(pattern = r"^(s3|gs|az)://[^/]+(/.*)?$"))]
+    #[schemars(
+        length(min = 1, max = 1024),
+        regex(pattern = r"^(s3|gs|az)://[^/]+(/.*)?$")
+    )]
     pub uri: String,
     /// Environment for writing them; absent: the gateway's own identity.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -312,7 +312,11 @@ impl Log {
             .map_err(|e: data::Error| unwritable(e.to_string()))?;
         let folder = Folder::open(&parsed, &environment);
         let folder = folder.map_err(|e| unwritable(e.to_string()))?;
-        let folder = folder.ok_or_else(|| unwritable(format!("{uri} is no bucket: write s3://…, gs://… or az://…")))?;
+        let folder = folder.ok_or_else(|| {
+            unwritable(format!(
+                "{uri} is no bucket: write s3://…, gs://… or az://…"
+            ))
+        })?;
         match tokio::time::timeout(UPLOAD, folder.put(&file.name, bytes)).await {
             Ok(done) => done.map_err(|e| unwritable(e.to_string())),
             Err(_) => Err(unwritable(format!(
