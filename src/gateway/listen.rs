@@ -29,8 +29,11 @@ use super::{
     proxy::{self, Entry, Peer},
 };
 
-/// Longest wait for the head of a request.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
+/// Longest wait for a handshake.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(15);
+/// Longest wait for the head of a request, and so for the next one on an HTTP/1.1 connection: hyper has one timer for both. A request that is on its
+/// way when we close is lost, so it is the callers who close: they keep idle connections for 90 s (Go, hyper) or some minutes.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(600);
 /// Largest head of a request.
 const MAX_HEAD: usize = 64 << 10;
 /// Headers in a request at most.
@@ -184,7 +187,7 @@ async fn accept(
 async fn secured(shared: &Shared, secret: &str, stream: TcpStream) -> Option<TlsStream<TcpStream>> {
     let config = shared.certificates.server(secret).ok()?;
     let handshake = TlsAcceptor::from(config).accept(stream);
-    let done = tokio::time::timeout(HEAD_TIMEOUT, handshake).await;
+    let done = tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await;
     done.ok()?.ok()
 }
 
@@ -219,7 +222,7 @@ async fn serve<I>(
     builder
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
+        .header_read_timeout(IDLE_TIMEOUT)
         .max_buf_size(MAX_HEAD)
         .max_headers(MAX_HEADERS);
     builder
