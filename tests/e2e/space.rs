@@ -110,11 +110,16 @@ impl Space {
         }
     }
 
-    /// Makes a namespace that may be there already.
+    /// Makes a namespace that may be there already; one that is on its way out is waited for, as nothing can be made in it any more.
     pub async fn make(client: &Client, name: &str) {
         let namespace =
             json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
-        Self::at(client, name).apply(&namespace.to_string()).await;
+        let space = Self::at(client, name);
+        let old = space.read("Namespace", name).await;
+        if old.is_some_and(|old| !old["metadata"]["deletionTimestamp"].is_null()) {
+            space.until_gone("Namespace", name, 60).await;
+        }
+        space.apply(&namespace.to_string()).await;
     }
 
     /// Objects of this kind in the namespace.
