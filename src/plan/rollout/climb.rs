@@ -121,8 +121,14 @@ impl Engine<'_> {
         let weights = self.s.rollout.steps.iter().take(at + 1).rev();
         let weight = weights.filter_map(|s| s.set_weight).next().unwrap_or(0);
         let weight = weight.clamp(0, 100);
+        let mirror = mirror_at(&self.s.rollout.steps, at);
         if self.s.rollout.weight < weight {
             if !self.can_carry(candidate) {
+                // The copies of the step before end all the same: fewer need no pods.
+                if self.s.rollout.mirror > mirror {
+                    self.s.rollout.mirror = mirror;
+                    self.next_epoch();
+                }
                 return;
             }
             if weight == 100 {
@@ -135,7 +141,6 @@ impl Engine<'_> {
             let note = format!("{what} gets {weight} % of callers");
             self.event(false, reason::WEIGHT_RAISED, note);
         }
-        let mirror = mirror_at(&self.s.rollout.steps, at);
         if self.s.rollout.mirror != mirror {
             if mirror > 0 && !self.can_carry(candidate) {
                 return;
