@@ -33,6 +33,8 @@ faults! {
     CrashAfter "crash after a write" 8 8;
     /// The write is committed, and no answer comes.
     AnswerLost "answer lost" 10 10;
+    /// The write is committed, and its answer takes up to 3 s: others write meanwhile, and its echo may come first.
+    AnswerLate "answer late" 30 60;
     /// The API server is in trouble: nothing is committed.
     ServerError "refused for now (429, 500, 503)" 10 10;
     /// Somebody changes an annotation just before the operator's write.

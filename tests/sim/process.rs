@@ -370,17 +370,20 @@ impl Service<Request<Body>> for Front {
             };
             let (path, query) = (parts.uri.path(), parts.uri.query().unwrap_or_default());
             let answer = answer(&sim, process, parts.method.as_str(), path, query, &body);
-            match answer {
-                Some((code, body)) => Ok(Response::builder()
-                    .status(code)
-                    .body(Full::from(serde_json::to_vec(&*body)?))?),
-                None => std::future::pending().await,
+            let Some(((code, body), late)) = answer else {
+                return std::future::pending().await;
+            };
+            if !late.is_zero() {
+                tokio::time::sleep(late).await;
             }
+            Ok(Response::builder()
+                .status(code)
+                .body(Full::from(serde_json::to_vec(&*body)?))?)
         })
     }
 }
 
-/// The answer, if one comes.
+/// The answer, if one comes, and after how long.
 fn answer(
     sim: &Sim,
     process: u64,
@@ -388,7 +391,7 @@ fn answer(
     path: &str,
     query: &str,
     body: &Value,
-) -> Option<api::Answer> {
+) -> Option<(api::Answer, Duration)> {
     let mut world = sim.lock();
     if process != world.process || !world.running {
         return None;
@@ -403,7 +406,7 @@ fn answer(
         if world.strikes(Fault::ServerError) {
             let code = [429, 500, 503][world.faults.below(3)];
             let status = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "Unavailable", "message": "the API server is in trouble", "code": code});
-            return Some((code, Arc::new(status)));
+            return Some(((code, Arc::new(status)), Duration::ZERO));
         }
         let status = path.ends_with("/status");
         if status && world.strikes(Fault::Raced) {
@@ -438,9 +441,12 @@ fn answer(
             crash(&mut world);
         } else if world.strikes(Fault::AnswerLost) {
             return None;
+        } else if world.strikes(Fault::AnswerLate) {
+            let late = Duration::from_millis(world.faults.below(3_000) as u64);
+            return Some((answer, late));
         }
     }
-    Some(answer)
+    Some((answer, Duration::ZERO))
 }
 
 /// What an edit may cost: one refused write, and no more.
