@@ -115,18 +115,11 @@ backends = [{{ address = "{self.server}" }}]
 """)
         return self.start("sozu", [self.peers / "sozu/bin/sozu", "start", "-c", file], port)
 
-    def proxy_py(self):
+    def mitmproxy(self):
         port = free_port()
-        (self.folder / "passing.py").write_text(f"""
-from proxy.http.server import ReverseProxyBasePlugin
-class Passing(ReverseProxyBasePlugin):
-    def routes(self):
-        return [(r"/.*", [b"http://{self.server}/v2/models/m/infer"])]
-""")
-        environment = {**os.environ, "PYTHONPATH": str(self.folder)}
-        command = [self.peers / "proxy.py/bin/proxy", "--hostname", "127.0.0.1", "--port", str(port), "--enable-reverse-proxy", "--plugins", "passing.Passing",
-                   "--num-workers", "2", "--num-acceptors", "2", "--log-level", "ERROR"]
-        return self.start("proxy.py", command, port, env=environment)
+        command = [self.peers / "mitmproxy/bin/mitmdump", "--quiet", "--mode", f"reverse:http://{self.server}", "--listen-host", "127.0.0.1", "--listen-port", str(port),
+                   "--set", f"confdir={self.folder}", "--set", "flow_detail=0"]
+        return self.start("mitmproxy", command, port)
 
     def end(self):
         for child in self.started:
@@ -158,9 +151,17 @@ def until_served(name, child, port):
     return False
 
 
-def load(program, address, rate, seconds):
-    done = subprocess.run([program, "load", address, str(rate), str(seconds)], check=True, capture_output=True, text=True, timeout=60 + 10 * seconds)
+def load(program, address, rate, seconds, patience=60):
+    done = subprocess.run([program, "load", address, str(rate), str(seconds)], check=True, capture_output=True, text=True, timeout=patience + 10 * seconds)
     return json.loads(done.stdout)
+
+
+def carries(program, port):
+    """Whether it answers a second of calls on the connections of the comparison, kept open."""
+    try:
+        return load(program, f"127.0.0.1:{port}", 200, 1, patience=5)["failed"] == 0
+    except (subprocess.TimeoutExpired, subprocess.CalledProcessError):
+        return False
 
 
 def measure(program, server, proxies, rate, seconds):
@@ -195,17 +196,19 @@ def main():
         started = {}
         try:
             peers = [("perennial", all_.ours, options.program), ("sozu (Rust)", all_.sozu, options.peers / "sozu/bin/sozu"), ("Envoy (C++)", all_.envoy, options.peers / "envoy/of"),
-                     ("Caddy (Go)", all_.caddy, options.peers / "caddy/of"), ("proxy.py (Python)", all_.proxy_py, options.peers / "proxy.py/of")]
+                     ("Caddy (Go)", all_.caddy, options.peers / "caddy/of"), ("mitmproxy (Python)", all_.mitmproxy, options.peers / "mitmproxy/of")]
             for name, start, needed in peers:
                 if not pathlib.Path(needed).exists():
                     print(f"{name} isn't here: not compared")
                     continue
                 child, port = start()
-                if until_served(name, child, port):
-                    started[name] = (child, port)
-                else:
+                if not until_served(name, child, port):
                     log = next((pathlib.Path(folder).glob(f"{name.split()[0].lower()}.log")), None)
                     print(f"{name} doesn't pass calls on: not compared. {log.read_text()[-500:] if log else ''}")
+                elif not carries(options.program, port):
+                    print(f"{name} fails or hangs at 200 calls a second over 32 connections that stay open: not compared")
+                else:
+                    started[name] = (child, port)
             if "perennial" not in started:
                 sys.exit("our own gateway doesn't serve")
             print(f"{options.seconds} s at each rate, {ROUNDS} times, 32 connections, each run between two without a proxy; load {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors")
