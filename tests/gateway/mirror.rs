@@ -220,8 +220,8 @@ async fn answers_of_both_sides_are_compared_by_output_and_by_caller() {
     let (label, p) = (seen.outputs["label"], seen.outputs["p"]);
     assert_eq!((label.agreement(), p.agreement()), (1.0, 0.5));
     assert_eq!((p.largest, p.mean_difference()), (0.5, Some(0.25)));
-    // The mean over all numbers of an answer, one for each caller.
-    assert_eq!(seen.differences.count(), 2);
+    // The mean over all numbers of an answer, one for each caller in a minute; one may end meanwhile.
+    assert!((2..=3).contains(&seen.differences.count()));
     assert_eq!(seen.differences.max(), Some(250_000));
     assert_eq!(seen.stable.callers.callers(), 2);
     assert_eq!(gateway.traffic(CANDIDATE).await.requests, 0);
