@@ -14,6 +14,7 @@ pub mod evaluator;
 pub mod gate;
 pub mod judge;
 pub mod metric;
+pub mod mirrored;
 pub mod model_deployment;
 pub mod payload_log;
 pub mod prompt_release;
@@ -97,6 +98,8 @@ pub const GATEWAY_ADMIN_PORT: u16 = 9466;
 /// Port of the gateway where revisions have an internal address:
 /// `/revisions/<release kind: models|prompts>/<release>/<revision>/…`. Counted as evaluation, in no live metric.
 pub const GATEWAY_INTERNAL_PORT: u16 = 9467;
+/// Port on which a gateway pod gives an Evaluation's pod what callers were answered while `setMirror` copies their requests ([`mirrored`]).
+pub const GATEWAY_MIRRORED_PORT: u16 = 9469;
 /// Port of the gateway that all releases share: chosen by `model` or `prompt.id`.
 pub const GATEWAY_SHARED_PORT: u16 = 8080;
 /// First port of the range from which each release gets one of its own.

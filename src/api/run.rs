@@ -144,6 +144,9 @@ pub struct EvaluationRunSpec {
     /// What is compared with instead of stable (dataset index 4).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub baseline: Option<BaselinePredictions>,
+    /// Copied requests that are measured in the place of a dataset.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mirrored: Option<MirroredRun>,
     /// What the model was trained on, of which the dataset must have no row.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub training: Option<TrainedOn>,
@@ -176,6 +179,18 @@ pub struct EvaluationRunSpec {
     pub deadline: Option<Timestamp>,
     /// How long to wait at the end for the operator to have read the report.
     pub acknowledge_timeout: Duration,
+}
+
+/// Where copied requests are listened to.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MirroredRun {
+    /// Host and port; the host is the address of every gateway pod.
+    pub address: String,
+    /// [`super::mirrored::path`] of the candidate.
+    pub path: String,
+    /// How many are waited for.
+    pub requests: usize,
 }
 
 /// A version whose training is looked into. Credentials of its artifact have the index 5; a claim is mounted as `training`, at the artifact itself.

@@ -9,8 +9,8 @@ use kube::{Resource, ResourceExt};
 use super::driver::{Controller, Outcome, Place};
 use crate::{
     api::{
-        label, model_deployment::ServerTls, payload_log::KEYS, prompt_release::KeyReference,
-        revision::PromptRevision, rollout::GatewayStatus,
+        label, mirrored, model_deployment::ServerTls, payload_log::KEYS,
+        prompt_release::KeyReference, revision::PromptRevision, rollout::GatewayStatus,
     },
     cluster::{Caches, Change, Error, Key, Kind, Refusal, Shell},
     plan::{
@@ -29,6 +29,9 @@ const KINDS: [Kind; 7] = [
     Kind::Role,
     Kind::ServiceAccount,
 ];
+
+/// Their names.
+const NAMES: [&str; 2] = [NAME, mirrored::SERVICE];
 
 /// The controller of gateways: one key for each namespace.
 pub struct Gateways {
@@ -75,7 +78,7 @@ impl Controller for Gateways {
 
     fn wakes(&self, _: &Caches, change: &Change) -> Vec<Key> {
         let release = matches!(change.kind, Kind::ModelDeployment | Kind::PromptRelease);
-        let ours = KINDS.contains(&change.kind) && change.key.name == NAME;
+        let ours = KINDS.contains(&change.kind) && NAMES.contains(&change.key.name.as_str());
         if release || ours {
             vec![Place::key_of(&change.key.namespace)]
         } else {
@@ -124,21 +127,21 @@ fn releases(caches: &Caches, namespace: &str) -> usize {
 }
 
 fn children(caches: &Caches, namespace: &str) -> Vec<Reference> {
-    let key = Key::new(namespace, NAME);
-    KINDS
+    let all = NAMES
         .iter()
-        .filter_map(|kind| {
-            let meta = caches.store(*kind).meta(&key)?;
-            let ours = meta.labels.as_ref()?.get(label::ROLE).map(String::as_str) == Some(ROLE);
-            ours.then(|| Reference {
-                api_version: kind.resource().api_version,
-                kind: kind.as_str().to_owned(),
-                namespace: namespace.to_owned(),
-                name: NAME.to_owned(),
-                uid: meta.uid.unwrap_or_default(),
-            })
+        .flat_map(|name| KINDS.iter().map(move |kind| (name, kind)));
+    all.filter_map(|(name, kind)| {
+        let meta = caches.store(*kind).meta(&Key::new(namespace, *name))?;
+        let ours = meta.labels.as_ref()?.get(label::ROLE).map(String::as_str) == Some(ROLE);
+        ours.then(|| Reference {
+            api_version: kind.resource().api_version,
+            kind: kind.as_str().to_owned(),
+            namespace: namespace.to_owned(),
+            name: (*name).to_owned(),
+            uid: meta.uid.unwrap_or_default(),
         })
-        .collect()
+    })
+    .collect()
 }
 
 /// Label of an EndpointSlice with the name of its Service.

@@ -8,6 +8,7 @@
 //! | judge | [`judge`] | `JudgeUnavailable`, `JudgeRefused` |
 //! | a file to compare with | [`baseline`] | `InputUnreadable`, `TooManyUnanswered` |
 //! | ask | [`protocol`] over [`client`]; of a prompt [`prompt`], [`early`] | `TargetUnreachable`, `TargetRefused`, `TooManyUnanswered` |
+//! | listen to copies, in the place of rows and asking | [`mirrored`] | `NotEnoughData`, `TargetUnreachable` |
 //! | compute | [`measure`], [`calibration`], [`fairness`], [`importance`], [`retrieval`], [`text`], [`drift`], [`quality`] | `NothingToMeasure` |
 //! | look again | [`watched`] | `DatasetChanged` |
 //!
@@ -31,6 +32,7 @@ pub mod importance;
 pub mod join;
 pub mod judge;
 pub mod measure;
+pub mod mirrored;
 pub mod page;
 pub mod paired;
 pub mod prompt;

@@ -92,7 +92,7 @@ pub(super) fn unmeasurable(spec: &EvaluationRunSpec) -> Option<String> {
     if count(|e| e.drift.is_some()) > 0 && spec.reference.is_none() {
         return Some("the drift evaluator compares with reference: write reference.uri".to_owned());
     }
-    if wants_text(spec) && model_url(&spec.target).is_some() {
+    if wants_text(spec) && model_url(&spec.target).is_some() && spec.mirrored.is_none() {
         return Some("text, jsonSchema, pii, toxicity, injection, groundedness and judge look at texts, and this target predicts rows".to_owned());
     }
     let single: [(&str, Is); 7] = [

@@ -9,14 +9,14 @@ use super::{
     details::{Classes, Details},
     disjoint, drift, early, enough, fairness, importance, input_failure, judge,
     measure::{Compared, run as measure_all},
-    prediction_columns, prompt, prompt_sides,
+    mirrored, prediction_columns, prompt, prompt_sides,
     protocol::open_inference::{self, Manner},
     quality, retrieval, rows,
     side::Chat,
     slices, text,
     texts::Texts,
     truth::Truth,
-    wanted::{model_url, unmeasurable, wants_quality, wants_truth},
+    wanted::{model_url, unmeasurable, wants_quality, wants_text, wants_truth},
     watched,
 };
 use crate::{
@@ -145,6 +145,16 @@ pub(super) async fn work(
         let days = rows.days.clone();
         texts = Some(Texts { days, ..answers });
     }
+    let mut mirrored = None;
+    if let Some(run) = &spec.mirrored {
+        let progress = |done: usize, all: usize| board.progress(asked_so_far(done, all));
+        let found = mirrored::gather(run, spec.deadline, &progress).await?;
+        details.notes.extend(found.notes());
+        if wants_text(&spec) {
+            texts = Some(found.texts(&spec)?);
+        }
+        mirrored = Some(found);
+    }
     let mut judged = Vec::new();
     if let Some(texts) = &texts {
         for found in judge::all(&spec, texts, &loaded.labelled, manner, &mut details).await? {
@@ -183,13 +193,20 @@ pub(super) async fn work(
     }
     let (datasets, digest) = (loaded.datasets.clone(), loaded.digest());
     let about = spec.clone();
-    let (mut metrics, count, details) = blocking(move || -> Result<_, Failure> {
+    let (mut metrics, mut count, mut details) = blocking(move || -> Result<_, Failure> {
         let found = (truth.zip(answers), texts, replies);
         let (metrics, count) = compute(&spec, &loaded, found, &mut details)?;
         loaded.watched.iter().try_for_each(watched::Watched::end)?;
         Ok((metrics, count, details))
     })
     .await??;
+    if let Some(found) = mirrored {
+        let draws = text::draws(&about);
+        count = found.pairs.len();
+        metrics.extend(blocking(move || found.measure(draws)).await?);
+        // They are callers' words.
+        details.examples.clear();
+    }
     metrics.extend(importance);
     metrics.extend(judged);
     container::add(&about, found, &mut metrics)?;

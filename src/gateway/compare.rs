@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::{HeaderMap, header, response::Parts};
 use serde_json::{Map, Value};
 
-use super::tensors::Form;
+use super::{pairs::MAX_TEXT, tensors::Form};
 use crate::stats::mirror::{Compared, Output};
 
 /// Longer answers aren't compared.
@@ -81,6 +81,14 @@ impl Kept {
             Format::Other => self.form != Form::Json,
         };
         (self.form, if known { self.pieces } else { Vec::new() })
+    }
+
+    /// Its body, if it is a text that isn't too long, of an answer that says something.
+    pub fn text(&self) -> Option<String> {
+        let known = (200..300).contains(&self.status) && self.format != Format::Opaque;
+        (known && self.size <= MAX_TEXT)
+            .then(|| String::from_utf8(self.bytes().to_vec()).ok())
+            .flatten()
     }
 
     fn bytes(&self) -> Bytes {

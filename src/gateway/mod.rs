@@ -11,6 +11,7 @@
 //! | [`prompt`] | PromptReleases: an OpenAI-compatible endpoint |
 //! | [`tally`], [`record`], [`features`], [`inputs`], [`predictions`], [`compare`], [`late`] | measuring, never in the way of a request |
 //! | [`log`] | requests and answers as files in an object store |
+//! | [`pairs`] | copied requests with both answers, for Evaluations that listen |
 //! | [`admin`], [`telemetry`] | what the operator and Prometheus read |
 //!
 //! It serves, and restarts, without the API server: the table is on disk. An epoch is reported as served only once callers are
@@ -31,6 +32,7 @@ pub mod listen;
 pub mod log;
 pub mod objects;
 pub mod open_inference;
+pub mod pairs;
 pub mod policy;
 pub mod pool;
 pub mod predictions;
@@ -73,6 +75,7 @@ use self::{
     listen::Listeners,
     log::Log,
     objects::Change,
+    pairs::Pairs,
     pool::Pool,
     prompt::{Backends, credentials::Credentials, reach::Reach},
     proxy::Entry,
@@ -80,7 +83,9 @@ use self::{
     table::{Release, Table},
     telemetry::{Meters, Telemetry},
 };
-use crate::api::{GATEWAY_ADMIN_PORT, GATEWAY_INTERNAL_PORT, GATEWAY_SHARED_PORT};
+use crate::api::{
+    GATEWAY_ADMIN_PORT, GATEWAY_INTERNAL_PORT, GATEWAY_MIRRORED_PORT, GATEWAY_SHARED_PORT,
+};
 
 /// How `perennial gateway` is started; everything has its default in a cluster.
 #[derive(Clone, Debug, clap::Args)]
@@ -124,6 +129,8 @@ pub struct Settings {
     pub internal_port: u16,
     /// The admin port; 0: any.
     pub admin_port: u16,
+    /// The port for pods that measure copied requests; 0: any.
+    pub mirrored_port: u16,
     /// Limits.
     pub limits: Limits,
     /// How long it keeps taking connections after it was told to leave.
@@ -164,6 +171,7 @@ impl Default for Settings {
             shared_port: GATEWAY_SHARED_PORT,
             internal_port: GATEWAY_INTERNAL_PORT,
             admin_port: GATEWAY_ADMIN_PORT,
+            mirrored_port: GATEWAY_MIRRORED_PORT,
             limits: Limits::default(),
             // Nodes learn within a second or two that this pod is leaving; and whoever keeps a connection is told to close it.
             leave: Duration::from_secs(8),
@@ -190,6 +198,8 @@ pub struct Shared {
     start: u64,
     /// Places for copies of requests.
     mirrors: Arc<Semaphore>,
+    /// Who listens to what became of copies.
+    pairs: Pairs,
     limits: Limits,
     ready: AtomicBool,
     started: Instant,
@@ -263,12 +273,15 @@ pub struct Gateway {
     stop: oneshot::Sender<()>,
     keeper: JoinHandle<Listeners>,
     admin: JoinHandle<()>,
+    mirrored: JoinHandle<()>,
     /// Where the shared port listens.
     pub shared_address: SocketAddr,
     /// Where the internal port listens.
     pub internal_address: SocketAddr,
     /// Where the admin port listens.
     pub admin_address: SocketAddr,
+    /// Where the port for pods that measure copied requests listens.
+    pub mirrored_address: SocketAddr,
 }
 
 impl Gateway {
@@ -295,6 +308,7 @@ impl Gateway {
             telemetry: Telemetry::new()?,
             start: proxy::random(),
             mirrors: Arc::new(Semaphore::new(proxy::mirror::MOST)),
+            pairs: Pairs::default(),
             limits: settings.limits,
             ready: AtomicBool::new(false),
             started: Instant::now(),
@@ -304,15 +318,17 @@ impl Gateway {
         });
         Reach::start(&shared);
         let open = async |port| listen::bind(settings.address, port).await;
-        let (common, internal, admin) = (
+        let (common, internal, admin, mirrored) = (
             open(settings.shared_port).await?,
             open(settings.internal_port).await?,
             open(settings.admin_port).await?,
+            open(settings.mirrored_port).await?,
         );
         let addresses = (
             common.local_addr()?,
             internal.local_addr()?,
             admin.local_addr()?,
+            mirrored.local_addr()?,
         );
         let mut listeners = Listeners::new(shared.clone(), settings.address);
         listeners.serve(common, Entry::Shared);
@@ -324,6 +340,10 @@ impl Gateway {
             // Serves until the task is ended.
             let _ = axum::serve(admin, router).await;
         });
+        let router = pairs::router(shared.clone());
+        let mirrored = tokio::spawn(async move {
+            let _ = axum::serve(mirrored, router).await;
+        });
         let (changes, receiver) = mpsc::channel(4096);
         let (stop, stopped) = oneshot::channel();
         let keeper = Keeper::start(shared.clone(), listeners, settings.state.clone()).await;
@@ -334,9 +354,11 @@ impl Gateway {
             stop,
             keeper: tokio::spawn(keeper.run(receiver, stopped)),
             admin,
+            mirrored,
             shared_address: addresses.0,
             internal_address: addresses.1,
             admin_address: addresses.2,
+            mirrored_address: addresses.3,
         })
     }
 
@@ -373,6 +395,7 @@ impl Gateway {
         };
         tokio::join!(read, logged);
         self.admin.abort();
+        self.mirrored.abort();
     }
 }
 

@@ -54,6 +54,8 @@ fn rows() -> Vec<Row> {
         "limits: pending are those that wait when there are too many; write concurrent too";
     let one_target = "target is one thing: write modelDeployment, promptRelease, trainingJob, endpoint or predictions";
     let spares = "stopWhen spares answers that cost: write target.promptRelease or an endpoint of protocol OpenAI, gates to decide, and no dataset.time, as rows of a day resemble each other";
+    let copied = "mirrored: requests are copied to the candidate of a release: write target.modelDeployment or promptRelease, and not the revision Stable";
+    let asked = "mirrored: callers' requests are what is measured, with stable's answers beside the candidate's, while a rollout copies them: take out dataset, reference, baseline, sampling, stopWhen and schedule";
     let keyed = "datasets: key says which row is which of those that a model learns from: write label or features, too";
     let twice = "evaluators: two of a kind would give the same metrics: keep one classification, calibration, featureImportance, retrieval, drift, jsonSchema and one text with a pattern";
     let variables = "dataset has the prompt's variables as columns of their names: write its uri, and reference for the column that answers are compared with; label and features are for models";
@@ -762,6 +764,43 @@ fn rows() -> Vec<Row> {
             json!({"target": {"promptRelease": {"name": "p"}}, "dataset": {"uri": "s3://b/d", "time": {"column": "t"}},
                    "gates": [{"metric": "exact", "min": 0.5}], "stopWhen": {"precision": 0.02}}),
             spares,
+        ),
+        (
+            EVALUATION,
+            "/spec",
+            json!({"target": {"endpoint": {"url": "http://e/v1", "protocol": "OpenAI", "model": "m"}}, "mirrored": {}, "dataset": {"uri": "s3://b/d"}}),
+            copied,
+        ),
+        (
+            EVALUATION,
+            "/spec",
+            json!({"target": {"predictions": {"uri": "s3://b/d"}}, "mirrored": {}}),
+            copied,
+        ),
+        (
+            EVALUATION,
+            "/spec",
+            json!({"target": {"promptRelease": {"name": "p", "revision": "Stable"}}, "mirrored": {}}),
+            copied,
+        ),
+        (
+            EVALUATION,
+            "/spec",
+            json!({"target": {"modelDeployment": {"name": "m"}}, "mirrored": {}, "schedule": "0 2 * * *"}),
+            asked,
+        ),
+        (EVALUATION, "/spec/mirrored", json!({}), asked),
+        (
+            EVALUATION,
+            "/spec",
+            json!({"target": {"modelDeployment": {"name": "m"}}, "mirrored": {}, "evaluators": [{"pii": {}}, {"classification": {}}]}),
+            "mirrored: of callers' requests nobody knows the truth: errors, latency, agreement and difference are always measured; as evaluators write text, jsonSchema, pii, toxicity, injection, groundedness or judge",
+        ),
+        (
+            EVALUATION,
+            "/spec",
+            json!({"target": {"modelDeployment": {"name": "m"}}, "mirrored": {"requests": 1001}}),
+            "spec.mirrored.requests",
         ),
         (
             EVALUATION,

@@ -13,6 +13,7 @@ mod gateway;
 mod installation;
 mod labels;
 mod minimal;
+mod mirrored;
 mod new_data;
 mod prometheus;
 mod prompts;

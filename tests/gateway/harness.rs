@@ -66,6 +66,7 @@ pub fn settings(state: Option<&Path>) -> Settings {
         shared_port: 0,
         internal_port: 0,
         admin_port: 0,
+        mirrored_port: 0,
         limits: Limits {
             body: 1 << 20,
             connect: Duration::from_secs(1),

@@ -546,6 +546,47 @@ fn a_candidate_gets_copies_before_it_gets_callers() {
     golden("copies", &world.trace);
 }
 
+const COPIES_THEN_CALLERS: &str = r"
+steps:
+- setMirror: {percent: 30}
+- pause: {duration: 20s}
+- setWeight: 30
+- pause: {duration: 1m}
+analysis: {minRequests: 0, gates: [{metric: errorRate, max: 0.9}]}
+bake: 1m
+progressDeadline: 30m
+";
+
+#[test]
+fn copies_end_with_their_step_also_while_the_next_one_waits_for_pods() {
+    let mut world = serving(COPIES_THEN_CALLERS, Some(4));
+    world.wants("bbb", CandidateSource::Version);
+    assert!(world.run_until(600, |s| s.rollout.mirror == 30));
+    // In the pause somebody scales the release to zero.
+    world.input.replicas = Some(0);
+    assert!(
+        world.run_until(600, |s| s.rollout.step == 2),
+        "{}",
+        world.trace
+    );
+    let epoch = world.input.state.rollout.epoch;
+    world.run(30);
+    let rollout = &world.input.state.rollout;
+    assert_eq!((rollout.step, rollout.weight), (2, 0), "{}", world.trace);
+    assert_eq!(rollout.mirror, 0, "the step gives callers, no copies");
+    assert!(
+        rollout.epoch <= epoch + 1,
+        "and that is told the gateways once"
+    );
+    world.input.replicas = Some(4);
+    assert!(
+        world.run_until(600, |s| s.rollout.weight == 30),
+        "{}",
+        world.trace
+    );
+    assert_eq!(world.input.state.rollout.mirror, 0);
+}
+
 const COMPARED: &str = r"
 steps:
 - setMirror: {percent: 50}

@@ -1,6 +1,7 @@
 //! Evaluation (`pev`): a measurement with a verdict.
 
 mod dataset;
+mod mirrored;
 mod status;
 mod target;
 
@@ -16,6 +17,7 @@ pub use super::evaluator::{
     Regression, RetrievalEvaluator, TextEvaluator, TextMetric,
 };
 pub use dataset::{DisjointFrom, EvaluationDataset, Sampling, TableSource};
+pub use mirrored::Mirrored;
 pub use status::{
     EvaluationRecord, EvaluationRun, EvaluationStatus, HoldoutStatus, NamedValue, ReportStatus,
 };
@@ -46,10 +48,10 @@ pub use target::{
 )]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = [{
-    "rule": "!(has(self.target.modelDeployment) || has(self.target.endpoint) && self.target.endpoint.protocol == 'OpenInference') || has(self.dataset) && has(self.dataset.label) || has(self.evaluators) && size(self.evaluators) > 0 && self.evaluators.all(e, has(e.container))",
+    "rule": "has(self.mirrored) || !(has(self.target.modelDeployment) || has(self.target.endpoint) && self.target.endpoint.protocol == 'OpenInference') || has(self.dataset) && has(self.dataset.label) || has(self.evaluators) && size(self.evaluators) > 0 && self.evaluators.all(e, has(e.container))",
     "message": "dataset is what the model is asked: write its uri and label (only a target of predictions, and containers alone, need none)"
 }, {
-    "rule": "!has(self.target.promptRelease) || (has(self.dataset) ? !has(self.dataset.label) && !has(self.dataset.features) : has(self.evaluators) && size(self.evaluators) > 0 && self.evaluators.all(e, has(e.container)))",
+    "rule": "has(self.mirrored) || !has(self.target.promptRelease) || (has(self.dataset) ? !has(self.dataset.label) && !has(self.dataset.features) : has(self.evaluators) && size(self.evaluators) > 0 && self.evaluators.all(e, has(e.container)))",
     "message": "dataset has the prompt's variables as columns of their names: write its uri, and reference for the column that answers are compared with; label and features are for models"
 }, {
     "rule": "!has(self.target.endpoint) || self.target.endpoint.protocol != 'OpenAI' || (has(self.dataset) ? !has(self.dataset.label) && !has(self.dataset.features) : has(self.evaluators) && size(self.evaluators) > 0 && self.evaluators.all(e, has(e.container)))",
@@ -64,7 +66,7 @@ pub use target::{
     "rule": "!has(self.evaluators) || !self.evaluators.exists(e, has(e.featureImportance)) || !has(self.target.predictions)",
     "message": "featureImportance asks the model again with a column shuffled: its target is a modelDeployment, not a file"
 }, {
-    "rule": "!has(self.evaluators) || !self.evaluators.exists(e, has(e.text) || has(e.jsonSchema) || has(e.pii) || has(e.toxicity) || has(e.injection) || has(e.groundedness) || has(e.judge)) || !(has(self.target.modelDeployment) || has(self.target.endpoint) && self.target.endpoint.protocol == 'OpenInference')",
+    "rule": "has(self.mirrored) || !has(self.evaluators) || !self.evaluators.exists(e, has(e.text) || has(e.jsonSchema) || has(e.pii) || has(e.toxicity) || has(e.injection) || has(e.groundedness) || has(e.judge)) || !(has(self.target.modelDeployment) || has(self.target.endpoint) && self.target.endpoint.protocol == 'OpenInference')",
     "message": "text, jsonSchema, pii, toxicity, injection, groundedness and judge look at texts: write target.promptRelease, an endpoint of protocol OpenAI, or target.predictions for a file of them"
 }, {
     "rule": "!has(self.target.trainingJob) || !(has(self.dataset) || has(self.reference) || has(self.evaluators) || has(self.sampling) || has(self.requests) || has(self.maxItemErrors) || has(self.schedule) || has(self.output) || has(self.template))",
@@ -91,6 +93,15 @@ pub use target::{
     "rule": "!has(self.stopWhen) || (has(self.target.promptRelease) || has(self.target.endpoint) && self.target.endpoint.protocol == 'OpenAI') && has(self.dataset) && !has(self.dataset.time) && has(self.gates) && size(self.gates) > 0",
     "message": "stopWhen spares answers that cost: write target.promptRelease or an endpoint of protocol OpenAI, gates to decide, and no dataset.time, as rows of a day resemble each other"
 }, {
+    "rule": "!has(self.mirrored) || has(self.target.modelDeployment) && !(has(self.target.modelDeployment.revision) && self.target.modelDeployment.revision == 'Stable') || has(self.target.promptRelease) && !(has(self.target.promptRelease.revision) && self.target.promptRelease.revision == 'Stable')",
+    "message": "mirrored: requests are copied to the candidate of a release: write target.modelDeployment or promptRelease, and not the revision Stable"
+}, {
+    "rule": "!has(self.mirrored) || !(has(self.dataset) || has(self.reference) || has(self.baseline) || has(self.sampling) || has(self.stopWhen) || has(self.schedule))",
+    "message": "mirrored: callers' requests are what is measured, with stable's answers beside the candidate's, while a rollout copies them: take out dataset, reference, baseline, sampling, stopWhen and schedule"
+}, {
+    "rule": "!has(self.mirrored) || !has(self.evaluators) || self.evaluators.all(e, has(e.text) || has(e.jsonSchema) || has(e.pii) || has(e.toxicity) || has(e.injection) || has(e.groundedness) || has(e.judge))",
+    "message": "mirrored: of callers' requests nobody knows the truth: errors, latency, agreement and difference are always measured; as evaluators write text, jsonSchema, pii, toxicity, injection, groundedness or judge"
+}, {
     "rule": "!has(self.evaluators) || self.evaluators.filter(e, has(e.classification)).size() <= 1 && self.evaluators.filter(e, has(e.calibration)).size() <= 1 && self.evaluators.filter(e, has(e.featureImportance)).size() <= 1 && self.evaluators.filter(e, has(e.retrieval)).size() <= 1 && self.evaluators.filter(e, has(e.drift)).size() <= 1 && self.evaluators.filter(e, has(e.jsonSchema)).size() <= 1 && self.evaluators.filter(e, has(e.text) && has(e.text.pattern)).size() <= 1",
     "message": "evaluators: two of a kind would give the same metrics: keep one classification, calibration, featureImportance, retrieval, drift, jsonSchema and one text with a pattern"
 }]))]
@@ -100,6 +111,10 @@ pub struct EvaluationSpec {
     /// The rows that the model is asked, with their labels.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dataset: Option<EvaluationDataset>,
+    /// Callers' requests that a rollout copies to its candidate (`setMirror`) are measured instead of rows: what it answers beside what stable did. Only where the
+    /// release names this Evaluation, as in a step `evaluate` behind `setMirror`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mirrored: Option<Mirrored>,
     /// What drift is measured against.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reference: Option<TableSource>,

@@ -15,17 +15,19 @@ use serde_json::{Map, Value};
 
 use super::{Call, Payload, caller::random, serve};
 use crate::{
+    api::mirrored::{Pair, Side},
     gateway::{
         Shared,
         answer::grpc_failed,
         body::Overheard,
         compare::{Kept, compare},
+        pairs::MAX_TEXT,
         record::Slot,
         route::{Chosen, Why, unit},
         table::Release,
         telemetry::Count,
     },
-    stats::mirror::Answered,
+    stats::mirror::{Answered, Compared},
 };
 
 /// Header by which a server can tell a copy.
@@ -129,6 +131,8 @@ impl Copy {
         let answer = std::mem::take(&mut self.answer);
         // What is only asked about (health, metadata) may be another for each version.
         let asks = self.parts.method == Method::POST;
+        let heard = asks && self.shared.pairs.are_wanted(&slot.release, &slot.revision);
+        let request = heard.then(|| bytes.clone());
         tokio::spawn(async move {
             let (shared, release) = (self.shared.clone(), self.release.clone());
             let began = Instant::now();
@@ -138,14 +142,18 @@ impl Copy {
             // What stable takes and the candidate refuses is the candidate's doing.
             let refused = |kept: &Kept| kept.status >= 400 && status < 400 && !stable.failed;
             let failed = answered.as_ref().is_none_or(refused);
-            let compared = match answered {
+            let looked_at = match answered {
                 Some(theirs) if asks && !failed && !stable.failed => {
                     // Reading them is no work for the threads that serve callers.
-                    let comparing = tokio::task::spawn_blocking(move || compare(&answer, &theirs));
-                    comparing.await.ok().flatten()
+                    let looking = tokio::task::spawn_blocking(move || {
+                        let texts = request.map(|request| texts(&request, &answer, &theirs));
+                        (compare(&answer, &theirs), texts.unwrap_or_default())
+                    });
+                    looking.await.ok()
                 }
                 _ => None,
             };
+            let (compared, texts) = looked_at.unwrap_or_default();
             shared.recorder.record_mirrored(
                 &slot,
                 (caller.as_deref(), random()),
@@ -153,6 +161,11 @@ impl Copy {
                 Answered { failed, latency },
                 compared.as_ref(),
             );
+            if heard {
+                let (of_release, revision) = (&*slot.release, &*slot.revision);
+                let pair = pair(stable, Answered { failed, latency }, compared, texts);
+                shared.pairs.give(of_release, revision, &pair);
+            }
             shared.meters(&release).note(match failed {
                 false => Count::Mirrored,
                 true => Count::MirrorFailed,
@@ -201,5 +214,36 @@ impl Copy {
             let failed = parts.status.is_server_error() || grpc_failed(&said);
             (!failed).then_some(kept)
         })
+    }
+}
+
+/// Bodies of a request and of both answers, as far as they are texts.
+type Texts = (Option<String>, Option<String>, Option<String>);
+
+fn texts(request: &Bytes, stable: &Kept, candidate: &Kept) -> Texts {
+    let whole = request.len() <= MAX_TEXT;
+    let request = whole.then(|| String::from_utf8(request.to_vec()).ok());
+    (request.flatten(), stable.text(), candidate.text())
+}
+
+/// What a listener is told of a copy.
+fn pair(
+    stable: Answered,
+    candidate: Answered,
+    compared: Option<Compared>,
+    (request, said, theirs): Texts,
+) -> Pair {
+    let side = |answered: Answered, answer| Side {
+        failed: answered.failed,
+        latency: answered.latency,
+        answer,
+    };
+    Pair {
+        request,
+        stable: side(stable, said),
+        candidate: side(candidate, theirs),
+        agreement: compared.as_ref().map(|c| c.agreement),
+        difference: compared.and_then(|c| c.difference),
+        missed: 0,
     }
 }

@@ -8,15 +8,16 @@ use serde_json::{Map, Value, json};
 use super::{Content, Observed, Release, container};
 use crate::{
     api::{
-        Credentials, Duration, Evaluation, GATEWAY_INTERNAL_PORT, SUPERVISOR_PORT,
+        Credentials, Duration, Evaluation, GATEWAY_INTERNAL_PORT, GATEWAY_MIRRORED_PORT,
+        SUPERVISOR_PORT,
         container::EvaluatorTemplate,
         evaluation::{EvaluationRun, Evaluator, Predictions, TableSource},
         judge::JudgeEvaluator,
-        label,
+        label, mirrored,
         run::{
             CALIBRATION_INDEX, ENDPOINT_KEY, EvaluationRunSpec, EvaluationTarget, MANIFEST,
-            MAX_ITEM_ERRORS, OUTPUT_DIR, PROGRAM, PromptSide, REPORT_FILE, RUN_DIR, RUN_ENV,
-            TRAINING, TRAINING_INDEX, TrainedOn, calibration, judge_key,
+            MAX_ITEM_ERRORS, MirroredRun, OUTPUT_DIR, PROGRAM, PromptSide, REPORT_FILE, RUN_DIR,
+            RUN_ENV, TRAINING, TRAINING_INDEX, TrainedOn, calibration, judge_key,
         },
     },
     plan::{pod, prompt_release::template},
@@ -24,6 +25,8 @@ use crate::{
 
 /// How long a finished pod waits for the operator to have read its report.
 const ACKNOWLEDGE_SECONDS: u64 = 120;
+/// Value of [`label::ROLE`] on pods that measure.
+pub const EVALUATOR: &str = "evaluator";
 /// Role of the ConfigMaps with reports.
 pub const REPORT_ROLE: &str = "evaluation-report";
 /// Seconds that a run may take when the spec doesn't say.
@@ -62,12 +65,30 @@ fn judges(evaluation: &Evaluation) -> impl Iterator<Item = (usize, &JudgeEvaluat
     evaluators.filter_map(|(place, e)| Some((place, e.judge.as_ref()?)))
 }
 
+/// As a release's kind is written in the gateway's paths.
+fn kind(release: &Release) -> &'static str {
+    match release {
+        Release::Model(_) => "models",
+        Release::Prompt(_) => "prompts",
+    }
+}
+
+/// Where copies are listened to, if they are what is measured.
+fn mirrored_run(observed: &Observed, run: &EvaluationRun) -> Option<MirroredRun> {
+    let mirrored = observed.evaluation.spec.mirrored.as_ref()?;
+    let release = observed.release.as_ref()?;
+    let namespace = observed.evaluation.namespace().unwrap_or_default();
+    let service = mirrored::SERVICE;
+    Some(MirroredRun {
+        address: format!("{service}.{namespace}.svc:{GATEWAY_MIRRORED_PORT}"),
+        path: mirrored::path(kind(release), &release.name(), run.revision.as_deref()?),
+        requests: mirrored.requests(),
+    })
+}
+
 fn revision_url(observed: &Observed, release: &Release, revision: &str) -> String {
     let namespace = observed.evaluation.namespace().unwrap_or_default();
-    let (kind, name) = match release {
-        Release::Model(_) => ("models", release.name()),
-        Release::Prompt(_) => ("prompts", release.name()),
-    };
+    let (kind, name) = (kind(release), release.name());
     format!(
         "http://perennial-gateway.{namespace}.svc:{GATEWAY_INTERNAL_PORT}/revisions/{kind}/{name}/{revision}"
     )
@@ -172,6 +193,7 @@ fn run_spec(owner: &Evaluation, target: EvaluationTarget) -> EvaluationRunSpec {
             .map(|t| t.column.clone()),
         reference: spec.reference.clone(),
         baseline: spec.baseline.as_ref().map(|b| b.predictions.clone()),
+        mirrored: None,
         training: None,
         evaluators: spec.evaluators.iter().map(told).collect(),
         sampling: spec.sampling.clone(),
@@ -248,6 +270,7 @@ pub fn run_job(observed: &Observed, run: &EvaluationRun, start: Timestamp) -> Op
     let mut run_spec = run_spec(owner, target(observed, run)?);
     run_spec.number = run.number;
     run_spec.subject.clone_from(&run.target);
+    run_spec.mirrored = mirrored_run(observed, run);
     run_spec.deadline = Some(start + SignedDuration::from_secs(seconds));
     let labels = json!({
         "app.kubernetes.io/name": "perennial",
@@ -255,7 +278,7 @@ pub fn run_job(observed: &Observed, run: &EvaluationRun, start: Timestamp) -> Op
         "app.kubernetes.io/component": "evaluator",
         "app.kubernetes.io/managed-by": "perennial",
         label::EVALUATION: name,
-        label::ROLE: "evaluator",
+        label::ROLE: EVALUATOR,
     });
     let (mut volumes, mut mounts, mut env_from) = (Vec::new(), Vec::new(), Vec::new());
     for (volume, path) in [("perennial-run", RUN_DIR), ("perennial-tmp", "/tmp")] {

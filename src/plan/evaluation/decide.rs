@@ -14,7 +14,7 @@ use crate::{
     },
     plan::{
         Action, Event, Plan, claim, earlier,
-        rollout::{Input, step_to_come},
+        rollout::{Input, is_in_steps, step_to_come},
         run,
     },
 };
@@ -74,6 +74,9 @@ impl Decider<'_> {
         self.drop_reports();
         let target = &self.observed.evaluation.spec.target;
         let revision = target.release().and_then(|t| t.revision);
+        // What is copied goes to a candidate.
+        let mirrored = self.observed.evaluation.spec.mirrored.is_some();
+        let revision = revision.or(mirrored.then_some(TargetRevision::Candidate));
         let wanted = self.wanted(revision);
         let running = self
             .status
@@ -214,6 +217,14 @@ impl Decider<'_> {
                 target.name
             ));
         }
+        // Callers' requests are shown to nobody whom the release doesn't name.
+        let named = asked.contains(&own) || rollout.is_some_and(|r| is_in_steps(r, &own));
+        if spec.mirrored.is_some() && !named {
+            return Wanted::Waiting(format!(
+                "{kind} {} doesn't name this Evaluation, which gets none of its callers' requests therefore: name it in a step evaluate behind setMirror",
+                target.name
+            ));
+        }
         if status.gateway.as_ref().is_none_or(|g| g.total < 1) {
             return Wanted::Waiting(format!(
                 "the gateway in front of {} isn't ready yet",
@@ -232,7 +243,8 @@ impl Decider<'_> {
                 ));
             }
         }
-        Wanted::Run(Box::new(EvaluationRun {
+        let copies = rollout.is_some_and(|rollout| rollout.mirror > 0);
+        let key = EvaluationRun {
             target: format!("{} {which} {version}", target.name),
             release: release.uid(),
             attempt: if candidate {
@@ -244,7 +256,18 @@ impl Decider<'_> {
             revision: Some(side.revision),
             generation,
             ..EvaluationRun::default()
-        }))
+        };
+        let measured = |key: &EvaluationRun| {
+            let before = self.before(key);
+            before.is_some_and(|run| run.verdict != Verdict::Error)
+        };
+        if spec.mirrored.is_some() && !copies && !measured(&key) {
+            return Wanted::Waiting(format!(
+                "{which} {version} of {} is measured while its rollout copies requests to it, and now it doesn't: the step evaluate that names this Evaluation belongs behind a step setMirror",
+                target.name
+            ));
+        }
+        Wanted::Run(Box::new(key))
     }
 
     /// Writes the run's number, then makes its Job.

@@ -17,7 +17,7 @@ mod tests;
 mod training;
 
 pub use crate::api::verdict::{judge, verdict};
-pub use children::{REPORT_ROLE, job_name, local_run, report_name, sources};
+pub use children::{EVALUATOR, REPORT_ROLE, job_name, local_run, report_name, sources};
 pub use decide::{plan, refused};
 pub use observed::Observed;
 pub use target::{Content, Release};

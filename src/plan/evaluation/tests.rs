@@ -2,6 +2,7 @@
 
 mod container;
 mod holdout;
+mod mirrored;
 mod schedule;
 mod training;
 

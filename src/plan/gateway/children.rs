@@ -7,10 +7,10 @@ use serde_json::{Value, json};
 use super::{CREDENTIALS_DIR, NAME, Observed, ROLE, STATE_DIR, selector};
 use crate::{
     api::{
-        GATEWAY_ADMIN_PORT, GATEWAY_INTERNAL_PORT, GATEWAY_RELEASE_PORTS, GATEWAY_SHARED_PORT,
-        GROUP, label,
+        GATEWAY_ADMIN_PORT, GATEWAY_INTERNAL_PORT, GATEWAY_MIRRORED_PORT, GATEWAY_RELEASE_PORTS,
+        GATEWAY_SHARED_PORT, GROUP, label, mirrored,
     },
-    plan::pod::restricted,
+    plan::{evaluation::EVALUATOR, pod::restricted},
 };
 
 /// A leaving pod takes connections for 8 seconds while its address is taken out of the Services; then open streams have 60
@@ -25,6 +25,7 @@ pub fn all(observed: &Observed) -> Vec<Value> {
         role_binding(observed),
         network_policy(observed),
         service(observed),
+        mirrored_service(observed),
         disruption_budget(observed),
         deployment(observed),
     ]
@@ -69,7 +70,8 @@ fn role_binding(observed: &Observed) -> Value {
     })
 }
 
-/// Callers reach the serving ports from anywhere; what was measured (inputs among it) only the operator reads.
+/// Callers reach the serving ports from anywhere; what was measured (inputs among it) only the operator reads, and what callers were answered only pods of this
+/// namespace that measure.
 fn network_policy(observed: &Observed) -> Value {
     let admin = match &observed.settings.operator_namespace {
         Some(namespace) => {
@@ -90,6 +92,8 @@ fn network_policy(observed: &Observed) -> Value {
                     {"protocol": "TCP", "port": GATEWAY_RELEASE_PORTS.start, "endPort": GATEWAY_RELEASE_PORTS.end - 1},
                 ]},
                 admin,
+                {"ports": [{"protocol": "TCP", "port": GATEWAY_MIRRORED_PORT}],
+                 "from": [{"podSelector": {"matchLabels": {(label::ROLE): EVALUATOR}}}]},
             ],
         },
     })
@@ -104,6 +108,20 @@ fn service(observed: &Observed) -> Value {
                 {"name": "http", "port": GATEWAY_SHARED_PORT, "targetPort": GATEWAY_SHARED_PORT, "protocol": "TCP"},
                 {"name": "internal", "port": GATEWAY_INTERNAL_PORT, "targetPort": GATEWAY_INTERNAL_PORT, "protocol": "TCP"},
             ],
+        },
+    })
+}
+
+/// A name that is the addresses of all pods: each has seen other requests.
+fn mirrored_service(observed: &Observed) -> Value {
+    let mut metadata = metadata(observed);
+    metadata["name"] = json!(mirrored::SERVICE);
+    json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": metadata,
+        "spec": {
+            "clusterIP": "None",
+            "selector": selector(),
+            "ports": [{"name": "mirrored", "port": GATEWAY_MIRRORED_PORT, "targetPort": GATEWAY_MIRRORED_PORT, "protocol": "TCP"}],
         },
     })
 }

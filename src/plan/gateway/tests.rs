@@ -53,15 +53,15 @@ fn a_namespace_with_a_release_has_a_gateway_that_only_reads_its_routing_table() 
             "RoleBinding",
             "NetworkPolicy",
             "Service",
+            "Service",
             "PodDisruptionBudget",
             "Deployment"
         ]
     );
-    assert!(
-        objects
-            .iter()
-            .all(|o| o["metadata"]["name"] == NAME && o["metadata"]["namespace"] == "ml")
-    );
+    assert!(objects.iter().all(
+        |o| o["metadata"]["name"].as_str().unwrap().starts_with(NAME)
+            && o["metadata"]["namespace"] == "ml"
+    ));
     for rule in objects[1]["rules"].as_array().unwrap() {
         assert_eq!(rule["verbs"], serde_json::json!(["list", "watch"]));
         assert_ne!(rule["resources"][0], "secrets");
@@ -74,13 +74,18 @@ fn the_objects_are_what_the_api_server_knows() {
         apps::v1::Deployment, networking::v1::NetworkPolicy, policy::v1::PodDisruptionBudget,
     };
     let objects = applied(&observed(1));
-    let deployment: Deployment = serde_json::from_value(objects[6].clone()).unwrap();
+    let deployment: Deployment = serde_json::from_value(objects[7].clone()).unwrap();
     let pod = deployment.spec.unwrap().template.spec.unwrap();
     // Eight seconds of taking connections, sixty of draining, sixteen of handing over.
     assert!(pod.termination_grace_period_seconds.unwrap() >= 84);
-    let _: PodDisruptionBudget = serde_json::from_value(objects[5].clone()).unwrap();
+    let _: PodDisruptionBudget = serde_json::from_value(objects[6].clone()).unwrap();
     let policy: NetworkPolicy = serde_json::from_value(objects[3].clone()).unwrap();
-    assert_eq!(policy.spec.unwrap().ingress.unwrap().len(), 2);
+    let ingress = policy.spec.unwrap().ingress.unwrap();
+    assert_eq!(ingress.len(), 3);
+    // What callers were answered, only pods of this namespace that measure.
+    let from = ingress[2].from.as_ref().unwrap();
+    assert!(from.len() == 1 && from[0].namespace_selector.is_none());
+    assert!(from[0].pod_selector.is_some());
 }
 
 #[test]

@@ -16,12 +16,18 @@ use crate::{
 
 /// The number (from 1) of the first step that names this Evaluation, if the rollout hasn't come to it yet.
 pub fn step_to_come(rollout: &RolloutStatus, name: &str) -> Option<usize> {
-    let names = |step: &Step| {
-        let evaluate = step.evaluate.as_ref();
-        evaluate.is_some_and(|e| e.names.iter().any(|n| n == name))
-    };
-    let at = rollout.steps.iter().position(names)?;
+    let at = rollout.steps.iter().position(|step| names(step, name))?;
     (at >= reached(rollout)).then_some(at + 1)
+}
+
+/// Whether a step of the rollout names this Evaluation.
+pub fn is_in_steps(rollout: &RolloutStatus, name: &str) -> bool {
+    rollout.steps.iter().any(|step| names(step, name))
+}
+
+fn names(step: &Step, name: &str) -> bool {
+    let evaluate = step.evaluate.as_ref();
+    evaluate.is_some_and(|e| e.names.iter().any(|n| n == name))
 }
 
 /// How many steps the rollout has begun.

@@ -46,7 +46,7 @@ use jiff::Timestamp;
 pub use asked::{Asking, Question, Questions, questions, side};
 pub use conditions::conditions;
 pub use decision::{Decision, Mark, Saying, Summary};
-pub use evaluated::step_to_come;
+pub use evaluated::{is_in_steps, step_to_come};
 pub use input::{Command, Commands, Desired, EvaluationView, Improvement, Input, Revision, Target};
 pub use labelled::{computed, refused as labels_refused};
 pub use marks::rebuilt;
