@@ -116,13 +116,8 @@ async fn pods_of_a_node_fetch_an_artifact_once_and_anew_when_the_copy_is_spoilt(
         .until_condition("ModelDeployment", "words", 90, "Ready", "True")
         .await;
     let address = caller::address(&space, "words").await;
-    let asked = caller::ask(
-        &caller::http(),
-        &format!("{address}/words"),
-        None,
-        &Value::Null,
-    );
-    let (status, _, body) = asked.await.unwrap();
+    let (http, url) = (caller::http(), format!("{address}/words"));
+    let (status, _, body) = caller::ask(&http, &url, None, &Value::Null).await.unwrap();
     assert_eq!((status, body.as_ref()), (200, TEXT.as_bytes()));
 
     script(&space, "clear", "rm -rf /cache/*").await;
