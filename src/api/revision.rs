@@ -86,9 +86,22 @@ pub struct ModelRevision {
     pub server: ServerSpec,
     /// Image of the init container that fetched the artifact, recorded and kept for this revision (not hashed).
     pub helper_image: String,
+    /// Where its pods share what they fetch, recorded and kept for this revision (not hashed).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache: Option<ArtifactCache>,
     /// ConfigMaps that the template names, as they were.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub config_maps: BTreeMap<String, FrozenConfigMap>,
+}
+
+/// A claim in which pods share the artifacts that they fetch.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ArtifactCache {
+    /// The PersistentVolumeClaim.
+    pub claim_name: String,
+    /// Bytes at most, on each node whose volume it is.
+    pub bytes: u64,
 }
 
 /// A ConfigMap as it was when a revision was made.

@@ -494,6 +494,19 @@ pub struct FetchRun {
     pub digest: Option<String>,
     /// Directory to put it into.
     pub target: String,
+    /// Where copies are kept, for an artifact that is downloaded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache: Option<CacheRun>,
+}
+
+/// Artifacts that pods share.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CacheRun {
+    /// Directory where they are.
+    pub directory: String,
+    /// Bytes at most, over all of them.
+    pub bytes: u64,
 }
 
 /// What `perennial look` looks at. Claims are mounted at `/perennial/volumes/<name>`, as for a training run.

@@ -69,11 +69,12 @@ fn sides(
     }
 }
 
-/// What people decide about: not the image that we put in.
+/// What people decide about: not the image that we put in, nor where pods share what they fetch.
 fn plain(data: &Value) -> Value {
     let mut data = data.clone();
     if let Some(map) = data.as_object_mut() {
         map.remove("helperImage");
+        map.remove("cache");
     }
     data
 }

@@ -7,6 +7,8 @@ use k8s_openapi::NamespaceResourceScope;
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 
+use crate::api::revision::ArtifactCache;
+
 use super::{act::Memory, cache::Caches, event::Recorder, kind::Key, lease::Leadership};
 
 /// What the operator was told when it was started.
@@ -16,6 +18,8 @@ pub struct Settings {
     pub image: String,
     /// Namespaces to work in; none means all.
     pub namespaces: Vec<String>,
+    /// The claim in which pods of model servers share what they fetch, in the namespaces that have it.
+    pub artifact_cache: Option<ArtifactCache>,
     /// Name of this process in Leases and Events.
     pub identity: String,
     /// Reconciles at once, for each controller.
@@ -33,6 +37,7 @@ impl Default for Settings {
         Self {
             image: "docker.io/perennial/perennial:latest".to_owned(),
             namespaces: Vec::new(),
+            artifact_cache: None,
             identity: "perennial".to_owned(),
             concurrency: 4,
             reconcile_limit: std::time::Duration::from_secs(60),

@@ -5,7 +5,8 @@ use std::{collections::BTreeMap, sync::Arc};
 use k8s_openapi::api::core::v1::Pod;
 
 use crate::{
-    cluster::{Caches, Key},
+    api::revision::ArtifactCache,
+    cluster::{Caches, Key, Shell},
     plan::{
         claim::{Claim, used_by},
         pod::ClaimPath,
@@ -32,6 +33,17 @@ pub(super) fn seen<'a>(
             (name, claim)
         })
         .collect()
+}
+
+/// Where pods of model servers in a namespace share what they fetch: the claim of the operator's configuration, if it is there and pods on any node may write
+/// to it.
+pub(super) fn cache(shell: &Shell, namespace: &str) -> Option<ArtifactCache> {
+    let cache = shell.settings.artifact_cache.clone()?;
+    let key = Key::new(namespace, &cache.claim_name);
+    let claim = shell.caches.claims.get(&key)?;
+    let modes = claim.spec.as_ref()?.access_modes.as_ref()?;
+    let leaving = claim.metadata.deletion_timestamp.is_some();
+    (!leaving && modes.iter().any(|mode| mode == "ReadWriteMany")).then_some(cache)
 }
 
 /// The claims that these URIs name.

@@ -368,6 +368,7 @@ impl Controller for ModelDeployments {
         let claims = claim::seen(caches, &namespace, uris, pods.iter().map(Arc::as_ref));
         Ok(Outcome::Ready(Observed {
             claims,
+            cache: claim::cache(shell, &namespace),
             config_maps: self.config_maps(shell, names, &namespace).await?,
             copies: copies.into_iter().filter(is_copy).collect(),
             complete: caches.ready_in(&namespace),

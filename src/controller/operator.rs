@@ -18,6 +18,7 @@ use super::{
     training_job::TrainingJobs,
 };
 use crate::{
+    api::revision::ArtifactCache,
     cluster::{
         Caches, Kind, Settings, Shell,
         lease::{self, Leadership, Times},
@@ -58,6 +59,12 @@ pub struct Arguments {
     /// Pods of each namespace's gateway.
     #[arg(long, env = "PERENNIAL_GATEWAY_REPLICAS", default_value_t = 1)]
     gateway_replicas: i32,
+    /// PersistentVolumeClaim (ReadWriteMany) in which pods of model servers share the artifacts that they fetch, in the namespaces that have it.
+    #[arg(long, env = "PERENNIAL_ARTIFACT_CACHE_CLAIM")]
+    artifact_cache_claim: Option<String>,
+    /// GiB of artifacts that are kept in each volume of that claim.
+    #[arg(long, env = "PERENNIAL_ARTIFACT_CACHE_GIB", default_value_t = 50)]
+    artifact_cache_gib: u32,
     /// File that names the Prometheus servers that releases may ask: `{"sources": […]}`.
     #[arg(long, env = "PERENNIAL_PROMETHEUS_SOURCES")]
     prometheus_sources: Option<PathBuf>,
@@ -97,6 +104,12 @@ pub async fn run(arguments: Arguments) -> Result<ExitCode, String> {
     let settings = Settings {
         image: arguments.image,
         namespaces: arguments.namespaces,
+        artifact_cache: arguments
+            .artifact_cache_claim
+            .map(|claim_name| ArtifactCache {
+                claim_name,
+                bytes: u64::from(arguments.artifact_cache_gib) << 30,
+            }),
         identity: arguments.identity,
         concurrency: arguments.concurrency,
         ..Settings::default()

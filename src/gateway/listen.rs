@@ -18,6 +18,7 @@ use hyper_util::{
     server::conn::auto,
 };
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     sync::watch,
     task::JoinHandle,
@@ -26,14 +27,12 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use super::{
     Shared,
+    heads::Listened,
     proxy::{self, Entry, Peer},
 };
 
 /// Longest wait for a handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(15);
-/// Longest wait for the head of a request, and so for the next one on an HTTP/1.1 connection: hyper has one timer for both. A request that is on its
-/// way when we close is lost, so it is the callers who close: they keep idle connections for 90 s (Go, hyper) or some minutes.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(600);
 /// Largest head of a request.
 const MAX_HEAD: usize = 64 << 10;
 /// Headers in a request at most.
@@ -165,7 +164,7 @@ async fn accept(
                         address,
                         secure: false,
                     };
-                    serve(&shared, entry, peer, TokioIo::new(stream), draining).await;
+                    serve(&shared, entry, peer, stream, draining).await;
                 }
                 Some(secret) => {
                     let peer = Peer {
@@ -174,7 +173,7 @@ async fn accept(
                     };
                     // Without a certificate nothing can be said; the operator hears of it by the admin port.
                     if let Some(stream) = secured(&shared, &secret, stream).await {
-                        serve(&shared, entry, peer, TokioIo::new(stream), draining).await;
+                        serve(&shared, entry, peer, stream, draining).await;
                     }
                 }
             }
@@ -192,14 +191,14 @@ async fn secured(shared: &Shared, secret: &str, stream: TcpStream) -> Option<Tls
 }
 
 /// Serves a connection to its end.
-async fn serve<I>(
+async fn serve<S>(
     shared: &Arc<Shared>,
     entry: Entry,
     peer: Peer,
-    stream: I,
+    stream: S,
     mut draining: watch::Receiver<bool>,
 ) where
-    I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let mut leaving = shared.leaving.subscribe();
     let http2 = Arc::new(AtomicBool::new(false));
@@ -218,11 +217,12 @@ async fn serve<I>(
             Ok::<_, std::convert::Infallible>(answer)
         }
     });
+    let (stream, timer) = Listened::new(stream, &shared.limits);
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
         .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(IDLE_TIMEOUT)
+        .timer(timer)
+        .header_read_timeout(shared.limits.idle)
         .max_buf_size(MAX_HEAD)
         .max_headers(MAX_HEADERS);
     builder
@@ -231,7 +231,7 @@ async fn serve<I>(
         .max_concurrent_streams(MAX_STREAMS)
         .max_header_list_size(MAX_HEAD as u32)
         .keep_alive_interval(Duration::from_secs(20));
-    let connection = builder.serve_connection(stream, service);
+    let connection = builder.serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
     let told = async {
         let _ = leaving.wait_for(|on| *on).await;

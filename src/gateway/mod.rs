@@ -5,7 +5,7 @@
 //! | [`objects`] | what is needed of the cluster's objects, and what is kept on disk |
 //! | [`table`], [`route`] | routing, pure: objects → table → who is served by which revision |
 //! | [`keeper`], [`watch`] | the task that takes changes in and swaps the table; the watches that feed it |
-//! | [`listen`], [`proxy`], [`pool`], [`body`] | from a caller's connection to an endpoint's and back, nothing gathered on the way |
+//! | [`listen`], [`heads`], [`proxy`], [`pool`], [`body`] | from a caller's connection to an endpoint's and back, nothing gathered on the way |
 //! | [`policy`], [`breaker`], [`signature`], [`certificates`] | what a release's `spec.traffic` says of its callers and pods |
 //! | [`open_inference`], [`protobuf`], [`tensors`] | what is read of gRPC calls, and of tensors in whatever form |
 //! | [`prompt`] | PromptReleases: an OpenAI-compatible endpoint |
@@ -25,6 +25,7 @@ pub mod certificates;
 pub mod compare;
 pub mod features;
 pub mod feedback;
+pub mod heads;
 pub mod inputs;
 pub mod keeper;
 pub mod late;
@@ -150,6 +151,11 @@ pub struct Limits {
     pub connect: Duration,
     /// Wait for an answer to begin.
     pub response: Duration,
+    /// Wait for the head of an HTTP/1.1 request to be whole, from its first byte.
+    pub head: Duration,
+    /// Wait for the first byte of the next request on a connection. A request that is on its way when we close is lost, so it is the callers who close:
+    /// they keep idle connections for 90 s (Go, hyper) or some minutes.
+    pub idle: Duration,
 }
 
 impl Default for Limits {
@@ -158,6 +164,8 @@ impl Default for Limits {
             body: 64 << 20,
             connect: Duration::from_secs(2),
             response: Duration::from_secs(60),
+            head: Duration::from_secs(15),
+            idle: Duration::from_secs(600),
         }
     }
 }

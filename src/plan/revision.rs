@@ -152,7 +152,7 @@ mod tests {
     use crate::api::{
         Credentials,
         model_deployment::ServerSpec,
-        revision::{FrozenConfigMap, ModelReference, Signature},
+        revision::{ArtifactCache, FrozenConfigMap, ModelReference, Signature},
     };
 
     fn revision(image: &str) -> ModelRevision {
@@ -172,6 +172,7 @@ mod tests {
                 ..ServerSpec::default()
             },
             helper_image: "perennial:1".to_owned(),
+            cache: None,
             ..ModelRevision::default()
         }
     }
@@ -190,6 +191,7 @@ mod tests {
     fn an_upgrade_of_the_operator_makes_no_new_revision() {
         let mut upgraded = revision("x:1");
         upgraded.helper_image = "perennial:2".to_owned();
+        upgraded.cache = Some(ArtifactCache::default());
         upgraded.model.signature = Some(Signature::default());
         upgraded.model.profile = Some("churn-profile".to_owned());
         let known = [Named {

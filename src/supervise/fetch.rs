@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{
-    board,
+    board, cache,
     failure::{Failure, blocking},
     output,
 };
@@ -62,10 +62,12 @@ pub async fn fetch(
     environment: &Environment,
     mount: &Path,
 ) -> Result<Summary, Failure> {
-    let unreadable =
-        |e: &Error| Failure::of("InputUnreadable", "the model artifact", e, EXIT_INPUT);
     let uri: Uri = spec.uri.parse().map_err(|e| unreadable(&e))?;
     let target = PathBuf::from(&spec.target);
+    if let (Some(cache), Some(digest), None) = (&spec.cache, &spec.digest, uri.mounted(mount)) {
+        let place = cache::Place::new(cache, &spec.uri, digest);
+        return shared(spec, &uri, environment, place).await;
+    }
     let path = match uri.mounted(mount) {
         Some(source) if !source.exists() => {
             return Err(unreadable(&Error::NotFound(format!(
@@ -76,23 +78,75 @@ pub async fn fetch(
         Some(source) => blocking(move || copy(&source, &target))
             .await?
             .map_err(|e| unreadable(&e))?,
-        None => {
-            let emptied = target.clone();
-            blocking(move || output::clear(&emptied))
-                .await?
-                .map_err(|e| unreadable(&e))?;
-            store::download(&uri, environment, &target)
-                .await
-                .map_err(|e| unreadable(&e))?
-        }
+        None => download(&uri, environment, &target).await?,
     };
     let content = blocking(move || digest::of_path(&path, |file| file == output::MANIFEST))
         .await?
         .map_err(|e| unreadable(&e))?;
-    verified(spec, content)
+    verified(spec, &content)
 }
 
-fn verified(spec: &FetchRun, content: Content) -> Result<Summary, Failure> {
+fn unreadable(error: &Error) -> Failure {
+    Failure::of("InputUnreadable", "the model artifact", error, EXIT_INPUT)
+}
+
+/// Downloads into a directory that is emptied before.
+async fn download(uri: &Uri, environment: &Environment, target: &Path) -> Result<PathBuf, Failure> {
+    let emptied = target.to_owned();
+    blocking(move || output::clear(&emptied))
+        .await?
+        .map_err(|e| unreadable(&e))?;
+    let path = store::download(uri, environment, target).await;
+    path.map_err(|e| unreadable(&e))
+}
+
+/// As [`fetch`], from what another pod has kept, or keeping it for the others. Without the cache it goes on as if there were none.
+async fn shared(
+    spec: &FetchRun,
+    uri: &Uri,
+    environment: &Environment,
+    place: cache::Place,
+) -> Result<Summary, Failure> {
+    let target = PathBuf::from(&spec.target);
+    let to = target.clone();
+    let vacancy = match blocking(move || place.take(&to)).await? {
+        Ok(cache::Found::Copied(content)) => {
+            return Ok(with(verified(spec, &content)?, "from the cache"));
+        }
+        Ok(cache::Found::Vacant(vacancy, spoilt)) => Ok((vacancy, spoilt)),
+        Err(error) => Err(error),
+    };
+    let path = download(uri, environment, &target).await?;
+    let file = (path != target).then(|| path.file_name().unwrap_or_default());
+    let file = file.map(|name| name.to_string_lossy().into_owned());
+    let read = target.clone();
+    let all = blocking(move || digest::of_path(&read, |_| false))
+        .await?
+        .map_err(|e| unreadable(&e))?;
+    let summary = verified(spec, &cache::of_artifact(&all, file.as_deref()))?;
+    let (kept, spoilt) = match vacancy {
+        Ok((vacancy, spoilt)) => {
+            let fill = move || vacancy.fill(&target, &all, file.as_deref());
+            (blocking(fill).await?, spoilt)
+        }
+        Err(error) => (Err(error), None),
+    };
+    let kept = match (kept, spoilt) {
+        (Ok(()), None) => "fetched for the cache".to_owned(),
+        (Ok(()), Some(why)) => format!("fetched anew for the cache: {why}"),
+        (Err(error), _) => format!("fetched, and not kept in the cache: {error}"),
+    };
+    Ok(with(summary, &kept))
+}
+
+fn with(summary: Summary, how: &str) -> Summary {
+    Summary {
+        message: format!("{}, {how}", summary.message),
+        ..summary
+    }
+}
+
+fn verified(spec: &FetchRun, content: &Content) -> Result<Summary, Failure> {
     if content.files.is_empty() {
         let empty = Error::NotFound(format!("{} holds no file", spec.uri));
         return Err(Failure::of(
@@ -102,7 +156,7 @@ fn verified(spec: &FetchRun, content: Content) -> Result<Summary, Failure> {
             EXIT_INPUT,
         ));
     }
-    let (files, bytes, digest) = (content.files.len(), content.bytes, content.digest);
+    let (files, bytes, digest) = (content.files.len(), content.bytes, content.digest.clone());
     match &spec.digest {
         Some(wanted) if *wanted != digest => Err(Failure::new(
             "DigestMismatch",
@@ -123,7 +177,7 @@ fn verified(spec: &FetchRun, content: Content) -> Result<Summary, Failure> {
 }
 
 /// Copies a file into the target directory, or a tree as the target directory, readable for all.
-fn copy(source: &Path, target: &Path) -> data::Result<PathBuf> {
+pub(super) fn copy(source: &Path, target: &Path) -> data::Result<PathBuf> {
     output::clear(target)?;
     let single = source.is_file();
     for (relative, from) in digest::list(source)? {

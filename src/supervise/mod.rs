@@ -11,6 +11,7 @@
 //! | any | this one | `DeadlineExceeded`, `Terminated`, `InvalidRun` |
 
 pub mod board;
+pub mod cache;
 pub mod check;
 pub mod failure;
 pub mod fetch;

@@ -435,6 +435,7 @@ async fn an_artifact_is_copied_verified_and_readable_for_all() {
         uri: "pvc://models/churn/output".into(),
         digest: digest.clone(),
         target: target.to_string_lossy().into(),
+        cache: None,
     };
     let summary = fetch::fetch(&spec, &Environment::default(), mount)
         .await

@@ -140,6 +140,7 @@ fn install(mode: Mode) -> Result<(), String> {
     let names = GIVEN.map(Space::name_of).join(",");
     let values = match mode {
         Mode::Everywhere => vec![
+            format!("artifacts.cache.claimName={}", crate::shared::CLAIM),
             "prometheus.sources[0].name=default".to_owned(),
             format!(
                 "prometheus.sources[0].url=http://prometheus.{}.svc:9090",

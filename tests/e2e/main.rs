@@ -21,6 +21,7 @@ mod retraining;
 mod rollout;
 mod s3;
 mod serving;
+mod shared;
 mod space;
 mod survival;
 mod within;

@@ -41,7 +41,7 @@ fn server() -> String {
 }
 
 /// Starts the server, with a data set of two rows.
-async fn store(space: &Space) -> AmazonS3 {
+pub async fn store(space: &Space) -> AmazonS3 {
     space.apply(&server()).await;
     space
         .until("Deployment", "s3", 60, "it is available", |d| {
@@ -57,14 +57,14 @@ async fn store(space: &Space) -> AmazonS3 {
         .with_secret_access_key(PASSWORD)
         .build()
         .unwrap();
+    let words = "word,times\nhello,3\nworld,4\n";
+    put(&store, "data/words.csv", words).await;
     store
-        .put(
-            &Path::from("data/words.csv"),
-            "word,times\nhello,3\nworld,4\n".into(),
-        )
-        .await
-        .unwrap();
-    store
+}
+
+/// Puts an object into the bucket.
+pub async fn put(store: &AmazonS3, key: &str, text: &'static str) {
+    store.put(&Path::from(key), text.into()).await.unwrap();
 }
 
 #[tokio::test]

@@ -71,6 +71,7 @@ pub fn settings(state: Option<&Path>) -> Settings {
             body: 1 << 20,
             connect: Duration::from_secs(1),
             response: Duration::from_secs(2),
+            ..Limits::default()
         },
         leave: Duration::ZERO,
         drain: Duration::from_secs(10),

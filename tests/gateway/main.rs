@@ -5,6 +5,7 @@ mod callers;
 mod feedback;
 mod grpc;
 mod harness;
+mod heads;
 mod labels;
 mod log;
 mod measuring;

@@ -11,12 +11,12 @@ use perennial::gateway::{certificates::Certificates, objects::Source};
 use rustls::pki_types::ServerName;
 use serde_json::json;
 use tokio::net::{TcpListener, TcpStream};
-use tokio_rustls::{TlsAcceptor, TlsConnector};
+use tokio_rustls::{TlsAcceptor, TlsConnector, client::TlsStream};
 
 use crate::harness::*;
 
 /// Puts the Secrets where the cluster would mount them.
-fn mount(credentials: &Path, secret: &str, keys: &[&str]) {
+pub fn mount(credentials: &Path, secret: &str, keys: &[&str]) {
     let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/gateway/certificates");
     let to = credentials.join(secret);
     std::fs::create_dir_all(&to).unwrap();
@@ -25,15 +25,24 @@ fn mount(credentials: &Path, secret: &str, keys: &[&str]) {
     }
 }
 
-/// One call over TLS: status, and the body.
-async fn secure(port: u16, trusted: &Certificates, http2: bool) -> (u16, Bytes) {
+/// TLS on a connection, for either protocol.
+pub async fn handshake(
+    stream: TcpStream,
+    trusted: &Certificates,
+    http2: bool,
+) -> TlsStream<TcpStream> {
     let config = trusted.client("ca", http2).unwrap();
     let name = ServerName::try_from("localhost").unwrap();
-    let stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
-    let stream = TlsConnector::from(config)
+    TlsConnector::from(config)
         .connect(name, stream)
         .await
-        .unwrap();
+        .unwrap()
+}
+
+/// One call over TLS: status, and the body.
+async fn secure(port: u16, trusted: &Certificates, http2: bool) -> (u16, Bytes) {
+    let stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    let stream = handshake(stream, trusted, http2).await;
     let agreed = stream.get_ref().1.alpn_protocol();
     let wanted: &[u8] = if http2 { b"h2" } else { b"http/1.1" };
     assert_eq!(agreed, Some(wanted), "the protocol is agreed on by ALPN");

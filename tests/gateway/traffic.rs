@@ -17,13 +17,10 @@ use http_body_util::{BodyExt, Full, StreamBody, combinators::BoxBody};
 use hyper::body::Frame;
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
-    rt::{TokioExecutor, TokioIo},
+    rt::TokioExecutor,
 };
 use serde_json::json;
-use tokio::{
-    net::TcpStream,
-    sync::{mpsc, watch},
-};
+use tokio::sync::{mpsc, watch};
 
 use crate::harness::*;
 
@@ -86,28 +83,6 @@ async fn an_answer_is_passed_on_piece_by_piece_over_http1_and_http2() {
         }
         let rest = answer.into_body().collect().await.unwrap().to_bytes();
         assert!(rest.is_empty());
-    }
-}
-
-#[tokio::test]
-async fn a_connection_that_was_idle_for_a_while_takes_the_next_request() {
-    let gateway = Harness::start(settings(None)).await;
-    gateway.model(&[named("stable").await], &[]).await;
-    gateway.weight(0, 1).await;
-    let address = gateway.url("/");
-    let address = address.trim_start_matches("http://").trim_end_matches('/');
-    let stream = TokioIo::new(TcpStream::connect(address).await.unwrap());
-    // One connection, and nobody who tries again.
-    let (mut caller, connection) = hyper::client::conn::http1::handshake(stream).await.unwrap();
-    tokio::spawn(connection);
-    // Longer than a gateway waits for a handshake, and than it once waited for a head.
-    for wait in [0, 17] {
-        tokio::time::sleep(Duration::from_secs(wait)).await;
-        let request = http::Request::get("/").header("host", "model");
-        let request = request.body(Full::<Bytes>::default()).unwrap();
-        let answer = caller.send_request(request).await.unwrap();
-        assert_eq!(answer.status(), 200);
-        answer.into_body().collect().await.unwrap();
     }
 }
 

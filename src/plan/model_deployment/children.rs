@@ -9,13 +9,16 @@ use crate::{
     api::{
         label,
         model_deployment::{Protocol, ServerSpec},
-        revision::{ModelReference, ModelRevision},
-        run::{FetchRun, RUN_ENV},
+        revision::{ArtifactCache, ModelReference, ModelRevision},
+        run::{CacheRun, FetchRun, RUN_ENV},
         traffic::Tls,
     },
     plan::{
         gateway,
-        pod::{append, credentials_env, input_mount, literal, prepend, restricted, template_value},
+        pod::{
+            ClaimPath, append, credentials_env, input_mount, literal, prepend, restricted,
+            template_value,
+        },
         revision::Named,
     },
 };
@@ -28,6 +31,8 @@ pub const FETCH: &str = "perennial-fetch";
 pub const ROLE: &str = "server";
 /// Volume with the artifact.
 const VOLUME: &str = "perennial-model";
+/// Volume with what pods share, and where the init container has it: never in the server.
+const CACHE: (&str, &str) = ("perennial-cache", "/perennial/cache");
 /// Seconds that a leaving server goes on answering while its address is taken out of the gateway's table; less where the template
 /// gives it less time to end (the API server wants the sleep to be shorter than that).
 const LEAVE_SECONDS: i64 = 5;
@@ -85,6 +90,9 @@ pub fn fetch_container(image: &str, fetch: &FetchRun, model: &ModelReference) ->
     let spec = serde_json::to_string(fetch).unwrap_or_default();
     let mut mounts = vec![json!({"name": VOLUME, "mountPath": FETCH_DIR})];
     mounts.extend(input_mount("model", &model.uri).map(|(_, mount)| mount));
+    if fetch.cache.is_some() {
+        mounts.push(json!({"name": CACHE.0, "mountPath": CACHE.1}));
+    }
     let mut container = json!({
         "name": FETCH,
         "image": image,
@@ -102,9 +110,14 @@ pub fn fetch_container(image: &str, fetch: &FetchRun, model: &ModelReference) ->
 }
 
 /// The volumes that [`fetch_container`] needs.
-pub fn fetch_volumes(model: &ModelReference) -> Vec<Value> {
+pub fn fetch_volumes(model: &ModelReference, cache: Option<&ArtifactCache>) -> Vec<Value> {
     let mut volumes = vec![json!({"name": VOLUME, "emptyDir": {}})];
     volumes.extend(input_mount("model", &model.uri).map(|(volume, _)| volume));
+    volumes.extend(
+        cache.map(
+            |c| json!({"name": CACHE.0, "persistentVolumeClaim": {"claimName": c.claim_name}}),
+        ),
+    );
     volumes
 }
 
@@ -143,6 +156,7 @@ fn template(release: &str, revision: &Named<ModelRevision>) -> Value {
         model,
         server,
         helper_image,
+        cache,
         ..
     } = &revision.revision;
     let (mut labels, annotations, mut spec) = template_value(&server.template);
@@ -167,17 +181,25 @@ fn template(release: &str, revision: &Named<ModelRevision>) -> Value {
             }
         }
     }
+    // What is in a claim is as near as a cache in another.
+    let cache = cache
+        .as_ref()
+        .filter(|_| model.digest.is_some() && ClaimPath::parse(&model.uri).is_none());
     let fetch = FetchRun {
         uri: model.uri.clone(),
         digest: model.digest.clone(),
         target: FETCH_DIR.to_owned(),
+        cache: cache.map(|cache| CacheRun {
+            directory: CACHE.1.to_owned(),
+            bytes: cache.bytes,
+        }),
     };
     prepend(
         &mut spec,
         "initContainers",
         vec![fetch_container(helper_image, &fetch, model)],
     );
-    append(&mut spec, "volumes", fetch_volumes(model));
+    append(&mut spec, "volumes", fetch_volumes(model, cache));
     if let Some(warm_up) = &server.warm_up {
         let container = warm_up::container(helper_image, server, warm_up);
         append(&mut spec, "initContainers", [container]);

@@ -84,6 +84,7 @@ fn freeze(
         model,
         server: observed.deployment.spec.server.clone(),
         helper_image: observed.image.clone(),
+        cache: observed.cache.clone(),
         config_maps: frozen::contents(observed),
     };
     let hash = name(&revision, known);

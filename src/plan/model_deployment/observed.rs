@@ -11,7 +11,7 @@ use k8s_openapi::api::{
 
 use super::drift::{predictions::References, recorded::Recorded};
 use crate::{
-    api::{Evaluation, ModelDeployment, TrainingJob, serving::HTTPRoute},
+    api::{Evaluation, ModelDeployment, TrainingJob, revision::ArtifactCache, serving::HTTPRoute},
     plan::{Reference, claim::Claim},
     stats::{bucket::ReleaseMeasurements, profile::Profile},
 };
@@ -47,6 +47,8 @@ pub struct Observed {
     pub config_maps: BTreeMap<String, Arc<ConfigMap>>,
     /// Copies of ConfigMaps that belong to the release's revisions.
     pub copies: Vec<Arc<ConfigMap>>,
+    /// Where pods of new revisions share the artifacts that they fetch, if the namespace has such a claim.
+    pub cache: Option<ArtifactCache>,
     /// Claims that revisions' pods use.
     pub claims: BTreeMap<String, Claim>,
     /// Profile of the training data of what status calls stable, and the name of its ConfigMap, if that is there.

@@ -47,6 +47,7 @@ pub fn job(observed: &Observed, model: &ModelReference) -> Value {
         uri: model.uri.clone(),
         digest: None,
         target: children::FETCH_DIR.to_owned(),
+        cache: None,
     };
     let mut container = children::fetch_container(&observed.image, &fetch, model);
     container["name"] = json!(CONTAINER);
@@ -57,7 +58,7 @@ pub fn job(observed: &Observed, model: &ModelReference) -> Value {
         "automountServiceAccountToken": false,
         "securityContext": {"runAsNonRoot": true, "fsGroup": 65532, "seccompProfile": {"type": "RuntimeDefault"}},
         "containers": [container],
-        "volumes": children::fetch_volumes(model),
+        "volumes": children::fetch_volumes(model, None),
     });
     place(&mut spec, &deployment.spec.server.template);
     json!({

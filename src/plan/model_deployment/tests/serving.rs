@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::world::{World, quick, server};
 use crate::{
+    api::revision::ArtifactCache,
     plan::{
         claim::Claim,
         model_deployment::{children, refused},
@@ -285,6 +286,62 @@ fn a_template_that_meets_the_restricted_standard_still_does() {
         spec["containers"][0]["readinessProbe"]["httpGet"]["path"],
         "/v2/health/ready"
     );
+}
+
+/// Mounts of the first init container and of the server, and the volumes.
+fn mounts(world: &World) -> [String; 3] {
+    let name = world.names("Deployment")[0].to_owned();
+    let deployment = world.object("Deployment", &name).unwrap();
+    let spec = &deployment["spec"]["template"]["spec"];
+    [
+        &spec["initContainers"][0],
+        &spec["containers"][0],
+        &spec["volumes"],
+    ]
+    .map(Value::to_string)
+}
+
+#[test]
+fn pods_share_what_they_fetch_in_the_cache_of_their_revision_and_servers_never_see_it() {
+    let cache = Some(ArtifactCache {
+        claim_name: "artifacts".to_owned(),
+        bytes: 7,
+    });
+    let digest = format!("sha256:{}", "a".repeat(64));
+    let of = |uri: &str| quick(json!({"model": {"uri": uri, "digest": digest}}));
+    let mut world = World::new(of("s3://models/churn"));
+    world.cache = cache.clone();
+    world.pass(3);
+    let with = mounts(&world);
+    let [fetch, server, volumes] = &with;
+    assert!(
+        fetch.contains(r#"{"name":"perennial-cache","mountPath":"/perennial/cache"}"#)
+            && fetch.contains(r#"\"cache\":{\"directory\":\"/perennial/cache\",\"bytes\":7}"#),
+        "{fetch}"
+    );
+    assert!(!server.contains("cache"), "{server}");
+    assert!(
+        volumes.contains(r#""persistentVolumeClaim":{"claimName":"artifacts"}"#),
+        "{volumes}"
+    );
+    // It is frozen: without the setting no pod is made anew.
+    world.cache = None;
+    world.pass(3);
+    assert_eq!(mounts(&world), with);
+
+    let mut world = World::new(of("s3://models/churn"));
+    world.pass(3);
+    let without = mounts(&world);
+    assert!(!without.concat().contains("cache"), "{without:?}");
+    world.cache = cache.clone();
+    world.pass(3);
+    assert_eq!(mounts(&world), without);
+
+    let mut world = World::new(of("pvc://models/churn"));
+    world.cache = cache;
+    world.pass(3);
+    let claim = mounts(&world).concat();
+    assert!(!claim.contains("cache"), "{claim}");
 }
 
 #[test]

@@ -22,7 +22,7 @@ use super::super::{
 use crate::{
     api::{
         Evaluation, ModelDeployment, TrainingJob,
-        revision::ModelReference,
+        revision::{ArtifactCache, ModelReference},
         training_job::{DatasetStatus, TrainingJobStatus, TrainingPhase},
     },
     plan::{Action, Reference, claim::Claim},
@@ -46,6 +46,7 @@ pub struct World {
     pub objects: BTreeMap<(String, String), Value>,
     pub pods: Vec<Pod>,
     pub profile: Option<Arc<Profile>>,
+    pub cache: Option<ArtifactCache>,
     pub buckets: Vec<Arc<Bucket>>,
     /// The minute before which everybody has forgotten what came.
     pub since: i64,
@@ -80,6 +81,7 @@ impl World {
             objects: BTreeMap::new(),
             pods: Vec::new(),
             profile: None,
+            cache: None,
             buckets: Vec::new(),
             healthy: true,
             knows_routes: true,
@@ -238,6 +240,7 @@ impl World {
         Observed {
             deployment: Arc::new(self.release.clone()),
             complete: true,
+            cache: self.cache.clone(),
             training_jobs: self.jobs.values().cloned().map(Arc::new).collect(),
             evaluations: self.evaluations.clone(),
             revisions: parse("ControllerRevision")
