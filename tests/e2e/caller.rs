@@ -57,6 +57,17 @@ pub async fn ask(
     key: Option<&str>,
     body: &Value,
 ) -> Result<(u16, String, Bytes), String> {
+    ask_host(http, url, None, key, body).await
+}
+
+/// The same of this host, wherever the URL leads.
+pub async fn ask_host(
+    http: &Http,
+    url: &str,
+    host: Option<&str>,
+    key: Option<&str>,
+    body: &Value,
+) -> Result<(u16, String, Bytes), String> {
     let method = if body.is_null() {
         http::Method::GET
     } else {
@@ -66,6 +77,9 @@ pub async fn ask(
         .method(method)
         .uri(url)
         .header("content-type", "application/json");
+    if let Some(host) = host {
+        request = request.header("host", host);
+    }
     if let Some(key) = key {
         request = request.header("x-perennial-key", key);
     }
@@ -126,6 +140,11 @@ pub struct Callers {
 impl Callers {
     /// Two hundred callers, `rate` requests a second in all.
     pub fn start(url: &str, body: &Value, rate: u32) -> Self {
+        Self::start_host(url, None, body, rate)
+    }
+
+    /// The same, who ask this host, wherever the URL leads.
+    pub fn start_host(url: &str, host: Option<&'static str>, body: &Value, rate: u32) -> Self {
         const LANES: u32 = 8;
         const CALLERS: u32 = 200;
         let tally = Arc::new(Mutex::new(Tally::default()));
@@ -151,7 +170,7 @@ impl Callers {
                         }
                         let key = format!("caller-{}", turn % CALLERS);
                         turn += LANES;
-                        let answer = ask(&client, &url, Some(&key), &body).await;
+                        let answer = ask_host(&client, &url, host, Some(&key), &body).await;
                         tally.lock().unwrap().add(key, answer);
                     }
                 })

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::{
     caller::{self, Callers},
-    installation,
+    installation, peer,
     space::{Space, claim_of, condition, fill_job},
     words,
 };
@@ -80,17 +80,6 @@ async fn a_server_is_warmed_up_before_its_pod_is_ready_and_a_refused_warm_up_is_
     assert_eq!(condition(&said, "Available").0, "True");
 }
 
-/// A CRD of the Gateway API, as its module has it.
-fn gateway_api(kind: &str) -> String {
-    let cache = std::env::var("PERENNIAL_CACHE").unwrap_or_else(|_| {
-        let home = std::env::var("HOME").unwrap_or_default();
-        format!("{home}/.cache/perennial")
-    });
-    let path = format!("{cache}/gateway-api/{kind}.yaml");
-    std::fs::read_to_string(&path)
-        .unwrap_or_else(|e| panic!("{path}: {e}; `hack/cluster/extras gateway-api` fetches it"))
-}
-
 #[tokio::test]
 async fn autoscaling_and_a_route_come_and_go_without_a_rollout() {
     let _peace = installation::in_peace().await;
@@ -98,7 +87,7 @@ async fn autoscaling_and_a_route_come_and_go_without_a_rollout() {
     space
         .kubectl(
             &["apply", "--server-side", "-f", "-"],
-            &gateway_api("httproutes"),
+            &peer::cached("gateway-api", "httproutes"),
         )
         .await
         .unwrap();
