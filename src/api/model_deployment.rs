@@ -269,10 +269,23 @@ pub struct DriftMonitoring {
     /// What is compared at once (default 7d): the shorter, the more it must differ, as an hour resembles no whole week.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub window: Option<Duration>,
+    /// A window is compared with like hours of the `Day` or of the `Week`, not with all of the training data: for windows shorter than these. The rows that were trained on need
+    /// times (the TrainingJob's `datasets[].time`), and must be of three days or weeks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub season: Option<Season>,
     /// Rows below which there is no verdict (default 5000).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub min_samples: Option<i64>,
+}
+
+/// What comes back, so that hours are like each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Season {
+    /// Hours of the day.
+    Day,
+    /// Hours of the week.
+    Week,
 }
 
 /// When and how to train a new version.
@@ -666,7 +679,7 @@ pub struct DriftStatus {
     /// Beyond threshold and noise.
     #[serde(default)]
     pub drifted: bool,
-    /// `Observed`, `Calendar` (not counted), `Reference` (the first window of predictions, with which later ones are compared), `NotObserved`, `SchemaMismatch`, `FeaturesUnknown`, `NotEnoughSamples`.
+    /// `Observed`, `Calendar` (not counted), `Reference` (the first window of predictions, with which later ones are compared), `NotObserved`, `SchemaMismatch`, `FeaturesUnknown`, `NotEnoughSamples`, `SeasonUnknown`.
     #[serde(default)]
     pub reason: String,
     /// The same in a sentence.

@@ -39,6 +39,12 @@ pub const VOLUME_DIR: &str = "/perennial/volumes";
 /// Where the trainer writes (`PERENNIAL_OUTPUT_DIR`): for `pvc://` outputs the claim at `<output>/<version>`, else an
 /// emptyDir that the supervisor uploads from.
 pub const OUTPUT_DIR: &str = "/perennial/output";
+/// The file with what a run predicted, beside its report; `run` is `<evaluation>-<number>`.
+#[must_use]
+pub fn predictions_file(run: &str) -> String {
+    format!("{run}.predictions.jsonl.gz")
+}
+
 /// Progress lines (`PERENNIAL_PROGRESS_FILE`).
 pub const PROGRESS_FILE: &str = "/perennial/run/progress.jsonl";
 /// Directory of the progress file and of the supervisor's own state: an emptyDir.
@@ -173,6 +179,9 @@ pub struct EvaluationRunSpec {
     /// URI of the directory for reports; a claim is mounted at [`OUTPUT_DIR`]. Credentials have the index 3.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output: Option<String>,
+    /// What is predicted is written there, too.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub output_predictions: bool,
     /// Seed.
     pub seed: u64,
     /// Deadline.

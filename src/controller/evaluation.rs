@@ -1,6 +1,6 @@
 //! Evaluation: what wakes it and what it is planned from.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 
 use jiff::Timestamp;
 use kube::ResourceExt;
@@ -204,8 +204,11 @@ fn release(caches: &Caches, namespace: &str, evaluation: &Evaluation) -> Option<
 
 /// What the spec reads.
 fn uris(evaluation: &Evaluation) -> impl Iterator<Item = &str> {
-    let spec = &evaluation.spec;
     let sources = evaluation::sources(evaluation).into_iter();
-    let read = sources.map(|(_, _, source)| source.uri.as_str());
-    read.chain(spec.output.as_deref())
+    let read = sources.filter_map(|(_, _, source)| match source {
+        Cow::Borrowed(source) => Some(source.uri.as_str()),
+        // What a run wrote: it lies at the output.
+        Cow::Owned(_) => None,
+    });
+    read.chain(evaluation.spec.output.as_deref())
 }

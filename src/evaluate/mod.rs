@@ -42,6 +42,7 @@ pub mod quality;
 pub mod results;
 pub mod retrieval;
 pub mod rows;
+mod said;
 mod side;
 pub mod slices;
 pub mod text;

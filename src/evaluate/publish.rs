@@ -12,7 +12,7 @@ use super::{Measured, Places, page::Page as View};
 use crate::{
     api::{
         gate::{GateStatus, Verdict},
-        run::{EvaluationRunSpec, Page},
+        run::{EvaluationRunSpec, Page, predictions_file},
         verdict,
     },
     data::{
@@ -118,7 +118,16 @@ pub async fn publish(spec: &EvaluationRunSpec, measured: &Measured, places: &Pla
     if let Some(output) = &spec.output {
         let text = json(spec, measured).to_string();
         let name = format!("{}-{}", spec.name, spec.number);
-        match store(output, &name, &html, &text, places).await {
+        let mut files = vec![
+            (format!("{name}.json"), Bytes::from(text)),
+            (format!("{name}.html"), Bytes::from(html.clone())),
+        ];
+        match &measured.said {
+            Some(Ok(said)) => files.push((predictions_file(&name), said.clone().into())),
+            Some(Err(why)) => told.message = Some(format!("outputPredictions: {why}")),
+            None => {}
+        }
+        match store(output, &name, files, places).await {
             Ok(uri) => told.uri = Some(uri),
             Err(error) => {
                 tracing::warn!("the report can't be stored: {error}");
@@ -152,30 +161,23 @@ fn gzip(bytes: &[u8]) -> std::io::Result<Vec<u8>> {
 async fn store(
     output: &str,
     name: &str,
-    html: &str,
-    json: &str,
+    files: Vec<(String, Bytes)>,
     places: &Places,
 ) -> Result<String, Error> {
     let uri: Uri = output.parse()?;
-    let files = [
-        (format!("{name}.json"), json),
-        (format!("{name}.html"), html),
-    ];
     match Folder::open(&uri, &Environment::prefixed("PERENNIAL_CRED_3_"))? {
         Some(folder) => {
-            for (file, text) in files {
-                folder
-                    .put(&file, Bytes::copy_from_slice(text.as_bytes()))
-                    .await?;
+            for (file, bytes) in files {
+                folder.put(&file, bytes).await?;
             }
         }
         None => {
             let failed =
                 |path: &std::path::Path, e: &std::io::Error| Error::file("writing", path, e);
             std::fs::create_dir_all(&places.output).map_err(|e| failed(&places.output, &e))?;
-            for (file, text) in files {
+            for (file, bytes) in files {
                 let path = places.output.join(file);
-                std::fs::write(&path, text).map_err(|e| failed(&path, &e))?;
+                std::fs::write(&path, bytes).map_err(|e| failed(&path, &e))?;
             }
         }
     }

@@ -457,7 +457,7 @@ fn for_prompt(
     columns.extend(spec.text_reference.as_deref());
     columns.extend(inputs(&spec.evaluators));
     columns.extend(spec.time.as_deref());
-    if spec.baseline.is_some() {
+    if spec.baseline.is_some() || spec.output_predictions {
         columns.extend(keys(spec)?);
     }
     finish(spec, read("dataset", source, &columns)?, Vec::new())

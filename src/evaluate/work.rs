@@ -11,7 +11,7 @@ use super::{
     measure::{Compared, run as measure_all},
     mirrored, prediction_columns, prompt, prompt_sides,
     protocol::open_inference::{self, Manner},
-    quality, retrieval, rows,
+    quality, retrieval, rows, said,
     side::Chat,
     slices, text,
     texts::Texts,
@@ -40,6 +40,8 @@ pub struct Measured {
     pub report: Report,
     /// What people are shown beyond that.
     pub details: Details,
+    /// The file of what was said, where it is wanted, or why there is none.
+    pub said: Option<Result<Vec<u8>, String>>,
 }
 
 /// Measures without telling anyone.
@@ -193,11 +195,19 @@ pub(super) async fn work(
     }
     let (datasets, digest) = (loaded.datasets.clone(), loaded.digest());
     let about = spec.clone();
-    let (mut metrics, mut count, mut details) = blocking(move || -> Result<_, Failure> {
+    let (mut metrics, mut count, mut details, said) = blocking(move || -> Result<_, Failure> {
+        let said = match (&loaded.rows, &truth, &answers, &loaded.asked, &texts) {
+            _ if !spec.output_predictions => None,
+            (Some(rows), Some(truth), Some((own, _)), ..) => {
+                Some(said::answers(&spec, &rows.table, truth, own))
+            }
+            (.., Some(rows), Some(texts)) => Some(said::texts(&spec, &rows.table, &texts.own)),
+            _ => None,
+        };
         let found = (truth.zip(answers), texts, replies);
         let (metrics, count) = compute(&spec, &loaded, found, &mut details)?;
         loaded.watched.iter().try_for_each(watched::Watched::end)?;
-        Ok((metrics, count, details))
+        Ok((metrics, count, details, said))
     })
     .await??;
     if let Some(found) = mirrored {
@@ -237,7 +247,11 @@ pub(super) async fn work(
         datasets,
         ..Report::default()
     };
-    Ok(Measured { report, details })
+    Ok(Measured {
+        report,
+        details,
+        said,
+    })
 }
 
 /// The truth, what the target says, and stable.

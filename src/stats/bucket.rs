@@ -14,6 +14,7 @@ use super::{
     labels::{Late, Samples},
     mirror::Mirrored,
     predictions::Stretches,
+    profile::Hours,
     sequential::{self, LatencySide, LatencyStratum, Units},
     sketch::{CallerSketch, LatencyHistogram, RowSketch},
 };
@@ -455,6 +456,8 @@ pub struct WindowFeatures {
     pub unknown: u64,
     /// Requests whose inputs were not looked at.
     pub dropped: u64,
+    /// When the rows came.
+    pub hours: Hours,
 }
 
 impl ReleaseMeasurements {
@@ -534,7 +537,7 @@ impl ReleaseMeasurements {
         let mut window = WindowFeatures::default();
         for hour in &self.older {
             if hour.revision == revision && hour.hour * 60 >= from && hour.hour * 60 + 60 <= to {
-                window.add(&hour.features);
+                window.add(hour.hour * 3_600, &hour.features);
                 window.unknown += hour.features_unknown;
             }
         }
@@ -542,7 +545,7 @@ impl ReleaseMeasurements {
             window.unknown += bucket.traffic.features_unknown;
             window.dropped += bucket.traffic.features_dropped;
             if let Some(rows) = &bucket.features {
-                window.add(rows);
+                window.add(bucket.minute * 60, rows);
             }
         }
         window
@@ -572,16 +575,25 @@ impl ReleaseMeasurements {
 }
 
 impl WindowFeatures {
-    /// Adds rows; those of sketches that don't go together count as unknown.
-    pub fn add(&mut self, rows: &RowSketch) {
+    /// Adds rows of an hour, given by a Unix time in seconds; those of sketches that don't go together count as unknown.
+    pub fn add(&mut self, second: i64, rows: &RowSketch) {
+        let mut hours = Hours::default();
+        hours.add(second, rows.rows);
+        self.add_all(&hours, rows);
+    }
+
+    /// The same of rows of several hours.
+    pub fn add_all(&mut self, hours: &Hours, rows: &RowSketch) {
         match &mut self.rows {
             None => self.rows = Some(rows.clone()),
             Some(all) => {
                 if all.merge(rows).is_err() {
                     self.unknown += rows.rows;
+                    return;
                 }
             }
         }
+        self.hours.merge(hours);
     }
 }
 

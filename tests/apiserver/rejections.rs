@@ -823,6 +823,31 @@ fn rows() -> Vec<Row> {
         ),
         (
             EVALUATION,
+            "/spec",
+            json!({"target": {"modelDeployment": {"name": "m"}}, "dataset": {"uri": "s3://b/d", "label": "y", "key": ["id"]},
+                   "baseline": {"predictions": {"uri": "s3://b/before.csv"}, "run": "quality-3"}, "output": "s3://b/o"}),
+            "baseline is one thing: write predictions (a file) or run (the name of a run that had outputPredictions)",
+        ),
+        (
+            EVALUATION,
+            "/spec",
+            json!({"target": {"modelDeployment": {"name": "m"}}, "dataset": {"uri": "s3://b/d", "label": "y", "key": ["id"]}, "baseline": {"run": "quality-3"}}),
+            "baseline.run: what a run predicted lies where it wrote its report: write output, the same as that run had",
+        ),
+        (
+            EVALUATION,
+            "/spec/outputPredictions",
+            json!(true),
+            "outputPredictions: what the target says of each row is written beside the row's key: write output and dataset.key, and a target that is asked",
+        ),
+        (
+            "ModelDeployment",
+            "/spec/monitoring",
+            json!({"drift": {"season": "Month"}}),
+            "spec.monitoring.drift.season",
+        ),
+        (
+            EVALUATION,
             "/spec/evaluators",
             json!([{"fairness": {"sensitive": []}}]),
             "sensitive",

@@ -7,7 +7,7 @@
 use std::io::Read;
 
 use perennial::stats::drift::live::{Drift, Rule, compare};
-use perennial::stats::profile::{Profile, ProfileBuilder};
+use perennial::stats::profile::{Hours, Profile, ProfileBuilder, Season};
 use perennial::stats::random::Generator;
 use perennial::stats::sketch::{Cell, ColumnKind, RowSketch};
 
@@ -75,28 +75,35 @@ fn profile(flights: &[&Flight<'_>], timed: bool) -> Profile {
     builder.finish()
 }
 
-/// Requests in pieces of [`CHUNK`], each with the minutes in which it began and ended.
-fn chunks(flights: &[&Flight<'_>]) -> Vec<(RowSketch, i64, i64)> {
+/// Requests in a row, the minutes in which they began and ended, and their hours.
+type Chunk = (RowSketch, i64, i64, Hours);
+
+/// Requests in pieces of [`CHUNK`].
+fn chunks(flights: &[&Flight<'_>]) -> Vec<Chunk> {
     flights
         .chunks_exact(CHUNK)
         .map(|rows| {
-            let mut sketch = RowSketch::new(COLUMNS);
+            let (mut sketch, mut hours) = (RowSketch::new(COLUMNS), Hours::default());
             for row in rows {
                 sketch.add(COLUMNS.iter().map(|c| c.0).zip(row.cells()));
+                hours.add(YEAR + 60 * row.minute, 1);
             }
-            (sketch, rows[0].minute, rows[CHUNK - 1].minute)
+            (sketch, rows[0].minute, rows[CHUNK - 1].minute, hours)
         })
         .collect()
 }
 
-fn judge(profile: &Profile, chunks: &[(RowSketch, i64, i64)], lasted: i64) -> Drift {
-    let mut live = RowSketch::new(COLUMNS);
+fn judge(profile: &Profile, chunks: &[Chunk], lasted: i64, season: Option<Season>) -> Drift {
+    let (mut live, mut hours) = (RowSketch::new(COLUMNS), Hours::default());
     for chunk in chunks {
         live.merge(&chunk.0).expect("the same kinds");
+        hours.merge(&chunk.3);
     }
     let rule = Rule {
         min_samples: 500,
         seconds: Some(60 * lasted.unsigned_abs()),
+        season,
+        hours,
         ..Rule::default()
     };
     compare(profile, &live, &rule)
@@ -112,9 +119,10 @@ fn names(drift: &Drift) -> Vec<&str> {
 /// False alarms of windows of each size, beginning every so many chunks: windows, and those in which any column drifted.
 fn false_alarms(
     profile: &Profile,
-    consecutive: &[(RowSketch, i64, i64)],
-    shuffled: &[(RowSketch, i64, i64)],
+    consecutive: &[Chunk],
+    shuffled: &[Chunk],
     sizes: [(usize, usize); 3],
+    season: Option<Season>,
 ) {
     for (size, every) in sizes {
         for (order, requests) in [("consecutive", consecutive), ("shuffled", shuffled)] {
@@ -124,19 +132,19 @@ fn false_alarms(
                 windows += 1;
                 // Shuffled ones come as fast as the others.
                 let lasted = consecutive[start + n - 1].2 - consecutive[start].1;
-                let drift = judge(profile, &requests[start..start + n], lasted);
+                let drift = judge(profile, &requests[start..start + n], lasted, season);
                 assert!(drift.compared >= 7, "{drift:#?}");
                 if drift.drifted > 0 {
                     alarms.push((start, drift.columns[0].message.clone()));
                 }
             }
             println!(
-                "{size} {order}: {} of {windows} windows raise an alarm",
+                "{size} {order}, season {season:?}: {} of {windows} windows raise an alarm",
                 alarms.len()
             );
             assert!(
                 alarms.len() * 100 <= windows,
-                "{size} {order}: {alarms:?} of {windows}"
+                "{size} {order}, season {season:?}: {alarms:?} of {windows}"
             );
         }
     }
@@ -160,7 +168,10 @@ fn a_year(sizes: [(usize, usize); 3], timed: &[bool]) {
     for &timed in timed {
         println!("profile with times: {timed}");
         let profile = profile(&reference, timed);
-        false_alarms(&profile, &consecutive, &shuffled, sizes);
+        let seasons = [None, Some(Season::Day), Some(Season::Week)];
+        for season in &seasons[..if timed { 3 } else { 1 }] {
+            false_alarms(&profile, &consecutive, &shuffled, sizes, *season);
+        }
     }
 }
 
@@ -185,7 +196,7 @@ fn summer_is_found_in_the_first_full_window_and_the_calendar_is_not_counted() {
     let mut shuffled: Vec<&Flight<'_>> = winter.clone();
     shuffle(&mut shuffled, 2);
     let profile = profile(&shuffled, true);
-    assert!(profile.bytes() < 20_000, "{}", profile.bytes());
+    assert!(profile.bytes() < 80_000, "{}", profile.bytes());
     let calendar: Vec<&str> = profile
         .columns
         .iter()
@@ -203,11 +214,13 @@ fn summer_is_found_in_the_first_full_window_and_the_calendar_is_not_counted() {
     for size in [500, 5_000, 50_000] {
         let first = &requests[..size / CHUNK];
         let lasted = first[first.len() - 1].2 - first[0].1;
-        let drift = judge(&profile, first, lasted);
-        assert_eq!(drift.compared, 7);
-        assert!(names(&drift).contains(&"temp"), "{size}: {drift:#?}");
-        if size > 500 {
-            assert!(names(&drift).contains(&"dewp"), "{size}: {drift:#?}");
+        for season in [None, Some(Season::Day), Some(Season::Week)] {
+            let drift = judge(&profile, first, lasted, season);
+            assert_eq!(drift.compared, 7);
+            assert!(names(&drift).contains(&"temp"), "{size}: {drift:#?}");
+            if size > 500 {
+                assert!(names(&drift).contains(&"dewp"), "{size}: {drift:#?}");
+            }
         }
     }
 }

@@ -90,6 +90,12 @@ pub use target::{
     "rule": "!has(self.baseline) || !has(self.evaluators) || size(self.evaluators) == 0 || !self.evaluators.all(e, has(e.container))",
     "message": "baseline: evaluators that are containers compare by themselves: take it out"
 }, {
+    "rule": "!has(self.baseline) || !has(self.baseline.run) || has(self.output)",
+    "message": "baseline.run: what a run predicted lies where it wrote its report: write output, the same as that run had"
+}, {
+    "rule": "!has(self.outputPredictions) || !self.outputPredictions || has(self.output) && has(self.dataset) && has(self.dataset.key) && size(self.dataset.key) > 0 && !has(self.target.predictions)",
+    "message": "outputPredictions: what the target says of each row is written beside the row's key: write output and dataset.key, and a target that is asked"
+}, {
     "rule": "!has(self.stopWhen) || (has(self.target.promptRelease) || has(self.target.endpoint) && self.target.endpoint.protocol == 'OpenAI') && has(self.dataset) && !has(self.dataset.time) && has(self.gates) && size(self.gates) > 0",
     "message": "stopWhen spares answers that cost: write target.promptRelease or an endpoint of protocol OpenAI, gates to decide, and no dataset.time, as rows of a day resemble each other"
 }, {
@@ -174,6 +180,10 @@ pub struct EvaluationSpec {
         regex(pattern = r"^(s3|gs|az|pvc)://[^/]+(/.*)?$")
     )]
     pub output: Option<String>,
+    /// What the target says of each row is written to `output`, too, with the columns of `dataset.key`: `<evaluation>-<number>.predictions.jsonl.gz`, which `baseline.run` of
+    /// later runs reads. Answers are written word for word.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output_predictions: Option<bool>,
     /// Environment for writing reports.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output_credentials: Option<Credentials>,

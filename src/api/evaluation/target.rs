@@ -165,9 +165,21 @@ pub struct Predictions {
 /// What comparing gates compare with, instead of stable.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [{
+    "rule": "has(self.predictions) != has(self.run)",
+    "message": "baseline is one thing: write predictions (a file) or run (the name of a run that had outputPredictions)"
+}]))]
 pub struct Baseline {
     /// A file of what was predicted for the same rows, joined by `dataset.key`. Its metrics are `stable.<metric>`.
-    pub predictions: BaselinePredictions,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub predictions: Option<BaselinePredictions>,
+    /// Name of a run, `<evaluation>-<number>`, which had `outputPredictions` and the same `output` as this one: what it wrote there is that file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(
+        length(min = 3, max = 60),
+        regex(pattern = r"^[a-z]([-a-z0-9]*[a-z0-9])?-[1-9][0-9]*$")
+    )]
+    pub run: Option<String>,
 }
 
 /// A file of predictions to compare with.

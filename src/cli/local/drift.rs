@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::{Output, UNMEASURED, aligned};
 use crate::{
-    api::{gate::Verdict, run::Report, verdict::short},
+    api::{gate::Verdict, verdict::short},
     data::table::Source,
     evaluate::{
         self, Measured,
@@ -159,7 +159,7 @@ pub fn drift(files: &DriftFiles) -> Result<ExitCode, String> {
                     distributions,
                     ..Details::default()
                 },
-                report: Report::default(),
+                ..Measured::default()
             };
             measured.report.summary.rows = i64::try_from(c.rows()).ok();
             for (names, side) in [(&one_sided.0, "reference"), (&one_sided.1, "current data")] {

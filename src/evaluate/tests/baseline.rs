@@ -151,3 +151,120 @@ async fn a_file_that_lacks_too_many_rows_or_any_prediction_is_no_baseline() {
         assert!(failure.message.contains(word), "{}", failure.message);
     }
 }
+
+/// A run whose predictions are written, and another one that names it.
+async fn named_run(mut first: Value, files: &[(&str, &str)], second: Value) -> (String, Report) {
+    first["outputPredictions"] = json!(true);
+    first["output"] = json!("pvc://reports/quality");
+    let before = pod(files);
+    let spec = before.spec(&first);
+    let measured = measure(spec.clone(), &before.places).await.unwrap();
+    let told = publish::publish(&spec, &measured, &before.places).await;
+    assert_eq!(told.message, None);
+    let written = before.places.output.join("quality-1.predictions.jsonl.gz");
+    let mut text = String::new();
+    std::io::Read::read_to_string(
+        &mut flate2::read::GzDecoder::new(std::fs::File::open(&written).unwrap()),
+        &mut text,
+    )
+    .unwrap();
+    let after = pod(files);
+    let place = after.places.volumes.join("baseline");
+    std::fs::create_dir_all(&place).unwrap();
+    std::fs::copy(&written, place.join("quality-1.predictions.jsonl.gz")).unwrap();
+    let mut second = second;
+    second["baseline"] = json!({"uri": "pvc://reports/quality/quality-1.predictions.jsonl.gz"});
+    (text, after.run(second).await.unwrap())
+}
+
+#[tokio::test]
+async fn a_model_is_compared_with_what_a_run_wrote_as_if_that_had_been_asked_again() {
+    let (good, bad) = (
+        Server::default(),
+        Server {
+            swapped: true,
+            ..Server::default()
+        },
+    );
+    let only_classes = Server {
+        only_classes: true,
+        ..Server::default()
+    };
+    let (good, bad, only_classes) = (
+        good.start().await,
+        bad.start().await,
+        only_classes.start().await,
+    );
+    let files = [("dataset/holdout.csv", rows())];
+    let files: Vec<(&str, &str)> = files.iter().map(|(n, t)| (*n, t.as_str())).collect();
+    for (stable, field) in [(&bad, "score"), (&only_classes, "prediction")] {
+        let (text, named) = named_run(model(stable, None), &files, model(&good, None)).await;
+        assert_eq!(text.lines().count(), 600);
+        let line: Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
+        assert_eq!(line["id"], json!(0));
+        assert!(
+            line.get(field).is_some_and(|said| !said.is_null()),
+            "{line}"
+        );
+        let beside = pod(&files).run(model(&good, Some(stable))).await.unwrap();
+        for name in ["accuracy", "logLoss", "rocAuc"] {
+            for side in ["", "stable.", "difference."] {
+                let name = format!("{side}{name}");
+                let of = |report: &Report| {
+                    let found = report.metrics.iter().find(|m| m.name == name);
+                    found.map(|m| (m.value, m.lower, m.upper, m.p_value))
+                };
+                assert_eq!(of(&named), of(&beside), "{name} of {field}");
+            }
+        }
+        assert_eq!(named.summary.rows, Some(600));
+    }
+}
+
+#[tokio::test]
+async fn a_prompt_is_compared_with_what_a_run_wrote() {
+    let questions = prompts::questions(40);
+    let files = [("dataset/questions.jsonl", questions.as_str())];
+    let (base, _) = prompts::serve(prompts::Rule::default()).await;
+    let mut spec = prompts::spec(
+        prompts::target(&base, false),
+        json!([{"text": {"metrics": ["contains"]}}]),
+    );
+    spec["key"] = json!(["id"]);
+    let (text, report) = named_run(spec.clone(), &files, spec).await;
+    assert!(
+        text.lines().next().unwrap().contains("\"prediction\":\""),
+        "{text}"
+    );
+    assert_eq!(
+        (
+            value(&report, "contains"),
+            value(&report, "stable.contains")
+        ),
+        (1.0, 1.0)
+    );
+    assert_eq!(value(&report, "difference.contains"), 0.0);
+}
+
+#[tokio::test]
+async fn predictions_that_can_not_be_told_from_the_key_are_said_and_take_nothing_from_the_verdict()
+{
+    let url = Server::default().start().await;
+    let text = rows().replacen("id,", "score,", 1);
+    let pod = pod(&[("dataset/holdout.csv", &text)]);
+    let mut spec = model(&url, None);
+    spec["key"] = json!(["score"]);
+    spec["outputPredictions"] = json!(true);
+    spec["output"] = json!("pvc://reports/quality");
+    let spec = pod.spec(&spec);
+    let measured = measure(spec.clone(), &pod.places).await.unwrap();
+    let told = publish::publish(&spec, &measured, &pod.places).await;
+    assert!(told.message.unwrap().contains("give it another name"));
+    assert!(pod.places.output.join("quality-1.html").exists());
+    assert!(
+        !pod.places
+            .output
+            .join("quality-1.predictions.jsonl.gz")
+            .exists()
+    );
+}

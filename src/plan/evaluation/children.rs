@@ -1,5 +1,7 @@
 //! The child of an Evaluation: one Job per run.
 
+use std::borrow::Cow;
+
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::ByteString;
 use kube::{Resource, ResourceExt};
@@ -11,13 +13,15 @@ use crate::{
         Credentials, Duration, Evaluation, GATEWAY_INTERNAL_PORT, GATEWAY_MIRRORED_PORT,
         SUPERVISOR_PORT,
         container::EvaluatorTemplate,
-        evaluation::{EvaluationRun, Evaluator, Predictions, TableSource},
+        evaluation::{
+            BaselinePredictions, EvaluationRun, EvaluationSpec, Evaluator, Predictions, TableSource,
+        },
         judge::JudgeEvaluator,
         label, mirrored,
         run::{
             CALIBRATION_INDEX, ENDPOINT_KEY, EvaluationRunSpec, EvaluationTarget, MANIFEST,
             MAX_ITEM_ERRORS, MirroredRun, OUTPUT_DIR, PROGRAM, PromptSide, REPORT_FILE, RUN_DIR,
-            RUN_ENV, TRAINING, TRAINING_INDEX, TrainedOn, calibration, judge_key,
+            RUN_ENV, TRAINING, TRAINING_INDEX, TrainedOn, calibration, judge_key, predictions_file,
         },
     },
     plan::{pod, prompt_release::template},
@@ -38,7 +42,7 @@ pub fn job_name(evaluation: &str, number: i64) -> String {
 }
 
 /// The sources that a run reads, with the names of their mounts and the indices of their credentials.
-pub fn sources(evaluation: &Evaluation) -> Vec<(usize, String, &TableSource)> {
+pub fn sources(evaluation: &Evaluation) -> Vec<(usize, String, Cow<'_, TableSource>)> {
     let spec = &evaluation.spec;
     let dataset = spec.dataset.as_ref().map(|d| (0, "dataset", &d.source));
     let reference = spec.reference.as_ref().map(|r| (1, "reference", r));
@@ -47,16 +51,41 @@ pub fn sources(evaluation: &Evaluation) -> Vec<(usize, String, &TableSource)> {
         .predictions
         .as_ref()
         .map(|p| (2, "predictions", &p.source));
-    let baseline = spec.baseline.as_ref();
-    let baseline = baseline.map(|b| (4, "baseline", &b.predictions.source));
-    let all = [dataset, reference, predictions, baseline];
-    let own = all.into_iter().flatten();
-    let own = own.map(|(index, name, source)| (index, name.to_owned(), source));
+    let all = [dataset, reference, predictions].into_iter().flatten();
+    let own = all.map(|(index, name, source)| (index, name, Cow::Borrowed(source)));
+    let file = spec.baseline.as_ref().and_then(|b| b.predictions.as_ref());
+    let baseline = match file {
+        Some(file) => Some(Cow::Borrowed(&file.source)),
+        None => baseline(spec).map(|b| Cow::Owned(b.source)),
+    };
+    let baseline = baseline.map(|source| (4, "baseline", source));
+    let own = own
+        .chain(baseline)
+        .map(|(index, name, source)| (index, name.to_owned(), source));
     let calibrations = judges(evaluation).filter_map(|(place, judge)| {
         let source = &judge.calibration.as_ref()?.dataset;
+        let source = Cow::Borrowed(source);
         Some((CALIBRATION_INDEX + place, calibration(place), source))
     });
     own.chain(calibrations).collect()
+}
+
+/// The file that stands for stable: one that is named, or what a run wrote beside its report.
+fn baseline(spec: &EvaluationSpec) -> Option<BaselinePredictions> {
+    let baseline = spec.baseline.as_ref()?;
+    if let Some(file) = &baseline.predictions {
+        return Some(file.clone());
+    }
+    let (run, output) = baseline.run.as_ref().zip(spec.output.as_ref())?;
+    let file = predictions_file(run);
+    Some(BaselinePredictions {
+        source: TableSource {
+            uri: format!("{}/{file}", output.trim_end_matches('/')),
+            credentials: spec.output_credentials.clone(),
+            ..TableSource::default()
+        },
+        ..BaselinePredictions::default()
+    })
 }
 
 /// Judges, with their places among the evaluators.
@@ -192,7 +221,7 @@ fn run_spec(owner: &Evaluation, target: EvaluationTarget) -> EvaluationRunSpec {
             .and_then(|d| d.time.as_ref())
             .map(|t| t.column.clone()),
         reference: spec.reference.clone(),
-        baseline: spec.baseline.as_ref().map(|b| b.predictions.clone()),
+        baseline: baseline(spec),
         mirrored: None,
         training: None,
         evaluators: spec.evaluators.iter().map(told).collect(),
@@ -203,6 +232,7 @@ fn run_spec(owner: &Evaluation, target: EvaluationTarget) -> EvaluationRunSpec {
         gates: spec.gates.clone(),
         subject: String::new(),
         output: spec.output.clone(),
+        output_predictions: spec.output_predictions == Some(true),
         seed: spec
             .seed
             .and_then(|s| u64::try_from(s).ok())
@@ -228,6 +258,7 @@ pub fn local_run(owner: &Evaluation, predictions: Predictions, joined: bool) -> 
         run.dataset = None;
     }
     run.output = None;
+    run.output_predictions = false;
     run
 }
 

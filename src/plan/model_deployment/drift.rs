@@ -13,7 +13,7 @@ use super::reason;
 use crate::{
     api::{
         Duration,
-        model_deployment::{DriftMonitoring, DriftStatus, DriftWindow},
+        model_deployment::{DriftMonitoring, DriftStatus, DriftWindow, Season},
     },
     stats::{
         bucket::{ReleaseMeasurements, WindowFeatures},
@@ -21,7 +21,7 @@ use crate::{
             Method,
             live::{self, ColumnDrift, Drift, Reason, Rule},
         },
-        profile::Profile,
+        profile::{self, Profile, season as like_hours},
     },
 };
 
@@ -131,7 +131,7 @@ pub fn judge(input: &Input<'_>, before: &Output, now: Timestamp) -> Output {
     };
     if let Some(recorded) = recorded {
         features.unknown += recorded.unknown;
-        features.add(&recorded.rows);
+        features.add_all(&recorded.hours, &recorded.rows);
         predicted.merge(&recorded.predictions);
     }
     let inputs = features.rows.as_ref().map_or(0, |r| r.rows);
@@ -141,8 +141,11 @@ pub fn judge(input: &Input<'_>, before: &Output, now: Timestamp) -> Output {
     let full = rows >= needed && lasted >= length;
     let rule = Rule {
         seconds: u64::try_from(lasted.as_secs()).ok(),
+        hours: features.hours.clone(),
         ..rule(monitoring, needed)
     };
+    // Known before a window is full.
+    let no_season = || like_hours::unknown(profile?, rule.season?);
     match profile {
         None => {
             output.summary = Some("no profile".to_owned());
@@ -152,12 +155,15 @@ pub fn judge(input: &Input<'_>, before: &Output, now: Timestamp) -> Output {
             let drift = compare(profile, &features, &rule);
             output.columns = columns(&drift);
             output.summary = Some(summary(&drift));
-            output.condition = condition(&drift, rows);
+            output.condition = condition(&drift, rows, &beside(monitoring, length));
             window.share = drift.share.map(round);
         }
         Some(profile) if full || window.end.is_none() => {
             let filling = filling(monitoring, (inputs, needed), features.unknown);
-            let (why, summary, text) = filling;
+            let (why, summary, text) = match no_season() {
+                Some(text) => (reason::SEASON_UNKNOWN, "season unknown", text),
+                None => filling,
+            };
             output.summary = Some(summary.to_owned());
             output.columns = unknown(monitoring, profile, &rule, why);
             output.condition = (false, why, text);
@@ -171,7 +177,8 @@ pub fn judge(input: &Input<'_>, before: &Output, now: Timestamp) -> Output {
         window.next = Time(minute_time(end));
         window.rows = i64::try_from(rows).unwrap_or(i64::MAX);
         output.columns.retain(|c| !c.prediction);
-        if let Some((row, new)) = predictions::judge(&predicted, (start, end), reference, &rule) {
+        let of = (start, end, length);
+        if let Some((row, new)) = predictions::judge(&predicted, of, reference, &rule) {
             if let Some(sentence) = predictions::sentence(&row) {
                 let (detected, why, text) = &mut output.condition;
                 *text = format!("{text}; {sentence}");
@@ -250,13 +257,36 @@ pub fn length(monitoring: Option<&DriftMonitoring>) -> jiff::SignedDuration {
     window.map_or(DEFAULT_WINDOW, Duration::to_signed)
 }
 
+/// Like hours of what are compared.
+pub fn season(monitoring: &DriftMonitoring) -> Option<profile::Season> {
+    Some(match monitoring.season? {
+        Season::Day => profile::Season::Day,
+        Season::Week => profile::Season::Week,
+    })
+}
+
 fn rule(monitoring: &DriftMonitoring, min_samples: u64) -> Rule {
     Rule {
         columns: monitoring.columns.clone().unwrap_or_default(),
         thresholds: monitoring.thresholds.clone(),
         min_samples,
+        season: season(monitoring),
         ..Rule::default()
     }
+}
+
+/// What a window was compared with, where a person should know.
+fn beside(monitoring: &DriftMonitoring, length: jiff::SignedDuration) -> String {
+    if let Some(season) = season(monitoring) {
+        return format!("; compared with like hours of the {}", season.name());
+    }
+    let short = monitoring
+        .window
+        .as_ref()
+        .filter(|_| length < DEFAULT_WINDOW);
+    short.map_or(String::new(), |window| {
+        format!("; compared with all hours and days of the training data, which a window of {window} resembles less than a week: season compares like hours")
+    })
 }
 
 fn compare(profile: &Profile, features: &WindowFeatures, rule: &Rule) -> Drift {
@@ -288,6 +318,7 @@ fn column(c: &ColumnDrift) -> DriftStatus {
             Reason::NotObserved => "NotObserved",
             Reason::SchemaMismatch => "SchemaMismatch",
             Reason::NotEnoughSamples => "NotEnoughSamples",
+            Reason::SeasonUnknown => reason::SEASON_UNKNOWN,
             Reason::Calendar => "Calendar",
             Reason::Drifted | Reason::WithinThreshold | Reason::WithinNoise => OBSERVED,
         }
@@ -297,13 +328,26 @@ fn column(c: &ColumnDrift) -> DriftStatus {
 }
 
 fn summary(drift: &Drift) -> String {
+    if no_season(drift).is_some() {
+        return "season unknown".to_owned();
+    }
     if drift.compared == 0 {
         return "nothing comparable".to_owned();
     }
     format!("{}/{}", drift.drifted, drift.compared)
 }
 
-fn condition(drift: &Drift, rows: u64) -> (bool, &'static str, String) {
+/// Why like hours are unknown.
+fn no_season(drift: &Drift) -> Option<&str> {
+    let mut columns = drift.columns.iter();
+    let column = columns.find(|c| c.reason == Reason::SeasonUnknown)?;
+    Some(&column.message)
+}
+
+fn condition(drift: &Drift, rows: u64, beside: &str) -> (bool, &'static str, String) {
+    if let Some(why) = no_season(drift) {
+        return (false, reason::SEASON_UNKNOWN, why.to_owned());
+    }
     let odd: Vec<&str> = drift
         .columns
         .iter()
@@ -331,7 +375,7 @@ fn condition(drift: &Drift, rows: u64) -> (bool, &'static str, String) {
             })
             .collect();
         let text = format!(
-            "{} of {} columns drifted in {rows} rows: {}{also}",
+            "{} of {} columns drifted in {rows} rows: {}{beside}{also}",
             drift.drifted,
             drift.compared,
             named.join(", ")
@@ -348,7 +392,7 @@ fn condition(drift: &Drift, rows: u64) -> (bool, &'static str, String) {
             false,
             reason::WITHIN_THRESHOLDS,
             format!(
-                "0 of {} columns drifted in {rows} rows{also}",
+                "0 of {} columns drifted in {rows} rows{beside}{also}",
                 drift.compared
             ),
         )

@@ -26,6 +26,8 @@ pub const PREDICTIONS_DRIFTED: &str = "PredictionsDrifted";
 pub const WITHIN_THRESHOLDS: &str = "WithinThresholds";
 /// No column of the profile was in requests.
 pub const NOTHING_COMPARABLE: &str = "NothingComparable";
+/// `monitoring.drift.season`, and nobody knows what like hours are like: the training data has no times or is of too few days, or requests come at other hours. That is not "no drift".
+pub const SEASON_UNKNOWN: &str = "SeasonUnknown";
 /// Too few rows were seen: that is not "no drift".
 pub const NOT_ENOUGH_SAMPLES: &str = "NotEnoughSamples";
 /// The inputs of requests are not understood.
@@ -58,6 +60,7 @@ pub fn known(reason: &str) -> &'static str {
         PREDICTIONS_DRIFTED,
         WITHIN_THRESHOLDS,
         NOTHING_COMPARABLE,
+        SEASON_UNKNOWN,
         NOT_ENOUGH_SAMPLES,
         FEATURES_UNKNOWN,
         NO_PROFILE,

@@ -216,6 +216,16 @@ fn doubt_of(
         );
         return Some((reason::METRIC_UNKNOWN, message));
     }
+    if trigger::predictions(trigger)
+        && let Some(season) = input.monitoring.and_then(drift::season)
+        && drift::predictions::is_shorter(drift::length(input.monitoring), season)
+    {
+        let message = format!(
+            "trigger {name} watches predictions, which are compared with one earlier window: with monitoring.drift.season that takes a window of a {} or longer",
+            season.name()
+        );
+        return Some((reason::METRIC_UNKNOWN, message));
+    }
     if let Some(concept) = &trigger.concept {
         return concept::doubt(spec, name, concept);
     }

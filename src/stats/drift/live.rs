@@ -14,9 +14,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::Method;
-use crate::stats::profile::{ColumnProfile, Profile};
+use crate::stats::profile::{ColumnProfile, Hours, Profile, Season, season};
 use crate::stats::sketch::{ColumnKind, ColumnSketch, RowSketch};
-use noise::Span;
+use noise::{Like, Span};
 
 mod grid;
 mod noise;
@@ -42,6 +42,10 @@ pub struct Rule {
     pub min_samples: u64,
     /// How long the window lasted, in seconds; where absent, as long as the reference took for so many rows.
     pub seconds: Option<u64>,
+    /// The window is held against like hours of this season.
+    pub season: Option<Season>,
+    /// When its rows came: needed for `season`.
+    pub hours: Hours,
 }
 
 impl Default for Rule {
@@ -51,6 +55,8 @@ impl Default for Rule {
             thresholds: BTreeMap::new(),
             min_samples: DEFAULT_MIN_SAMPLES,
             seconds: None,
+            season: None,
+            hours: Hours::default(),
         }
     }
 }
@@ -84,6 +90,8 @@ pub enum Reason {
     NotObserved,
     /// The column is unknown to the reference, or its values are of another type.
     SchemaMismatch,
+    /// The reference doesn't say what like hours are like: nothing is known.
+    SeasonUnknown,
 }
 
 impl Reason {
@@ -147,19 +155,44 @@ pub struct Drift {
 #[must_use]
 pub fn compare(reference: &Profile, live: &RowSketch, rule: &Rule) -> Drift {
     let wanted = |name: &str| rule.columns.is_empty() || rule.columns.iter().any(|c| c == name);
-    let scored: Vec<(&ColumnProfile, ColumnDrift)> = reference
+    let no_season = rule.season.and_then(|season| {
+        season::unknown(reference, season)
+            .or_else(|| season::unseen(reference, season, &rule.hours, live.rows))
+    });
+    let scored: Vec<(&ColumnProfile, Option<Like>, ColumnDrift)> = reference
         .columns
         .iter()
         .filter(|c| wanted(&c.name))
-        .map(|column| (column, score(column, live.columns.get(&column.name), rule)))
+        .map(|column| {
+            let like = rule.season.zip(reference.windows.as_ref());
+            let like = like.and_then(|(season, windows)| {
+                let found = season::like(column, windows, season, &rule.hours)?;
+                let like = Like {
+                    season,
+                    values: found.values,
+                    spread: found.spread,
+                };
+                Some((found.grid, like))
+            });
+            let (grid, like) = like.unzip();
+            let mut result = score(column, grid, live.columns.get(&column.name), rule);
+            if let Some(why) = no_season.as_ref().filter(|_| result.reason.counts()) {
+                result.reason = Reason::SeasonUnknown;
+                result.message.clone_from(why);
+                result.score = None;
+            }
+            (column, like, result)
+        })
         .collect();
     let span = Span {
         seconds: rule.seconds,
-        columns: scored.iter().filter(|c| c.1.reason.counts()).count(),
+        columns: scored.iter().filter(|c| c.2.reason.counts()).count(),
+        like: None,
     };
     let mut columns: Vec<ColumnDrift> = scored
         .into_iter()
-        .map(|(column, mut result)| {
+        .map(|(column, like, mut result)| {
+            let span = Span { like, ..span };
             result.noise = result.score.and_then(|_| {
                 noise::bound(column, reference.windows.as_ref(), result.samples, span)
             });
@@ -215,8 +248,13 @@ pub fn compare(reference: &Profile, live: &RowSketch, rule: &Rule) -> Drift {
     }
 }
 
-/// Scores one column; `live` is absent if no sketch of it was kept. What can be judged is `WithinThreshold` for now.
-fn score(reference: &ColumnProfile, live: Option<&ColumnSketch>, rule: &Rule) -> ColumnDrift {
+/// Scores one column, held against `like` hours of it or all; `live` is absent if no sketch of it was kept. What can be judged is `WithinThreshold` for now.
+fn score(
+    reference: &ColumnProfile,
+    like: Option<Grid>,
+    live: Option<&ColumnSketch>,
+    rule: &Rule,
+) -> ColumnDrift {
     let name = &reference.name;
     let threshold = rule.threshold(name);
     let mut result = ColumnDrift {
@@ -266,7 +304,7 @@ fn score(reference: &ColumnProfile, live: Option<&ColumnSketch>, rule: &Rule) ->
             result.samples, result.nulls
         );
     }
-    let Some(grid) = Grid::of(reference) else {
+    let Some(grid) = like.or_else(|| Grid::of(reference)) else {
         result.reason = Reason::NotEnoughSamples;
         result.message = format!("the reference has no values in {name}");
         return result;

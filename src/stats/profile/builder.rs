@@ -3,7 +3,7 @@
 use super::calendar::Calendar;
 use super::sample::Sample;
 use super::windows::{Windows, cells};
-use super::{ColumnProfile, Profile};
+use super::{ColumnProfile, Profile, season};
 use crate::stats::drift::live::Grid;
 use crate::stats::sketch::{CategorySketch, Cell, ColumnKind, ColumnSketch, MAX_COLUMNS};
 
@@ -50,6 +50,7 @@ impl ProfileBuilder {
     pub fn finish(self) -> Profile {
         let places = self.sample.places();
         let windows = Windows::of(&places, self.rows);
+        let groups = season::groups(self.columns.len());
         let columns = self
             .columns
             .iter()
@@ -66,6 +67,7 @@ impl ProfileBuilder {
                         .collect();
                     let cells = cells(&grid, &hashes, self.sample.values(i));
                     profile.null = windows.null(&places, &grid, &cells);
+                    profile.season = windows.seasonal(&places, &grid, &cells, groups);
                 }
                 profile
             })

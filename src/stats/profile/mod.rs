@@ -17,10 +17,12 @@
 mod builder;
 mod calendar;
 mod sample;
+pub mod season;
 mod windows;
 
 pub use builder::ProfileBuilder;
 pub use calendar::Calendar;
+pub use season::{Hours, Season, Seasonal};
 pub use windows::{Moments, Null, RANDOM_ROWS, Windows};
 
 use serde::{Deserialize, Serialize};
@@ -31,7 +33,7 @@ use super::sketch::{ColumnKind, ColumnSketch, MAX_COLUMNS, RowSketch};
 pub const MAX_BINS: usize = 32;
 /// Categories that are named at most; the rest is `other`.
 pub const MAX_NAMED: usize = 50;
-/// The serialised profile stays under this many bytes; names of rare categories go first.
+/// The serialised profile stays under this many bytes; hours of the last columns go first, then names of rare categories.
 pub const MAX_BYTES: usize = 256 * 1024;
 /// The quantiles of [`ColumnProfile::quantiles`], in order.
 pub const QUANTILES: [f64; 7] = [0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99];
@@ -100,7 +102,10 @@ pub struct ColumnProfile {
     /// What windows of this data set itself score.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub null: Option<Null>,
-    /// The same in profiles from before windows were drawn: by sample size (see [`ColumnProfile::noise_at`]).
+    /// How it differs from hour to hour: known only where rows have times, of three days or more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub season: Option<Seasonal>,
+    /// The same as `null` in profiles from before windows were drawn: by sample size (see [`ColumnProfile::noise_at`]).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub noise: Vec<NoisePoint>,
 }
@@ -160,6 +165,12 @@ impl Profile {
     /// Keeps within [`MAX_COLUMNS`] and [`MAX_BYTES`].
     fn bound(&mut self) {
         self.columns.truncate(MAX_COLUMNS);
+        let mut with_hours = self.columns.len();
+        while with_hours > 0 && self.bytes() > MAX_BYTES {
+            with_hours = with_hours.saturating_sub(8);
+            let without = &mut self.columns[with_hours..];
+            without.iter_mut().for_each(|column| column.season = None);
+        }
         let mut named = MAX_NAMED;
         while named > 0 && self.bytes() > MAX_BYTES {
             named /= 2;
@@ -193,6 +204,7 @@ impl ColumnProfile {
             other: 0,
             calendar: None,
             null: None,
+            season: None,
             noise: Vec::new(),
         };
         if let Some(values) = sketch.numeric() {

@@ -6,9 +6,12 @@
 //! and standard deviation of their squares' cube roots. A squared score is a sum of squares of nearly normal deviations, and the cube
 //! root of such a sum is nearly normal (Wilson and Hilferty, 1931), so that a bound for the next window follows from these.
 
+use std::ops::Range;
+
 use serde::{Deserialize, Serialize};
 
 use super::sample::{Kept, Places};
+use super::season::Hours;
 use super::{ColumnProfile, round};
 use crate::stats::drift::live::Grid;
 use crate::stats::random::Generator;
@@ -40,6 +43,9 @@ pub struct Windows {
     pub lengths: Vec<u64>,
     /// Rows that were looked at in a window of each length, on average.
     pub rows: Vec<f64>,
+    /// Rows that were looked at by the hour of the week, where there are times.
+    #[serde(default, skip_serializing_if = "Hours::is_empty")]
+    pub hours: Hours,
 }
 
 /// Mean and standard deviation of the cube roots of squared scores, and the highest score.
@@ -104,11 +110,16 @@ impl Windows {
             .take_while(|&l| l > 0 && rows(l) >= SMALLEST)
             .collect();
         lengths.reverse();
+        let mut hours = Hours::default();
+        for (time, _) in places.rows.iter().filter(|_| places.timed) {
+            hours.add(*time, 1);
+        }
         Self {
             timed: places.timed,
             total: length,
             rows: lengths.iter().map(|&l| round(rows(l), 4)).collect(),
             lengths,
+            hours,
         }
     }
 
@@ -132,6 +143,7 @@ impl Windows {
             total: in_seconds(n),
             lengths: lengths.iter().map(|&l| in_seconds(l)).collect(),
             rows: lengths.iter().map(|&l| round(rows(l), 4)).collect(),
+            hours: Hours::default(),
         };
         if let Some(grid) = Grid::of(column) {
             let parts: Vec<Vec<f64>> = stretches
@@ -173,6 +185,31 @@ impl Windows {
         self.total as f64 / length.max(1) as f64
     }
 
+    /// What windows of a length score: each is given by where its rows are in `places`.
+    pub(super) fn moments(
+        &self,
+        places: &Places,
+        length: u64,
+        mut score: impl FnMut(Range<usize>) -> Option<f64>,
+    ) -> Option<Moments> {
+        let (first, last) = (places.rows[0].0, first_after(places, self.total));
+        let room = last
+            .saturating_sub(first)
+            .unsigned_abs()
+            .saturating_sub(length);
+        let step = (length / 4).max(room / STARTS).max(1);
+        let scores: Vec<f64> = (0..=room / step)
+            .filter_map(|i| {
+                let start = first.saturating_add((i * step) as i64);
+                let end = start.saturating_add(length as i64);
+                let from = places.rows.partition_point(|r| r.0 < start);
+                let to = places.rows.partition_point(|r| r.0 < end);
+                score(from..to)
+            })
+            .collect();
+        Moments::of(&scores)
+    }
+
     /// The null of a column of which these values were kept; `None` if it has none.
     pub(super) fn null(&self, places: &Places, grid: &Grid, cells: &[Option<u16>]) -> Option<Null> {
         let ordered: Vec<Option<u16>> = places.rows.iter().map(|r| cells[r.1 as usize]).collect();
@@ -186,30 +223,16 @@ impl Windows {
             .iter()
             .zip(&self.rows)
             .map(|(&length, &rows)| {
-                let (first, last) = (places.rows[0].0, first_after(places, self.total));
-                let room = last
-                    .saturating_sub(first)
-                    .unsigned_abs()
-                    .saturating_sub(length);
-                let step = (length / 4).max(room / STARTS).max(1);
-                let scores: Vec<f64> = (0..=room / step)
-                    .filter_map(|i| {
-                        let start = first.saturating_add((i * step) as i64);
-                        let from = places.rows.partition_point(|r| r.0 < start);
-                        let to = places
-                            .rows
-                            .partition_point(|r| r.0 < start.saturating_add(length as i64));
-                        counts.iter_mut().for_each(|c| *c = 0.0);
-                        let mut seen = 0.0;
-                        for &cell in ordered[from..to].iter().flatten() {
-                            counts[usize::from(cell)] += 1.0;
-                            seen += 1.0;
-                        }
-                        // A night, a gap: no window of live traffic would be judged on that.
-                        (seen >= rows / 4.0).then(|| grid.score(&counts))
-                    })
-                    .collect();
-                Moments::of(&scores)
+                self.moments(places, length, |window| {
+                    counts.fill(0.0);
+                    let mut seen = 0.0;
+                    for &cell in ordered[window].iter().flatten() {
+                        counts[usize::from(cell)] += 1.0;
+                        seen += 1.0;
+                    }
+                    // A night, a gap: no window of live traffic would be judged on that.
+                    (seen >= rows / 4.0).then(|| grid.score(&counts))
+                })
             })
             .collect();
         null_of(windows, grid, |generator| {

@@ -132,3 +132,33 @@ fn beside_a_baseline_stable_is_not_asked() {
     assert!(mounts.contains_key("/perennial/volumes/baseline"));
     assert_eq!(secrets, ["s"]);
 }
+
+#[test]
+fn a_named_run_is_the_file_that_it_wrote_at_the_output() {
+    for (output, mounted) in [
+        ("s3://reports/quality/", false),
+        ("pvc://reports/quality", true),
+    ] {
+        let dataset =
+            json!({"uri": "s3://data/holdout.parquet", "label": "churned", "key": ["id"]});
+        let mut world = held_out(dataset);
+        let spec = &mut world.evaluation.spec;
+        spec.baseline = Some(serde_json::from_value(json!({"run": "quality-3"})).unwrap());
+        spec.output_predictions = Some(true);
+        spec.output = Some(output.to_owned());
+        let secret = (!mounted).then(|| json!({"secretName": "writes"}));
+        spec.output_credentials = secret.map(|s| serde_json::from_value(s).unwrap());
+        let (run, mounts, secrets) = pod(&mut world);
+        let file = run.baseline.unwrap().source.uri;
+        let expected = format!(
+            "{}/quality-3.predictions.jsonl.gz",
+            output.trim_end_matches('/')
+        );
+        assert_eq!(file, expected);
+        assert!(run.output_predictions);
+        assert_eq!(mounts.contains_key("/perennial/volumes/baseline"), mounted);
+        // Once for reading, once for writing.
+        let expected: &[&str] = if mounted { &[] } else { &["writes", "writes"] };
+        assert_eq!(secrets, expected);
+    }
+}

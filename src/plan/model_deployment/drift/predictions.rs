@@ -17,7 +17,7 @@ use crate::{
     stats::{
         drift::live::{self, Reason, Rule},
         predictions::Stretches,
-        profile::Profile,
+        profile::{Profile, Season},
     },
 };
 
@@ -87,10 +87,10 @@ pub fn config_map(observed: &Observed, revision: &str, reference: &Reference) ->
     }))
 }
 
-/// What is said of the predictions of a full window that began at `from` and ended at `to`, by the rule of the columns; and the reference, if this window is it.
+/// What is said of the predictions of a full window that began at `from`, ended at `to` and should be `length` long, by the rule of the columns; and the reference, if this window is it.
 pub(super) fn judge(
     predictions: &Stretches,
-    (from, to): (i64, i64),
+    (from, to, length): (i64, i64, jiff::SignedDuration),
     known: Option<&Reference>,
     rule: &Rule,
 ) -> Option<(DriftStatus, Option<Reference>)> {
@@ -98,6 +98,14 @@ pub(super) fn judge(
     // The one of this very window: it was kept, and that the window is full wasn't.
     let known = known.filter(|known| known.from != from);
     let mut row = waiting(predictions, known, rule)?;
+    if let Some(season) = rule.season.filter(|s| is_shorter(length, *s)) {
+        row.reason = super::reason::SEASON_UNKNOWN.to_owned();
+        row.message = format!(
+            "predictions are compared with one earlier window, which has no like hours: write a window of a {} or longer",
+            season.name()
+        );
+        return Some((row, None));
+    }
     let Some(known) = known else {
         if rows < rule.min_samples {
             return Some((row, None));
@@ -117,6 +125,7 @@ pub(super) fn judge(
     let rule = Rule {
         columns: Vec::new(),
         thresholds: [("*".to_owned(), rule.threshold(COLUMN))].into(),
+        season: None,
         ..rule.clone()
     };
     let drift = live::compare(&known.profile, &predictions.whole(), &rule);
@@ -137,6 +146,11 @@ pub(super) fn judge(
         ..column(&found)
     };
     Some((row, None))
+}
+
+/// Whether a window has fewer hours than a season.
+pub fn is_shorter(length: jiff::SignedDuration, season: Season) -> bool {
+    u64::try_from(length.as_secs()).unwrap_or(0) < season.seconds()
 }
 
 /// What is said while the first window fills. `None`: nobody has seen a prediction of this revision.
@@ -174,6 +188,8 @@ mod tests {
     use super::*;
     use crate::stats::{labels::Guess, predictions};
 
+    const MINUTES: jiff::SignedDuration = jiff::SignedDuration::from_mins(10);
+
     fn stretches(said: &str, rows: usize) -> Stretches {
         let mut stretches = Stretches::default();
         for minute in 0..10 {
@@ -201,23 +217,39 @@ mod tests {
 
     #[test]
     fn the_first_window_that_is_large_enough_is_the_reference() {
-        assert_eq!(judge(&Stretches::default(), (0, 10), None, &rule()), None);
-        let (few, none) = judge(&stretches("a", 49), (0, 10), None, &rule()).unwrap();
+        assert_eq!(
+            judge(&Stretches::default(), (0, 10, MINUTES), None, &rule()),
+            None
+        );
+        let (few, none) = judge(&stretches("a", 49), (0, 10, MINUTES), None, &rule()).unwrap();
         assert_eq!((few.reason.as_str(), none), ("NotEnoughSamples", None));
-        let (row, reference) = judge(&stretches("a", 50), (0, 10), None, &rule()).unwrap();
+        let (row, reference) = judge(&stretches("a", 50), (0, 10, MINUTES), None, &rule()).unwrap();
         assert_eq!(
             (row.reason.as_str(), row.drifted, row.score, row.prediction),
             (REFERENCE, false, None, true)
         );
         let reference = reference.unwrap();
         // The same again: its window wasn't recorded, and it isn't compared with itself.
-        let (again, same) = judge(&stretches("a", 50), (0, 10), Some(&reference), &rule()).unwrap();
+        let (again, same) = judge(
+            &stretches("a", 50),
+            (0, 10, MINUTES),
+            Some(&reference),
+            &rule(),
+        )
+        .unwrap();
         assert_eq!(
             (again.reason.as_str(), same.as_ref()),
             (REFERENCE, Some(&reference))
         );
 
-        let later = |said, rows| judge(&stretches(said, rows), (10, 20), Some(&reference), &rule());
+        let later = |said, rows| {
+            judge(
+                &stretches(said, rows),
+                (10, 20, MINUTES),
+                Some(&reference),
+                &rule(),
+            )
+        };
         let (same, none) = later("a", 50).unwrap();
         assert_eq!((same.drifted, same.score, none), (false, Some(0.0), None));
         let (other, none) = later("b", 50).unwrap();
@@ -227,15 +259,38 @@ mod tests {
         );
         assert_eq!((other.column.as_str(), other.threshold), (COLUMN, 0.3));
         assert!(sentence(&other).unwrap().contains("threshold 0.3"));
-        let (nobody, _) =
-            judge(&Stretches::default(), (10, 20), Some(&reference), &rule()).unwrap();
+        let (nobody, _) = judge(
+            &Stretches::default(),
+            (10, 20, MINUTES),
+            Some(&reference),
+            &rule(),
+        )
+        .unwrap();
         assert_eq!(nobody.reason, "NotObserved");
         assert_eq!(sentence(&nobody), None);
     }
 
     #[test]
+    fn one_earlier_window_has_no_like_hours_unless_it_is_a_season() {
+        let rule = Rule {
+            season: Some(Season::Day),
+            ..rule()
+        };
+        let day = jiff::SignedDuration::from_hours(24);
+        for (length, reason, kept) in [(MINUTES, "SeasonUnknown", false), (day, REFERENCE, true)] {
+            let all = stretches("a", 50);
+            let (row, reference) = judge(&all, (0, 10, length), None, &rule).unwrap();
+            assert_eq!((row.reason.as_str(), reference.is_some()), (reason, kept));
+        }
+        let (_, reference) = judge(&stretches("a", 50), (0, 10, day), None, &rule).unwrap();
+        let other = stretches("b", 50);
+        let (row, _) = judge(&other, (10, 20, day), reference.as_ref(), &rule).unwrap();
+        assert!(row.drifted, "{row:?}");
+    }
+
+    #[test]
     fn what_is_kept_is_read_again_and_what_makes_no_sense_is_left_out() {
-        let (_, reference) = judge(&stretches("a", 50), (0, 10), None, &rule()).unwrap();
+        let (_, reference) = judge(&stretches("a", 50), (0, 10, MINUTES), None, &rule()).unwrap();
         let reference = reference.unwrap();
         let text = serde_json::to_string(&reference).unwrap();
         assert!(text.len() < 16 << 10, "{}", text.len());

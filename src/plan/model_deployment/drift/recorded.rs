@@ -17,6 +17,7 @@ use crate::{
     stats::{
         bucket::{MAX_MINUTES, ReleaseMeasurements},
         predictions::Stretches,
+        profile::Hours,
         sketch::RowSketch,
     },
 };
@@ -46,6 +47,9 @@ pub struct Recorded {
     pub measured: i64,
     /// The rows.
     pub rows: RowSketch,
+    /// When they came; of fewer rows than those in a record of an older version.
+    #[serde(default, skip_serializing_if = "Hours::is_empty")]
+    pub hours: Hours,
     /// Requests whose inputs were not understood.
     #[serde(default)]
     pub unknown: u64,
@@ -115,10 +119,11 @@ pub fn update(
     record.unknown += new.unknown;
     record.predictions.merge(&predictions);
     // A column that changed its kind in between: as in memory, the later rows are left out.
-    if let Some(rows) = new.rows
-        && record.rows.merge(&rows).is_err()
-    {
-        record.unknown += rows.rows;
+    if let Some(rows) = new.rows {
+        match record.rows.merge(&rows) {
+            Ok(()) => record.hours.merge(&new.hours),
+            Err(_) => record.unknown += rows.rows,
+        }
     }
     record.measured += to - from;
     record.to = to;
@@ -226,6 +231,10 @@ mod tests {
             (second.to, second.measured, second.rows.rows),
             (720, 110, 110)
         );
+        let mut hours = Hours::default();
+        hours.add(610 * 60, 50);
+        hours.add(660 * 60, 60);
+        assert_eq!(second.hours, hours);
         // As if it had been sketched at once.
         let whole = update(None, &window(610), WEEK, &memory(0..725, 0, 725)).unwrap();
         assert_eq!(second, whole);

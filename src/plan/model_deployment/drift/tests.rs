@@ -270,3 +270,88 @@ fn predictions_are_watched_where_inputs_can_not_be() {
         assert_eq!(back.condition.1, why);
     }
 }
+
+#[test]
+fn without_times_in_the_training_data_a_season_is_no_verdict_from_the_start() {
+    let rule = DriftMonitoring {
+        season: Some(Season::Day),
+        ..monitoring("2m", 500)
+    };
+    for minutes in [2, 5] {
+        let output = run(&rule, &traffic(10, minutes, 9.0), &Output::default());
+        let window = output.window.unwrap();
+        assert_eq!((window.end.is_some(), window.share), (minutes == 5, None));
+        assert_eq!(output.summary.as_deref(), Some("season unknown"));
+        let (detected, why, text) = output.condition;
+        assert_eq!((detected, why), (false, "SeasonUnknown"));
+        assert!(text.contains("datasets[].time"), "{text}");
+        assert_eq!(output.columns[0].reason, "SeasonUnknown");
+    }
+}
+
+/// What comes at night isn't what comes at noon; a window of an hour of either has not drifted, and says what it was compared with.
+#[test]
+fn a_window_is_compared_with_like_hours() {
+    let at = |minute: i64| {
+        if minute.rem_euclid(1440) < 720 {
+            0.0
+        } else {
+            30.0
+        }
+    };
+    let mut builder = ProfileBuilder::new([("temp", ColumnKind::Numeric)]);
+    for i in 0..20 * 1440_i64 {
+        let value = at(i) + (i % 20) as f64;
+        builder.add_at(Some(60 * i), &[Cell::Number(value)]);
+    }
+    let profile = builder.finish();
+    let judged = |from: i64, shift: f64, season| {
+        let measurements = traffic(from, 60, shift);
+        let rule = DriftMonitoring {
+            season,
+            ..monitoring("1h", 500)
+        };
+        let input = Input {
+            monitoring: &rule,
+            revision: "a",
+            since: Some(minute_time(from - 1)),
+            profile: Some(&profile),
+            no_profile: "",
+            measurements: &measurements,
+            recorded: None,
+            reference: None,
+        };
+        judge(&input, &Output::default(), minute_time(from + 60)).condition
+    };
+    let day = Some(Season::Day);
+    let (night, noon) = (30_000 * 1440 + 120, 30_000 * 1440 + 900);
+    for (from, shift, season, detected, words) in [
+        (
+            night,
+            0.0,
+            day,
+            false,
+            "compared with like hours of the day",
+        ),
+        (
+            noon,
+            30.0,
+            day,
+            false,
+            "compared with like hours of the day",
+        ),
+        (
+            night,
+            30.0,
+            day,
+            true,
+            "compared with like hours of the day",
+        ),
+        (noon, 0.0, day, true, "compared with like hours of the day"),
+        (noon, 0.0, None, false, "season compares like hours"),
+    ] {
+        let (found, _, text) = judged(from, shift, season);
+        assert_eq!(found, detected, "{from} {shift} {season:?}: {text}");
+        assert!(text.contains(words), "{text}");
+    }
+}

@@ -194,6 +194,29 @@ fn a_trigger_that_can_not_do_what_it_says_is_a_condition() {
 }
 
 #[test]
+fn predictions_of_windows_without_like_hours_can_not_be_watched() {
+    let mut world = world(json!({"triggers": [{"name": "says", "drift": {"prediction": true}}]}));
+    let mut with = |drift: serde_json::Value| {
+        world.edit(|release| {
+            let monitoring = json!({"drift": drift});
+            release.spec.monitoring = Some(serde_json::from_value(monitoring).unwrap());
+        });
+        world.pass(1);
+        world.condition("Retraining")
+    };
+    let (_, reason, message) = with(json!({"window": "5m", "season": "Day"}));
+    assert_eq!(reason, "MetricUnknown");
+    assert!(message.contains("a window of a day or longer"), "{message}");
+    for drift in [
+        json!({"window": "1d", "season": "Day"}),
+        json!({"season": "Week"}),
+        json!({"window": "5m"}),
+    ] {
+        assert_ne!(with(drift).1, "MetricUnknown");
+    }
+}
+
+#[test]
 fn a_retrained_version_that_is_no_better_is_refused() {
     let mut world = world(json!({
         "cooldown": "1m", "promotion": "Automatic", "requireImprovement": {"metric": "rocAuc"},

@@ -85,6 +85,50 @@ impl Grid {
         }
     }
 
+    /// The share of each cell in the reference.
+    pub(crate) fn shares(&self) -> Vec<f64> {
+        match self {
+            Self::Bins { below, .. } => below.windows(2).map(|b| b[1] - b[0]).collect(),
+            Self::Atoms { shares, .. } | Self::Categories { shares } => shares.clone(),
+        }
+    }
+
+    /// The same cells with other shares: what a part of the reference is.
+    pub(crate) fn with(&self, other: &[f64]) -> Self {
+        let mut grid = self.clone();
+        match &mut grid {
+            Self::Bins { below, .. } => *below = cumulative(other),
+            Self::Atoms { shares, .. } | Self::Categories { shares } => *shares = other.to_vec(),
+        }
+        grid
+    }
+
+    /// What the score of numbers drawn at random is in proportion to: ∫√(F(1 − F)). That of categories depends on how many there are.
+    pub(crate) fn spread(&self) -> f64 {
+        let root = |below: f64| (below * (1.0 - below)).max(0.0).sqrt();
+        match self {
+            Self::Bins { edges, below, .. } => edges
+                .windows(2)
+                .zip(below.windows(2))
+                .map(|(x, f)| (x[1] - x[0]) * f64::midpoint(root(f[0]), root(f[1])))
+                .sum(),
+            Self::Atoms { values, shares, .. } => values
+                .windows(2)
+                .zip(&cumulative(shares)[1..])
+                .map(|(x, below)| (x[1] - x[0]) * root(*below))
+                .sum(),
+            Self::Categories { .. } => 1.0,
+        }
+    }
+
+    /// Which of so many groups a cell is in: neighbouring numbers, or the rarest categories, are in one.
+    pub(crate) fn group(&self, cell: usize, groups: usize) -> usize {
+        match self {
+            Self::Categories { .. } => cell.min(groups - 1),
+            Self::Bins { .. } | Self::Atoms { .. } => cell * groups / self.cells(),
+        }
+    }
+
     /// The cell of one of the reference's own numbers.
     pub(crate) fn cell(&self, x: f64) -> usize {
         match self {
@@ -168,20 +212,23 @@ impl Grid {
     }
 
     pub(super) fn score_categories(&self, reference: &ColumnProfile, live: &CategorySketch) -> f64 {
+        let Self::Categories { shares } = self else {
+            return f64::NAN; // Kinds were compared before.
+        };
         let (mut p, mut q) = (vec![], vec![]);
-        let (mut p_other, mut named) = (rare(reference), 0);
-        for category in frequent(reference) {
+        let (mut p_other, mut named) = (shares.last().copied().unwrap_or(0.0), 0);
+        for (category, share) in frequent(reference).iter().zip(shares) {
             match live.get(&category.name) {
                 Some(count) => {
-                    p.push(category.count as f64);
+                    p.push(*share);
                     q.push(count as f64);
                     named += count;
                 }
                 // Pooled on the live side, so pooled on both.
-                None => p_other += category.count,
+                None => p_other += share,
             }
         }
-        p.push(p_other as f64);
+        p.push(p_other);
         q.push((live.count() - named) as f64);
         match (normalized(&p), normalized(&q)) {
             (Some(p), Some(q)) => jensen_shannon(&p, &q),

@@ -17,10 +17,12 @@
 //! - **Length.** Both distances are convex: a window scores no more than its parts do on average. So a bound for shorter windows holds for longer
 //!   ones, and the smallest of them counts: few long windows say less than many short ones. Between lengths it is interpolated; for windows
 //!   shorter than all, it grows with the square root, up to what a single value of the reference scores.
+//! - **Season.** Where a window is held against like hours, so were the windows of the reference, each of which is one of as many as there are seasons in
+//!   what it was compared with. Chance is scaled by how much numbers spread in these hours, and isn't taken off for windows of more rows.
 
 use statrs::distribution::{ContinuousCDF, Normal, StudentsT};
 
-use crate::stats::profile::{ColumnProfile, Null, RANDOM_ROWS, Windows};
+use crate::stats::profile::{ColumnProfile, Null, RANDOM_ROWS, Season, Windows};
 
 /// A window of the reference is a false alarm so often, in any of the columns.
 pub const FALSE_ALARMS: f64 = 0.01;
@@ -34,6 +36,18 @@ pub(super) struct Span {
     pub seconds: Option<u64>,
     /// Columns that are judged.
     pub columns: usize,
+    /// The like hours that it is held against, if it is.
+    pub like: Option<Like>,
+}
+
+/// What noise depends on of like hours.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Like {
+    pub season: Season,
+    /// As how many values they are known.
+    pub values: f64,
+    /// How much they spread, by how much all of the column does: numbers drawn at random score in proportion.
+    pub spread: f64,
 }
 
 /// The score that a window of `samples` values of the reference stays below. `None`: the profile doesn't say.
@@ -48,22 +62,34 @@ pub(super) fn bound(
     };
     let alpha = FALSE_ALARMS / span.columns.max(1) as f64;
     let samples = samples.max(1) as f64;
-    let chance = null.random.mean_square() * RANDOM_ROWS as f64;
-    let by_chance = at_random(null, samples, column.count, alpha)?;
+    let (known, spread) = span.like.map_or((column.count as f64, 1.0), |like| {
+        (like.values, like.spread)
+    });
+    let chance = null.random.mean_square() * RANDOM_ROWS as f64 * spread * spread;
+    let by_chance = spread * at_random(null, samples, known, alpha)?;
+    let season = span.like.map(|like| like.season);
+    let seasonal = season.and_then(|season| column.season.as_ref()?.windows(season));
     let bounds: Vec<(f64, f64)> = windows
         .lengths
         .iter()
         .zip(&windows.rows)
-        .zip(&null.windows)
+        .zip(seasonal.unwrap_or(&null.windows))
         .filter_map(|((&length, &rows), moments)| {
             let k = windows.fit(length).min(MOST_INDEPENDENT);
             let t = StudentsT::new(0.0, 1.0, k - 1.0)
                 .ok()?
                 .inverse_cdf(1.0 - alpha);
             let moments = moments.as_ref()?;
-            let part = (windows.fit(length) + 1.0) / (windows.fit(length) - 1.0);
-            let likely = part * moments.score(t * (1.0 + 1.0 / k).sqrt()).powi(2)
-                + chance * (1.0 / samples - 1.0 / rows);
+            let parts = windows.fit(season.map_or(length, |s| s.seconds().max(length)));
+            let fewer = 1.0 / samples - 1.0 / rows;
+            let fewer = if season.is_some() {
+                fewer.max(0.0)
+            } else {
+                fewer
+            };
+            let likely = (parts + 1.0) / (parts - 1.0)
+                * moments.score(t * (1.0 + 1.0 / k).sqrt()).powi(2)
+                + chance * fewer;
             let highest = moments.max.powi(2) + by_chance.powi(2);
             Some((length as f64, likely.max(highest).sqrt()))
         })
@@ -79,9 +105,9 @@ pub(super) fn bound(
 }
 
 /// What `n` values drawn at random from as many as the reference is a sample of stay below.
-fn at_random(null: &Null, n: f64, reference: u64, alpha: f64) -> Option<f64> {
+fn at_random(null: &Null, n: f64, reference: f64, alpha: f64) -> Option<f64> {
     let z = Normal::new(0.0, 1.0).ok()?.inverse_cdf(1.0 - alpha);
-    let share = 1.0 / n + 1.0 / reference.max(1) as f64;
+    let share = 1.0 / n + 1.0 / reference.max(1.0);
     Some(null.random.score(z) * (RANDOM_ROWS as f64 * share).sqrt())
 }
 
