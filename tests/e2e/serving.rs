@@ -144,10 +144,8 @@ async fn autoscaling_and_a_route_come_and_go_without_a_rollout() {
     assert_eq!(words::history(&settled).len(), 1, "no rollout");
 }
 
-#[tokio::test]
-async fn load_scales_stable_up_and_a_rollout_goes_through_meanwhile_without_a_lost_request() {
-    let _peace = installation::in_peace().await;
-    let space = Space::new("loaded").await;
+/// What autoscalers read is measured.
+async fn metrics_server(space: &Space) {
     let manifest = installation::root().join("hack/cluster/etc/metrics-server.yaml");
     let manifest = std::fs::read_to_string(manifest).unwrap();
     let system = Space::at(&space.client, "kube-system");
@@ -155,7 +153,13 @@ async fn load_scales_stable_up_and_a_rollout_goes_through_meanwhile_without_a_lo
     system
         .until_condition("Deployment", "metrics-server", 120, "Available", "True")
         .await;
+}
 
+#[tokio::test]
+async fn load_scales_stable_up_and_a_rollout_goes_through_meanwhile_without_a_lost_request() {
+    let _peace = installation::in_peace().await;
+    let space = Space::new("loaded").await;
+    metrics_server(&space).await;
     let mut deployment = deployment();
     let spec = &mut deployment["spec"];
     let container = &mut spec["server"]["template"]["spec"]["containers"][0];
@@ -202,4 +206,66 @@ async fn load_scales_stable_up_and_a_rollout_goes_through_meanwhile_without_a_lo
     let seen = callers.stop().await;
     assert_eq!(seen.failed, 0, "{seen:?}");
     assert_eq!(seen.by_revision.len(), 2, "{seen:?}");
+}
+
+/// Waits until the spec asks for so many pods and all of them can answer.
+async fn sized(space: &Space, pods: i64) {
+    let what = format!("there are {pods} pods, as asked for");
+    let done = |d: &Value| {
+        d["spec"]["replicas"] == pods && d["status"]["stable"]["availableReplicas"] == pods
+    };
+    space
+        .until("ModelDeployment", "words", 240, &what, done)
+        .await;
+}
+
+/// What KEDA makes of a ScaledObject, too.
+#[tokio::test]
+async fn a_users_own_autoscaler_sizes_the_release_through_a_rollout_and_nobody_fights_it() {
+    let _peace = installation::in_peace().await;
+    let space = Space::new("own-scaler").await;
+    metrics_server(&space).await;
+    let mut deployment = deployment();
+    let container = "/spec/server/template/spec/containers/0";
+    let container = deployment.pointer_mut(container).unwrap();
+    container["resources"] = json!({"requests": {"cpu": "20m"}});
+    served(&space, &deployment).await;
+    // Written once, and no part of what is applied.
+    let patch = ["patch", "modeldeployment", "words", "--type=merge"];
+    let once = [&patch[..], &["--patch", r#"{"spec": {"replicas": 1}}"#]].concat();
+    space.kubectl(&once, "").await.unwrap();
+    let autoscaler = json!({
+        "apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "metadata": {"name": "own"},
+        "spec": {
+            "scaleTargetRef": {"apiVersion": "perennial.dev/v1alpha1", "kind": "ModelDeployment", "name": "words"},
+            "minReplicas": 2, "maxReplicas": 3,
+            "metrics": [{"type": "ContainerResource", "containerResource": {"container": "server", "name": "cpu", "target": {"type": "Utilization", "averageUtilization": 20}}}],
+        },
+    });
+    space.apply(&autoscaler.to_string()).await;
+    sized(&space, 2).await;
+
+    let address = caller::address(&space, "words").await;
+    let callers = Callers::start(&format!("{address}/words"), &Value::Null, 100);
+    sized(&space, 3).await;
+    deployment["spec"]["server"]["template"]["spec"]["containers"][0]["env"] =
+        json!([{"name": "N", "value": "2"}]);
+    space.apply(&deployment.to_string()).await;
+    let promoted = space
+        .until(
+            "ModelDeployment",
+            "words",
+            240,
+            "the candidate is stable",
+            |d| words::history(d).len() == 2 && d["status"]["rollout"]["state"] == "Idle",
+        )
+        .await;
+    assert_eq!(words::history(&promoted)[1].1, "Promoted");
+    let seen = callers.stop().await;
+    assert_eq!(seen.failed, 0, "{seen:?}");
+    assert_eq!(seen.by_revision.len(), 2, "{seen:?}");
+    sized(&space, 3).await;
+    // A generation for each change of the spec: made, the first number, the autoscaler's two, the other revision.
+    let now = space.read("ModelDeployment", "words").await.unwrap();
+    assert_eq!(now["metadata"]["generation"], 5, "{}", now["metadata"]);
 }
