@@ -63,9 +63,15 @@ fn whichever_event_is_lost_all_is_as_it_would_have_been_within_a_minute() {
                     let ended = with(|faults| faults.loses = Some(lost));
                     assert_eq!(ended.violation, None, "event {lost}");
                     assert_eq!(ended.state, calm.state, "event {lost}");
-                    // What waits for the list looks again once an interval.
+                    // What waits for the list looks again once an interval; and people, of whom two things come here, look every 20 s
+                    // whether all is quiet.
                     let late = ended.last_write.saturating_sub(calm.last_write);
-                    assert!(late <= 75_000, "event {lost}: {late} ms late");
+                    if late > 75_000 + 2 * 20_000 {
+                        let mut all = Faults::new(1, Weather::Calm);
+                        all.loses = Some(lost);
+                        let again = lived(1, &script(), all, true, false);
+                        panic!("event {lost}: {late} ms late\n{}", again.trace);
+                    }
                 }
             });
         }
