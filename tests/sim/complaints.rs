@@ -63,10 +63,10 @@ fn whichever_event_is_lost_all_is_as_it_would_have_been_within_a_minute() {
                     let ended = with(|faults| faults.loses = Some(lost));
                     assert_eq!(ended.violation, None, "event {lost}");
                     assert_eq!(ended.state, calm.state, "event {lost}");
-                    // What waits for the list looks again once an interval; and people, of whom two things come here, look every 20 s
-                    // whether all is quiet.
-                    let late = ended.last_write.saturating_sub(calm.last_write);
-                    if late > 75_000 + 2 * 20_000 {
+                    // What waits for the list looks again once an interval.
+                    let busy = |life: &Ended| life.last_write - life.waited;
+                    let late = busy(&ended).saturating_sub(busy(&calm));
+                    if late > 75_000 {
                         let mut all = Faults::new(1, Weather::Calm);
                         all.loses = Some(lost);
                         let again = lived(1, &script(), all, true, false);

@@ -38,6 +38,8 @@ pub struct Ended {
     /// Virtual milliseconds of the last write, and how many events watches brought.
     pub last_write: u64,
     pub events: u64,
+    /// Virtual milliseconds between a last write and what people did next, added up: theirs, not the operator's.
+    pub waited: u64,
     /// Edits by [`crate::faults::Race`], and writes that were refused for them.
     pub edits: u64,
     pub conflicts: u64,
@@ -71,6 +73,7 @@ pub fn lived(seed: u64, script: &Script, faults: Faults, traced: bool, quiet: bo
             process: None,
             resync,
             steps: 0,
+            waited: 0,
             spec: script.release(),
             before: Value::Null,
             rollout: script.rollout,
@@ -85,6 +88,7 @@ pub fn lived(seed: u64, script: &Script, faults: Faults, traced: bool, quiet: bo
             steps: life.steps + world.writes,
             last_write: world.last_write,
             events: world.events,
+            waited: life.waited,
             edits: world.edits,
             conflicts: world.conflicts,
             faults: std::mem::take(&mut world.faults.counts),
@@ -114,6 +118,7 @@ struct Life<'a> {
     process: Option<Process>,
     resync: Duration,
     steps: u64,
+    waited: u64,
     /// The spec as people want it, and as it was before their last edit.
     spec: Value,
     before: Value,
@@ -138,6 +143,10 @@ impl Life<'_> {
         }
         for (wait, action) in self.script.actions.clone() {
             if self.script.paced {
+                {
+                    let world = self.sim.lock();
+                    self.waited += world.ms() - world.last_write;
+                }
                 self.act(&action);
                 if !self.rest().await {
                     return;
